@@ -1,0 +1,257 @@
+//! Strides, padding and rate, turned into output extents and the places that each tap reads: TensorFlow's rules.
+//!
+//! Plain values with no behaviour hidden in them. Every other part (reference, plan, shape function, Python) asks here
+//! and never recomputes what is said here. Nothing in this module allocates in proportion to what the numbers say.
+//!
+//! With every rate 1 the depthwise operation pads by itself. With any rate above 1 TensorFlow pads the image with real
+//! zeros, deals it out to `rate * rate` smaller images (SpaceToBatchND), convolves these *with the strides*, and puts
+//! the results together again (BatchToSpaceND), cropping as if the strides were 1. So output row `y` reads row
+//! `((y / rate) * stride + tap) * rate + y % rate` of the padded image, which is an ordinary dilated convolution only
+//! where the stride is 1.
+
+use std::ops::Range;
+
+use crate::error::{AxisName, Error};
+
+/// The largest stride, rate or explicit padding: TensorFlow keeps them in 32 bits.
+pub const LIMIT: i64 = i32::MAX as i64;
+
+/// How the image is padded; the words and the meaning are TensorFlow's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Padding {
+    /// As many zeros as make the output `ceil(input / stride)` high and wide, the odd one at the end.
+    Same,
+    /// None.
+    Valid,
+    /// `[[top, bottom], [left, right]]`.
+    Explicit([[i64; 2]; 2]),
+}
+
+/// The attributes of one separable convolution, as a caller gives them: not yet checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Attributes {
+    /// Height, width.
+    pub strides: [i64; 2],
+    pub padding: Padding,
+    /// Height, width.
+    pub rate: [i64; 2],
+}
+
+impl Attributes {
+    /// Refuses strides, rates and explicit paddings out of range, whatever the shapes.
+    pub fn check(&self) -> Result<(), Error> {
+        for axis in AxisName::BOTH {
+            let i = axis as usize;
+            let in_range = |argument, value, least| match value {
+                value if (least..=LIMIT).contains(&value) => Ok(()),
+                value => Err(Error::OutOfRange { argument, axis, value, least }),
+            };
+            in_range("strides", self.strides[i], 1)?;
+            in_range("rate", self.rate[i], 1)?;
+            if let Padding::Explicit(paddings) = self.padding {
+                in_range("padding", paddings[i][0], 0)?;
+                in_range("padding", paddings[i][1], 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// True where TensorFlow goes through SpaceToBatchND.
+    pub fn space_to_batch(&self) -> bool {
+        self.rate != [1, 1]
+    }
+
+    /// The output's height or width where it follows from what is known; `None` where it does not. The attributes are
+    /// [checked](Self::check).
+    pub fn output_extent(
+        &self,
+        axis: AxisName,
+        input: Option<usize>,
+        kernel: Option<usize>,
+    ) -> Result<Option<usize>, Error> {
+        match (input, kernel) {
+            (Some(input), Some(kernel)) => Ok(Some(Axis::new(self, axis, input, kernel)?.output)),
+            (Some(input), None) if self.padding == Padding::Same && !self.space_to_batch() => {
+                Ok(Some(input.div_ceil(self.strides[axis as usize] as usize)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// One of the two image axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Axis {
+    pub input: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub rate: usize,
+    /// Zeros before the image.
+    pub pad_before: usize,
+    /// Extent of the image with all its zeros: a multiple of `rate` where TensorFlow goes through SpaceToBatchND.
+    pub padded: usize,
+    /// Rows that BatchToSpaceND takes off at the end.
+    pub crop: usize,
+    pub output: usize,
+}
+
+impl Axis {
+    fn new(attributes: &Attributes, axis: AxisName, input: usize, kernel: usize) -> Result<Self, Error> {
+        let i = axis as usize;
+        // 128 bits hold every product of values below 2^64 and 2^31 that occurs here.
+        let (n, k) = (input as i128, kernel as i128);
+        let (stride, rate) = (attributes.strides[i] as i128, attributes.rate[i] as i128);
+        let too_small = Err(Error::Extent { axis, input, kernel });
+        let (before, padded, crop, output) = if attributes.space_to_batch() {
+            let (before, after) = match attributes.padding {
+                Padding::Same if kernel == 0 => return too_small,
+                Padding::Same => ((k - 1) * rate / 2, (k - 1) * rate - (k - 1) * rate / 2),
+                Padding::Valid => (0, 0),
+                Padding::Explicit(p) => (p[i][0] as i128, p[i][1] as i128),
+            };
+            let base = before + n + after;
+            let padded = (base + rate - 1) / rate * rate;
+            let crop = padded - base;
+            // The division truncates towards zero, as TensorFlow's does.
+            let extent = (padded / rate - k + stride) / stride;
+            (before, padded, crop, if extent < 0 { -1 } else { extent * rate - crop })
+        } else {
+            let (before, padded, output) = match attributes.padding {
+                Padding::Same => {
+                    let output = (n + stride - 1) / stride;
+                    let zeros = ((output - 1) * stride + k - n).max(0);
+                    (zeros / 2, n + zeros, output)
+                }
+                Padding::Valid => (0, n, (n - k + stride) / stride),
+                Padding::Explicit(p) => {
+                    let padded = n + p[i][0] as i128 + p[i][1] as i128;
+                    (p[i][0] as i128, padded, (padded - k + stride) / stride)
+                }
+            };
+            (before, padded, 0, output)
+        };
+        if output < 0 {
+            return too_small;
+        }
+        let fits = |value: i128| isize::try_from(value).map(|v| v as usize).map_err(|_| Error::TooLarge);
+        // The last tap's place must fit as well.
+        fits(output * stride + k * rate + padded)?;
+        Ok(Self {
+            input,
+            kernel,
+            stride: stride as usize,
+            rate: rate as usize,
+            pad_before: fits(before)?,
+            padded: fits(padded)?,
+            crop: fits(crop)?,
+            output: fits(output)?,
+        })
+    }
+
+    /// Where output `output`'s tap 0 reads, counted from the image's first row; negative before the image.
+    /// Tap `i` reads `i * rate` further on.
+    pub fn origin(&self, output: usize) -> isize {
+        let place = output / self.rate * self.stride * self.rate + output % self.rate;
+        place as isize - self.pad_before as isize
+    }
+
+    /// The taps of output `output` that lie inside the image.
+    pub fn inside(&self, output: usize) -> Range<usize> {
+        let origin = self.origin(output);
+        let rate = self.rate as isize;
+        let first = (-origin + rate - 1).div_euclid(rate).max(0) as usize;
+        let end = (self.input as isize - origin + rate - 1).div_euclid(rate).max(0) as usize;
+        first.min(self.kernel)..end.clamp(first.min(self.kernel), self.kernel)
+    }
+}
+
+/// All extents of one separable convolution, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    pub batch: usize,
+    pub in_channels: usize,
+    pub channel_multiplier: usize,
+    pub out_channels: usize,
+    pub height: Axis,
+    pub width: Axis,
+}
+
+impl Geometry {
+    /// From the shapes of `input` (batch, height, width, in_channels), `depthwise_filter` (height, width, in_channels,
+    /// channel_multiplier) and `pointwise_filter` (1, 1, in_channels * channel_multiplier, out_channels).
+    ///
+    /// # Errors
+    /// What TensorFlow refuses as well, with the argument's name, its value and the limit.
+    pub fn new(
+        input: &[usize],
+        depthwise_filter: &[usize],
+        pointwise_filter: &[usize],
+        attributes: &Attributes,
+    ) -> Result<Self, Error> {
+        attributes.check()?;
+        let [batch, in_height, in_width, in_channels] = rank_4("input", input)?;
+        let [kernel_height, kernel_width, filter_channels, channel_multiplier] =
+            rank_4("depthwise_filter", depthwise_filter)?;
+        let [one_high, one_wide, k, out_channels] = rank_4("pointwise_filter", pointwise_filter)?;
+        check_channels(in_channels, filter_channels, channel_multiplier)?;
+        check_pointwise([one_high, one_wide, k], in_channels.saturating_mul(channel_multiplier))?;
+        let geometry = Self {
+            batch,
+            in_channels,
+            channel_multiplier,
+            out_channels,
+            height: Axis::new(attributes, AxisName::Height, in_height, kernel_height)?,
+            width: Axis::new(attributes, AxisName::Width, in_width, kernel_width)?,
+        };
+        // Eight bytes is the widest element, and no array of ours may exceed isize::MAX bytes.
+        let depthwise = [geometry.batch, geometry.height.output, geometry.width.output, geometry.k()];
+        for shape in [geometry.output_shape(), depthwise] {
+            shape.iter().try_fold(8isize, |n, &d| n.checked_mul(d as isize)).ok_or(Error::TooLarge)?;
+        }
+        Ok(geometry)
+    }
+
+    /// Length of the pointwise sum: `in_channels * channel_multiplier`.
+    pub fn k(&self) -> usize {
+        self.in_channels * self.channel_multiplier
+    }
+
+    /// Rows of the pointwise product: output pixels of the whole batch.
+    pub fn rows(&self) -> usize {
+        self.batch * self.height.output * self.width.output
+    }
+
+    pub fn input_shape(&self) -> [usize; 4] {
+        [self.batch, self.height.input, self.width.input, self.in_channels]
+    }
+
+    pub fn depthwise_filter_shape(&self) -> [usize; 4] {
+        [self.height.kernel, self.width.kernel, self.in_channels, self.channel_multiplier]
+    }
+
+    pub fn pointwise_filter_shape(&self) -> [usize; 4] {
+        [1, 1, self.k(), self.out_channels]
+    }
+
+    pub fn output_shape(&self) -> [usize; 4] {
+        [self.batch, self.height.output, self.width.output, self.out_channels]
+    }
+}
+
+fn rank_4(argument: &'static str, shape: &[usize]) -> Result<[usize; 4], Error> {
+    shape.try_into().map_err(|_| Error::Rank { argument, shape: shape.to_vec() })
+}
+
+fn check_channels(in_channels: usize, filter_channels: usize, channel_multiplier: usize) -> Result<(), Error> {
+    if filter_channels != in_channels {
+        return Err(Error::Channels { in_channels, filter_channels });
+    }
+    if in_channels == 0 || channel_multiplier == 0 {
+        return Err(Error::NoChannels { in_channels, channel_multiplier });
+    }
+    Ok(())
+}
+
+fn check_pointwise(got: [usize; 3], k: usize) -> Result<(), Error> {
+    if got == [1, 1, k] { Ok(()) } else { Err(Error::Pointwise { got, k }) }
+}

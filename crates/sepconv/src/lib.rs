@@ -1,0 +1,38 @@
+//! Depthwise separable convolution on CPUs: a depthwise convolution followed by a 1x1 convolution, as
+//! `tf.nn.separable_conv2d` computes it, on [`ndarray`] arrays and with no TensorFlow in it.
+//!
+//! The bits of a result are fully determined by the [geometry] and the [numerics], never by thread count, instruction
+//! set, batch size or alignment. The default numerics are [`Numerics::REPRODUCIBLE`]; a text that sepconv's Python
+//! package or command line printed gives TensorFlow's own bits.
+//!
+//! ```
+//! use ndarray::Array4;
+//! use sepconv::{Padding, separable_conv2d};
+//!
+//! let input = Array4::<f32>::ones((1, 8, 8, 3)); // batch, height, width, in_channels
+//! let depthwise_filter = Array4::ones((3, 3, 3, 1)); // height, width, in_channels, channel_multiplier
+//! let pointwise_filter = Array4::ones((1, 1, 3, 5)); // 1, 1, in_channels * channel_multiplier, out_channels
+//! let output = separable_conv2d(
+//!     input.view(), depthwise_filter.view(), pointwise_filter.view(), [1, 1], Padding::Same, [1, 1],
+//! )?;
+//! assert_eq!(output.shape(), [1, 8, 8, 5]);
+//! assert_eq!(output[(0, 4, 4, 0)], 27.0);
+//! # Ok::<(), sepconv::Error>(())
+//! ```
+
+mod convolution;
+mod element;
+mod error;
+pub mod geometry;
+mod kernels;
+pub mod numerics;
+pub mod orders;
+pub mod reference;
+mod subnormals;
+
+pub use convolution::{SeparableConv2d, separable_conv2d};
+pub use element::Element;
+pub use error::{AxisName, Error};
+pub use geometry::{Attributes, Geometry, Padding};
+pub use numerics::Numerics;
+pub use orders::Orders;

@@ -1,0 +1,326 @@
+//! In which order every sum is taken and where it is rounded; and the text form of that.
+//!
+//! An output element is fully determined by [geometry](crate::geometry) and these values: never by thread count, tile
+//! size, instruction set, batch size or alignment. The same text is the op's attribute in a graph, the argument in
+//! Python, the option of the command line and the field in golden vectors.
+//!
+//! # Text form, version 1
+//! ```text
+//! numerics   = "v1" "depthwise(" products "," taps ")" "pointwise(" products "," sum ")" "subnormals(" flushing ")"
+//! products   = "fused" | "separate"
+//! taps       = "inside" | "all"
+//! sum        = "chain" | terms
+//! terms      = term { "+" term }
+//! term       = part [ "x" count ]
+//! part       = count | "(" terms ")"
+//! flushing   = "kept" | "flushed"
+//! ```
+//! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded
+//! before they are added. Depthwise taps are added in row-major order from +0; `all` counts the taps outside the image
+//! too, as products with +0. In a pointwise sum a count is a chain: that many products added in ascending order from
+//! +0; terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks. `chain`
+//! is one chain however long. Sums are in f32 for f32, in f64 for f64; the depthwise result is rounded to the storage
+//! type.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Error;
+
+/// How a product enters a sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Products {
+    /// Multiplied and added with one rounding (fused multiply-add).
+    Fused,
+    /// Rounded, then added.
+    Separate,
+}
+
+/// Which depthwise taps are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Taps {
+    /// Those inside the image.
+    Inside,
+    /// Padding too, as products with +0: an infinite weight makes it NaN.
+    All,
+}
+
+/// What becomes of subnormal numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subnormals {
+    Kept,
+    /// Taken as zero on input and output, sign kept.
+    Flushed,
+}
+
+/// In which order the products of one pointwise sum are added.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sum {
+    /// All of them in one ascending chain from +0, however many.
+    Whole,
+    /// So many, in one ascending chain from +0.
+    Chain(usize),
+    /// At least two sums over successive products, their results added left to right.
+    Blocks(Vec<Sum>),
+}
+
+/// The order of sums and the roundings of one separable convolution. `Display` and `FromStr` are the
+/// [text form](self).
+///
+/// ```
+/// use sepconv::Numerics;
+/// let numerics: Numerics = "v1 depthwise(fused, inside) pointwise(fused, 352+160) subnormals(flushed)".parse()?;
+/// assert_eq!(numerics.pointwise.sum.length(), Some(512));
+/// assert_eq!(numerics.to_string().parse(), Ok(numerics));
+/// # Ok::<(), sepconv::numerics::ParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Numerics {
+    pub depthwise: Depthwise,
+    pub pointwise: Pointwise,
+    pub subnormals: Subnormals,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Depthwise {
+    pub products: Products,
+    pub taps: Taps,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pointwise {
+    pub products: Products,
+    pub sum: Sum,
+}
+
+impl Numerics {
+    /// The crate's default: the same bits for every batch size, thread count, machine and instruction set.
+    pub const REPRODUCIBLE: Self = Self {
+        depthwise: Depthwise { products: Products::Fused, taps: Taps::Inside },
+        pointwise: Pointwise { products: Products::Fused, sum: Sum::Whole },
+        subnormals: Subnormals::Kept,
+    };
+
+    /// Refuses a sum that adds another number of products than `k`.
+    pub fn check(&self, k: usize) -> Result<(), Error> {
+        match self.pointwise.sum.length() {
+            Some(length) if length != k => Err(Error::SumLength { sum: self.pointwise.sum.to_string(), length, k }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Sum {
+    /// How many products are added; `None` for [`Sum::Whole`], which adds any number.
+    pub fn length(&self) -> Option<usize> {
+        match self {
+            Self::Whole => None,
+            Self::Chain(n) => Some(*n),
+            Self::Blocks(sums) => sums.iter().map(Self::length).sum(),
+        }
+    }
+
+    /// From the lengths of successive chains.
+    pub fn blocks(lengths: &[usize]) -> Self {
+        match lengths {
+            [one] => Self::Chain(*one),
+            _ => Self::Blocks(lengths.iter().copied().map(Self::Chain).collect()),
+        }
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sums = match self {
+            Self::Whole => return f.write_str("chain"),
+            Self::Chain(n) => return write!(f, "{n}"),
+            Self::Blocks(sums) => sums,
+        };
+        for (i, equal) in sums.chunk_by(PartialEq::eq).enumerate() {
+            f.write_str(if i == 0 { "" } else { "+" })?;
+            match &equal[0] {
+                nested @ Self::Blocks(_) => write!(f, "({nested})")?,
+                chain => write!(f, "{chain}")?,
+            }
+            if equal.len() > 1 {
+                write!(f, "x{}", equal.len())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Numerics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { depthwise, pointwise, subnormals } = self;
+        write!(
+            f,
+            "v1 depthwise({}, {}) pointwise({}, {}) subnormals({})",
+            word(&PRODUCTS, depthwise.products),
+            word(&TAPS, depthwise.taps),
+            word(&PRODUCTS, pointwise.products),
+            pointwise.sum,
+            word(&SUBNORMALS, *subnormals),
+        )
+    }
+}
+
+type Words<T> = [(&'static str, T); 2];
+const PRODUCTS: Words<Products> = [("fused", Products::Fused), ("separate", Products::Separate)];
+const TAPS: Words<Taps> = [("inside", Taps::Inside), ("all", Taps::All)];
+const SUBNORMALS: Words<Subnormals> = [("kept", Subnormals::Kept), ("flushed", Subnormals::Flushed)];
+
+fn word<T: PartialEq>(words: &Words<T>, value: T) -> &'static str {
+    words.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
+}
+
+/// A text that is not of the [grammar](self).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected} at byte {at}, got `{got}`")]
+pub struct ParseError {
+    pub expected: String,
+    pub at: usize,
+    pub got: String,
+}
+
+/// Longest sum that a text may describe: what a 32-bit channel count can name.
+const LONGEST: usize = i32::MAX as usize;
+/// Deepest nesting and most chains of a text, so that a hostile attribute cannot exhaust stack or memory.
+const DEEPEST: usize = 16;
+const MOST_CHAINS: usize = 1 << 20;
+
+impl FromStr for Numerics {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let mut p = Parser { text, at: 0 };
+        p.expect("v1")?;
+        p.expect("depthwise(")?;
+        let products = p.one_of(&PRODUCTS)?;
+        p.expect(",")?;
+        let depthwise = Depthwise { products, taps: p.one_of(&TAPS)? };
+        p.expect(")")?;
+        p.expect("pointwise(")?;
+        let products = p.one_of(&PRODUCTS)?;
+        p.expect(",")?;
+        let sum = if p.take("chain") { Sum::Whole } else { p.terms(0)?.0 };
+        if sum.length().is_some_and(|n| n > LONGEST) {
+            return Err(p.error(format!("a sum of at most {LONGEST} products")));
+        }
+        p.expect(")")?;
+        p.expect("subnormals(")?;
+        let subnormals = p.one_of(&SUBNORMALS)?;
+        p.expect(")")?;
+        p.skip_blanks();
+        if p.at < text.len() {
+            return Err(p.error("the end".into()));
+        }
+        Ok(Self { depthwise, pointwise: Pointwise { products, sum }, subnormals })
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn error(&self, expected: String) -> ParseError {
+        ParseError { expected, at: self.at, got: self.rest().chars().take(24).collect() }
+    }
+
+    fn skip_blanks(&mut self) {
+        self.at = self.text.len() - self.rest().trim_start().len();
+    }
+
+    fn take(&mut self, word: &str) -> bool {
+        self.skip_blanks();
+        let found = self.rest().starts_with(word);
+        self.at += if found { word.len() } else { 0 };
+        found
+    }
+
+    fn expect(&mut self, word: &str) -> Result<(), ParseError> {
+        if self.take(word) { Ok(()) } else { Err(self.error(format!("`{word}`"))) }
+    }
+
+    fn one_of<T: Copy>(&mut self, words: &Words<T>) -> Result<T, ParseError> {
+        match words.iter().find(|(word, _)| self.take(word)) {
+            Some((_, value)) => Ok(*value),
+            None => Err(self.error(format!("`{}` or `{}`", words[0].0, words[1].0))),
+        }
+    }
+
+    fn count(&mut self) -> Result<usize, ParseError> {
+        self.skip_blanks();
+        let digits = self.rest().bytes().take_while(u8::is_ascii_digit).count();
+        match self.rest()[..digits].parse() {
+            Ok(n) if (1..=LONGEST).contains(&n) => {
+                self.at += digits;
+                Ok(n)
+            }
+            _ => Err(self.error(format!("a count from 1 to {LONGEST}"))),
+        }
+    }
+
+    /// The sum and how many chains it has.
+    fn terms(&mut self, depth: usize) -> Result<(Sum, usize), ParseError> {
+        let (mut sums, mut chains) = (Vec::new(), 0usize);
+        loop {
+            let (part, size) = if depth < DEEPEST && self.take("(") {
+                let nested = self.terms(depth + 1)?;
+                self.expect(")")?;
+                nested
+            } else {
+                (Sum::Chain(self.count()?), 1)
+            };
+            let times = if self.take("x") { self.count()? } else { 1 };
+            chains = size.saturating_mul(times).saturating_add(chains);
+            if chains > MOST_CHAINS {
+                return Err(self.error(format!("at most {MOST_CHAINS} chains")));
+            }
+            sums.extend(std::iter::repeat_n(part, times));
+            if !self.take("+") {
+                break;
+            }
+        }
+        Ok((if sums.len() == 1 { sums.remove(0) } else { Sum::Blocks(sums) }, chains))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(text: &str) -> Result<Sum, ParseError> {
+        let text = format!("v1 depthwise(fused,all)pointwise(separate,{text})subnormals(kept)");
+        text.parse::<Numerics>().map(|n| n.pointwise.sum)
+    }
+
+    #[test]
+    fn sums_read_and_write() {
+        assert_eq!(sum("chain"), Ok(Sum::Whole));
+        assert_eq!(sum("80x3+16"), Ok(Sum::blocks(&[80, 80, 80, 16])));
+        assert_eq!(sum("80+80+80+16").unwrap().to_string(), "80x3+16");
+        assert_eq!(sum("(8 + 8) x 2 + 4").unwrap().to_string(), "(8x2)x2+4");
+        assert_eq!(sum("(8x2)x2+4").unwrap().length(), Some(36));
+        assert_eq!(sum("(7)"), Ok(Sum::Chain(7)));
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in ["", "0", "-1", "8+", "8x", "8x0", "(8", "8)", "99999999999", "2147483647x2", "chain+1", "8*2"] {
+            assert!(sum(text).is_err(), "{text}");
+        }
+        assert!(sum(&"(".repeat(100_000)).is_err());
+        assert!(sum("(1x1048576)x1048576").is_err());
+        assert!(sum("((((((1x1024)x1024)x1024)x1024)x1024)x1024)x1024").is_err());
+        let error = "v1 depthwise(fused, none)".parse::<Numerics>().unwrap_err();
+        assert_eq!(error.to_string(), "expected `inside` or `all` at byte 20, got `none)`");
+        assert!("v2 x".parse::<Numerics>().is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! The numerics of a node whose shapes were unknown when its graph was built: one for each of several row counts.
+//!
+//! Text form: `<numerics>` alone (for every row count), or `batch 1 rows 49: <numerics>; batch 2 rows 98: <numerics>`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::numerics::{Numerics, ParseError};
+
+/// What one alternative was revealed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    pub batch: usize,
+    /// Rows of the pointwise product: output pixels of the whole batch.
+    pub rows: usize,
+}
+
+/// One numerics for every row count, or a choice of them.
+///
+/// ```
+/// use sepconv::Orders;
+/// let one = "v1 depthwise(fused, all) pointwise(fused, 512) subnormals(flushed)";
+/// let cut = "v1 depthwise(fused, all) pointwise(fused, 352+160) subnormals(flushed)";
+/// let orders: Orders = format!("batch 1 rows 196: {cut}; batch 2 rows 392: {one}").parse()?;
+/// assert_eq!(orders.pick(1, 400).to_string(), cut);
+/// assert_eq!(orders.pick(8, 400).to_string(), one);
+/// # Ok::<(), sepconv::numerics::ParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Orders {
+    Always(Numerics),
+    /// At least one.
+    ByRows(Vec<(Seen, Numerics)>),
+}
+
+impl Orders {
+    /// The alternative for so many rows: of those revealed for a single image if `batch` is 1, for several if not (all
+    /// where there is none), the one whose row count is nearest by ratio; the first of equally near ones.
+    pub fn pick(&self, batch: usize, rows: usize) -> &Numerics {
+        let alternatives = match self {
+            Self::Always(numerics) => return numerics,
+            Self::ByRows(alternatives) => alternatives,
+        };
+        let distance = |seen: &Seen| {
+            let other_kind = (seen.batch == 1) != (batch == 1);
+            let (a, b) = (seen.rows.max(1), rows.max(1));
+            (other_kind, a.max(b) as f64 / a.min(b) as f64)
+        };
+        let nearest = alternatives
+            .iter()
+            .min_by(|(a, _), (b, _)| distance(a).partial_cmp(&distance(b)).unwrap_or(std::cmp::Ordering::Equal));
+        &nearest.unwrap_or(&alternatives[0]).1
+    }
+}
+
+impl fmt::Display for Orders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let alternatives = match self {
+            Self::Always(numerics) => return numerics.fmt(f),
+            Self::ByRows(alternatives) => alternatives,
+        };
+        for (i, (Seen { batch, rows }, numerics)) in alternatives.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}batch {batch} rows {rows}: {numerics}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Orders {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if !text.trim_start().starts_with("batch") {
+            return text.parse().map(Self::Always);
+        }
+        let alternative = |text: &str| {
+            let expected = || ParseError {
+                expected: "`batch B rows R: numerics`".into(),
+                at: 0,
+                got: text.chars().take(40).collect(),
+            };
+            let (seen, numerics) = text.split_once(':').ok_or_else(expected)?;
+            match seen.split_whitespace().collect::<Vec<_>>()[..] {
+                ["batch", batch, "rows", rows] => {
+                    let number = |text: &str| text.parse::<usize>().map_err(|_| expected());
+                    Ok((Seen { batch: number(batch)?, rows: number(rows)? }, numerics.parse()?))
+                }
+                _ => Err(expected()),
+            }
+        };
+        text.split(';').map(alternative).collect::<Result<_, _>>().map(Self::ByRows)
+    }
+}

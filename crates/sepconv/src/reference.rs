@@ -1,0 +1,117 @@
+//! The literal pipeline, slow and obvious: space_to_batch, depthwise, batch_to_space, 1x1, element by element. This is
+//! the only definition of what is right; every other path is compared with it.
+
+use ndarray::{Array2, Array4, ArrayView2, ArrayView4};
+
+use crate::element::Element;
+use crate::error::Error;
+use crate::geometry::{Attributes, Geometry};
+use crate::numerics::{Numerics, Products, Sum, Taps};
+use crate::subnormals::Flushing;
+
+/// As [`crate::SeparableConv2d::run`], one element after the other on the calling thread.
+pub fn separable_conv2d<T: Element>(
+    input: ArrayView4<T>,
+    depthwise_filter: ArrayView4<T>,
+    pointwise_filter: ArrayView4<T>,
+    attributes: &Attributes,
+    numerics: &Numerics,
+) -> Result<Array4<T>, Error> {
+    let geometry = Geometry::new(input.shape(), depthwise_filter.shape(), pointwise_filter.shape(), attributes)?;
+    numerics.check(geometry.k())?;
+    let _flushing = Flushing::set(numerics.subnormals);
+    let blocks = space_to_batch(input, &geometry);
+    let blocks = depthwise(&blocks, depthwise_filter, &geometry, numerics);
+    let pixels = batch_to_space(&blocks, &geometry);
+    let filter = pointwise_filter.index_axis_move(ndarray::Axis(0), 0).index_axis_move(ndarray::Axis(0), 0);
+    Ok(pointwise(&pixels, filter, &geometry, numerics))
+}
+
+/// Pads and deals the image out to one small image per phase; `None` is padding. The block of phase (p, q) and image n
+/// is at `(p * width.rate + q) * batch + n`.
+fn space_to_batch<T: Element>(input: ArrayView4<T>, g: &Geometry) -> Array4<Option<T>> {
+    let (rows, columns) = (g.height.rate, g.width.rate);
+    let shape = [rows * columns * g.batch, g.height.padded / rows, g.width.padded / columns, g.in_channels];
+    Array4::from_shape_fn(shape, |(block, y, x, c)| {
+        let (phase, n) = (block / g.batch, block % g.batch);
+        let y = (y * rows + phase / columns).checked_sub(g.height.pad_before)?;
+        let x = (x * columns + phase % columns).checked_sub(g.width.pad_before)?;
+        input.get((n, y, x, c)).copied()
+    })
+}
+
+/// The depthwise convolution of every block, VALID, with the strides.
+fn depthwise<T: Element>(
+    blocks: &Array4<Option<T>>,
+    filter: ArrayView4<T>,
+    g: &Geometry,
+    numerics: &Numerics,
+) -> Array4<T> {
+    let extent = |axis: &crate::geometry::Axis| (axis.output + axis.crop) / axis.rate;
+    let shape = [blocks.shape()[0], extent(&g.height), extent(&g.width), g.k()];
+    Array4::from_shape_fn(shape, |(block, y, x, k)| {
+        let (channel, multiplier) = (k / g.channel_multiplier, k % g.channel_multiplier);
+        let mut sum = T::ZERO;
+        for i in 0..g.height.kernel {
+            for j in 0..g.width.kernel {
+                let place = (block, y * g.height.stride + i, x * g.width.stride + j, channel);
+                // SAME may end in the middle of a stride: what lies beyond the padded image is padding too.
+                let pixel = match (blocks.get(place).copied().flatten(), numerics.depthwise.taps) {
+                    (Some(pixel), _) => pixel,
+                    (None, Taps::All) => T::ZERO,
+                    (None, Taps::Inside) => continue,
+                };
+                sum = accumulate(numerics.depthwise.products, pixel, filter[(i, j, channel, multiplier)], sum);
+            }
+        }
+        sum
+    })
+}
+
+/// Puts the blocks together again and crops; one row per output pixel.
+fn batch_to_space<T: Element>(blocks: &Array4<T>, g: &Geometry) -> Array2<T> {
+    let (height, width) = (g.height.output, g.width.output);
+    Array2::from_shape_fn((g.rows(), g.k()), |(row, k)| {
+        let (n, y, x) = (row / width / height, row / width % height, row % width);
+        let phase = y % g.height.rate * g.width.rate + x % g.width.rate;
+        blocks[(phase * g.batch + n, y / g.height.rate, x / g.width.rate, k)]
+    })
+}
+
+fn pointwise<T: Element>(pixels: &Array2<T>, filter: ArrayView2<T>, g: &Geometry, numerics: &Numerics) -> Array4<T> {
+    let whole = Sum::Chain(g.k());
+    let sum = match &numerics.pointwise.sum {
+        Sum::Whole => &whole,
+        other => other,
+    };
+    let products = numerics.pointwise.products;
+    let width = g.width.output;
+    Array4::from_shape_fn(g.output_shape(), |(n, y, x, column)| {
+        let row = (n * g.height.output + y) * width + x;
+        add_up(sum, &mut 0, &mut |k, total| accumulate(products, pixels[(row, k)], filter[(k, column)], total))
+    })
+}
+
+/// The sum over the products from `next` on.
+fn add_up<T: Element>(sum: &Sum, next: &mut usize, accumulate: &mut impl FnMut(usize, T) -> T) -> T {
+    match sum {
+        Sum::Whole => unreachable!("a whole sum has been given its length"),
+        Sum::Chain(length) => {
+            let chain = *next..*next + length;
+            *next = chain.end;
+            chain.fold(T::ZERO, |total, k| accumulate(k, total))
+        }
+        Sum::Blocks(sums) => {
+            let mut sums = sums.iter();
+            let first = sums.next().map_or(T::ZERO, |first| add_up(first, next, accumulate));
+            sums.fold(first, |total, sum| total.add(add_up(sum, next, accumulate)))
+        }
+    }
+}
+
+fn accumulate<T: Element>(products: Products, x: T, w: T, sum: T) -> T {
+    match products {
+        Products::Fused => x.mul_add(w, sum),
+        Products::Separate => sum.add(x.mul(w)),
+    }
+}
