@@ -1,0 +1,136 @@
+"""The arguments of one call, taken as TensorFlow takes them and refused with TensorFlow's error classes."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework import tensor_util
+
+PADDINGS = ("SAME", "VALID", "EXPLICIT")
+FORMATS = ("NHWC", "NCHW")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call in NHWC; unknown extents are None. `rate` is None where it is no pair of constants."""
+
+    input: tuple
+    depthwise_filter: tuple
+    pointwise_filter: tuple
+    dtype: tf.DType
+    strides: tuple
+    padding: str | tuple
+    rate: tuple | None
+
+    def request(self) -> dict:
+        """As the library's C functions take it."""
+        return {
+            "input": self.input,
+            "depthwise_filter": self.depthwise_filter,
+            "pointwise_filter": self.pointwise_filter,
+            "strides": self.strides,
+            "padding": self.padding,
+            "rate": self.rate,
+        }
+
+    @property
+    def known(self) -> bool:
+        return None not in self.input + self.depthwise_filter + self.pointwise_filter
+
+
+def refusal(message: str) -> Exception:
+    """The class that TensorFlow uses for a refused argument: eager, or while a graph is built."""
+    return tf.errors.InvalidArgumentError(None, None, message) if tf.executing_eagerly() else ValueError(message)
+
+
+def shape_of(name: str, tensor) -> tuple:
+    """The static shape as a tuple, of rank 4; all None where the rank is unknown."""
+    shape = tensor.shape
+    if shape.rank is None:
+        return (None,) * 4
+    if shape.rank != 4:
+        raise refusal(f"{name} must have 4 dimensions, got {shape.rank} (shape {shape})")
+    return tuple(shape)
+
+
+def freeze(value):
+    """Lists as tuples, so that arguments can be a key."""
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(v) for v in value)
+    if isinstance(value, np.ndarray):
+        return freeze(value.tolist())
+    return value
+
+
+def check_format(data_format) -> str:
+    if data_format in (None, ""):
+        return "NHWC"
+    if data_format not in FORMATS:
+        raise refusal(f'data_format must be "NHWC" or "NCHW", got {data_format!r}')
+    return data_format
+
+
+def normalise(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate) -> Call:
+    """The call with its attributes as pairs for height and width.
+
+    Args:
+        input, depthwise_filter, pointwise_filter: Tensors.
+        strides, padding, data_format, rate: As for `separable_conv2d`; `data_format` is checked already.
+    """
+    filters = shape_of("depthwise_filter", depthwise_filter), shape_of("pointwise_filter", pointwise_filter)
+    if any(extent not in (None, 1) for extent in filters[1][:2]):
+        raise ValueError(f"pointwise_filter must be 1 high and 1 wide, got shape {pointwise_filter.shape}")
+    image = shape_of("input", input)
+    height, width, channels = (1, 2, 3) if data_format == "NHWC" else (2, 3, 1)
+    return Call(
+        (image[0], image[height], image[width], image[channels]),
+        *filters,
+        input.dtype,
+        _strides(strides, height, width),
+        _padding(padding, height, width),
+        _rate(rate),
+    )
+
+
+def _strides(strides, height: int, width: int) -> tuple:
+    try:
+        strides = [int(s) for s in strides]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"strides must be a list of 4 integers, got {strides!r}") from error
+    if len(strides) != 4:
+        raise refusal(f"strides must have 4 values, got {len(strides)}: {strides}")
+    if any(strides[axis] != 1 for axis in range(4) if axis not in (height, width)):
+        raise refusal(f"strides of the batch and channels must be 1, got {strides}")
+    return strides[height], strides[width]
+
+
+def _padding(padding, height: int, width: int):
+    if isinstance(padding, str):
+        if padding not in PADDINGS[:2]:
+            raise refusal(
+                f'padding must be "SAME", "VALID" or a list of 4 pairs, got {padding!r}'
+                if padding != "EXPLICIT"
+                else 'padding "EXPLICIT" is given as a list of 4 pairs, got the word alone'
+            )
+        return padding
+    try:
+        pairs = [tuple(int(n) for n in pair) for pair in padding]
+    except (TypeError, ValueError) as error:
+        raise refusal(f'padding must be "SAME", "VALID" or a list of 4 pairs, got {padding!r}') from error
+    if len(pairs) != 4 or any(len(pair) != 2 for pair in pairs):
+        raise refusal(f"explicit padding must be 4 pairs, got {padding!r}")
+    if any(pairs[axis] != (0, 0) for axis in range(4) if axis not in (height, width)):
+        raise refusal(f"explicit padding of batch and channels must be 0, got {padding!r}")
+    return pairs[height], pairs[width]
+
+
+def _rate(rate):
+    if rate is None:
+        return 1, 1
+    values = tensor_util.constant_value(rate) if tf.is_tensor(rate) else rate
+    values = None if values is None else np.asarray(values)
+    if values is None or values.shape != (2,) or not np.issubdtype(values.dtype, np.integer):
+        return None
+    if (values < 1).any():
+        raise ValueError(f"rate (dilations) must be positive, got {values.tolist()}")
+    return tuple(values.tolist())

@@ -1,0 +1,263 @@
+"""`separable_conv2d` and `explain`: which way a call goes, and going it."""
+
+import contextlib
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
+from tensorflow.python.util import _pywrap_util_port
+
+from sepconv import _arguments, _library, _orders, _probes
+from sepconv._arguments import Call, refusal
+
+# Kept from before anything may replace them in TensorFlow's namespace.
+_composite = tf.nn.separable_conv2d
+
+DTYPES = (tf.float32, tf.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What `separable_conv2d` does with some arguments.
+
+    Attributes:
+        path: "op", or "tensorflow" for TensorFlow's own operations.
+        reason: Why, in a sentence.
+        numerics: The text of the order of sums, as the `numerics` argument takes it; None on TensorFlow's path.
+        exact: True where the bits that were asked for are certain; False where they are a prediction.
+    """
+
+    path: str
+    reason: str
+    numerics: str | None
+    exact: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Way:
+    """An explanation with what the op needs to be built."""
+
+    explanation: Explanation
+    carrier: tuple = ()
+
+    @functools.cached_property
+    def eager_carrier(self):
+        with tf.init_scope():
+            return tf.zeros(self.carrier, tf.int32)
+
+
+_ways: dict = {}
+
+
+@tf.autograph.experimental.do_not_convert
+def separable_conv2d(
+    input,
+    depthwise_filter,
+    pointwise_filter,
+    strides,
+    padding,
+    data_format=None,
+    dilations=None,
+    name=None,
+    *,
+    rate=None,
+    numerics="tensorflow",
+):
+    """2-D convolution with separable filters: `tf.nn.separable_conv2d` as one op.
+
+    Args:
+        input: 4-D tensor, `[batch, height, width, in_channels]` (or `[batch, in_channels, height, width]`), float16,
+            bfloat16, float32 or float64. The op takes float32 and float64, TensorFlow's own operations the others.
+        depthwise_filter: 4-D tensor, `[height, width, in_channels, channel_multiplier]`, of the same dtype.
+        pointwise_filter: 4-D tensor, `[1, 1, in_channels * channel_multiplier, out_channels]`, of the same dtype.
+        strides: Four integers; those of batch and channels are 1. Height's and width's may differ.
+        padding: `"SAME"`, `"VALID"`, or four pairs of integers, `[[0, 0], [top, bottom], [left, right], [0, 0]]`.
+        data_format: `"NHWC"` (the default) or `"NCHW"`.
+        dilations: Two positive integers: the dilation in height and width, in TensorFlow's meaning where strides are
+            above 1 too.
+        name: A name for the operation.
+        rate: Another name of `dilations`.
+        numerics: Whose bits: `"tensorflow"` (those of an eager `tf.nn.separable_conv2d` in this process),
+            `"tensorflow-constant"` (those of a fresh graph whose filters are constants), `"reproducible"` (the same on
+            every machine and for every batch size), or a text that `explain` or the command line printed.
+
+    Returns:
+        A tensor of the input's dtype, `[batch, out_height, out_width, out_channels]` (in `data_format`'s order).
+
+    Raises:
+        tf.errors.InvalidArgumentError: Arguments that do not fit, eagerly; the message names argument, value and limit.
+        ValueError, TypeError: The same while a graph is built, and what TensorFlow refuses with these.
+
+    Example:
+        >>> x = tf.random.normal([1, 8, 8, 3])
+        >>> y = sepconv.separable_conv2d(x, tf.ones([3, 3, 3, 1]), tf.ones([1, 1, 3, 5]), [1, 1, 1, 1], "SAME")
+        >>> y.shape
+        TensorShape([1, 8, 8, 5])
+    """
+    arguments = strides, padding, data_format, _one_rate(dilations, rate), numerics
+    if tf.executing_eagerly():
+        return _convolve(*_tensors(input, depthwise_filter, pointwise_filter), *arguments, name)
+    with ops.name_scope(name, "separable_conv2d", [input, depthwise_filter, pointwise_filter]) as scope:
+        return _convolve(*_tensors(input, depthwise_filter, pointwise_filter), *arguments, scope)
+
+
+@tf.autograph.experimental.do_not_convert
+def explain(
+    input,
+    depthwise_filter,
+    pointwise_filter,
+    strides,
+    padding,
+    data_format=None,
+    dilations=None,
+    name=None,
+    *,
+    rate=None,
+    numerics="tensorflow",
+) -> Explanation:
+    """What `separable_conv2d` does with the same arguments; reveals the order if nobody did yet.
+
+    Args, Raises: As for `separable_conv2d`; `tf.TensorSpec`s will do for the tensors.
+
+    Returns:
+        An `Explanation`.
+
+    Example:
+        >>> x = tf.random.normal([1, 7, 7, 1024])
+        >>> filters = tf.ones([3, 3, 1024, 1]), tf.ones([1, 1, 1024, 1024])
+        >>> sepconv.explain(x, *filters, [1, 1, 1, 1], "SAME").numerics  # differs between machines
+        'v1 depthwise(fused, inside) pointwise(fused, 176x5+144) subnormals(flushed)'
+    """
+    del name
+    specs = all(isinstance(t, tf.TensorSpec) for t in (input, depthwise_filter, pointwise_filter))
+    tensors = (input, depthwise_filter, pointwise_filter)
+    tensors = tensors if specs else _tensors(*tensors)
+    return _way(*tensors, strides, padding, data_format, _one_rate(dilations, rate), numerics).explanation
+
+
+def _one_rate(dilations, rate):
+    if dilations is not None and rate is not None:
+        raise ValueError("dilations and rate are two names of one argument: give one of them")
+    return rate if dilations is None else dilations
+
+
+def _tensors(input, depthwise_filter, pointwise_filter):
+    # The names are those that TensorFlow's own function gives.
+    return (
+        ops.convert_to_tensor(input, name="tensor_in"),
+        ops.convert_to_tensor(depthwise_filter, name="depthwise_filter"),
+        ops.convert_to_tensor(pointwise_filter, name="pointwise_filter"),
+    )
+
+
+def _convolve(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, numerics, name):
+    tensors = input, depthwise_filter, pointwise_filter
+    way = _way(*tensors, strides, padding, data_format, rate, numerics)
+    if way.explanation.path == "tensorflow":
+        return _composite(*tensors, strides, padding, data_format, rate, name)
+    if data_format == "NCHW":
+        input = tf.transpose(input, [0, 2, 3, 1])
+    carrier = way.eager_carrier if tf.executing_eagerly() else tf.zeros(way.carrier, tf.int32, name="geometry")
+    text = way.explanation.numerics
+    if data_format != "NCHW":
+        return _library.op()(input, depthwise_filter, pointwise_filter, carrier, numerics=text, name=name)
+    output = _library.op()(input, depthwise_filter, pointwise_filter, carrier, numerics=text)
+    return tf.transpose(output, [0, 3, 1, 2], name=name)
+
+
+def _way(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, numerics) -> _Way:
+    tensors = input, depthwise_filter, pointwise_filter
+    eager = tf.executing_eagerly()
+    key = None
+    if not tf.is_tensor(rate):
+        shapes = tuple(t.shape.as_list().__repr__() if t.shape.rank is not None else None for t in tensors)
+        dtypes = tuple(t.dtype for t in tensors)
+        freeze = _arguments.freeze
+        key = (eager, shapes, dtypes, freeze(strides), freeze(padding), data_format, freeze(rate), numerics)
+        with contextlib.suppress(KeyError, TypeError):
+            return _ways[key]
+    try:
+        way = _choose(tensors, strides, padding, data_format, rate, numerics)
+    except _orders.ProfileRunning:
+        return _tensorflow("a profile is being recorded, and a reveal would show in it", eager)
+    if key is not None:
+        _ways[key] = way
+    return way
+
+
+def _choose(tensors, strides, padding, data_format, rate, numerics) -> _Way:
+    if not isinstance(numerics, str):
+        raise TypeError(f"numerics must be a string, got {numerics!r}")
+    data_format = _arguments.check_format(data_format)
+    call = _arguments.normalise(*tensors, strides, padding, data_format, rate)
+    certain = _context_does_not_matter(call)
+    if call.rate is None:
+        return _tensorflow("dilations are not two integers known when the call is built", certain)
+    named = numerics in _orders.CONTEXTS
+    geometry = _library.geometry(call.request() | ({} if named else {"numerics": numerics}))
+    if "error" in geometry:
+        raise refusal(geometry["error"])
+    if len({t.dtype.base_dtype for t in tensors}) > 1:
+        return _tensorflow("the dtypes of the arguments differ", certain)
+    if call.dtype not in DTYPES:
+        if not named:
+            raise refusal(f"numerics={numerics!r} takes float32 and float64, got {call.dtype.name}")
+        return _tensorflow(f"the op does not take {call.dtype.name}", certain)
+    if None in call.depthwise_filter + call.pointwise_filter or call.input[3] is None:
+        return _tensorflow("the shape of a filter, or the number of channels, is unknown", certain)
+    if data_format == "NCHW" and named and _tensorflow_takes_nchw():
+        return _tensorflow("NCHW is left to TensorFlow where it takes it", certain)
+    _use_threads()
+    if not named:
+        way = Explanation("op", "the numerics were given", geometry["numerics"], True)
+        return _Way(way, tuple(geometry["carrier"]))
+    order = _orders.order_of(call, numerics)
+    if order.numerics is None:
+        return _tensorflow(order.reason, certain)
+    return _Way(Explanation("op", order.reason, order.numerics, call.known), tuple(geometry["carrier"]))
+
+
+def _tensorflow(reason: str, certain: bool) -> _Way:
+    return _Way(Explanation("tensorflow", reason, None, certain))
+
+
+def _context_does_not_matter(call: Call) -> bool:
+    """Whether TensorFlow's own operations certainly give its eager bits here: not in a graph with oneDNN, where long
+    sums of single images depend on what ran before."""
+    k = call.pointwise_filter[2]
+    return tf.executing_eagerly() or not _pywrap_util_port.IsMklEnabled() or (k is not None and k < 512)
+
+
+@functools.cache
+def _tensorflow_takes_nchw() -> bool:
+    one = np.ones([1, 1, 1, 1], np.float32)
+    attributes = ("T", 1, "strides", [1] * 4, "padding", "VALID", "explicit_paddings", [], "data_format", "NCHW")
+    with context.eager_mode():
+        try:
+            _probes.Eager._run("DepthwiseConv2dNative", [one, one], (*attributes, "dilations", [1] * 4))
+        except tf.errors.UnimplementedError:
+            return False
+    return True
+
+
+@functools.cache
+def _use_threads() -> None:
+    """Hands TensorFlow's number of intra-op threads to the kernels; it is fixed once TensorFlow has run."""
+    context.context().ensure_initialized()
+    _library.set_threads(tf.config.threading.get_intra_op_parallelism_threads())
+
+
+@tf.RegisterGradient("Sepconv>SeparableConv2D")
+def _gradient(op, upstream):
+    """Through TensorFlow's own operations."""
+    *tensors, carrier = op.inputs
+    attributes = _library.geometry({"carrier": carrier.shape.as_list()})
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        strides, padding = [1, *attributes["strides"], 1], attributes["padding"]
+        padding = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
+        output = _composite(*tensors, strides, padding, None, attributes["rate"])
+    return [*tape.gradient(output, tensors, upstream), None]

@@ -1,0 +1,118 @@
+"""The one shared library: its op in TensorFlow, and its plain C functions through `ctypes`.
+
+Geometry, numerics and revealing exist once, in Rust; this module only carries JSON and pointers.
+"""
+
+import ctypes
+import functools
+import json
+import pathlib
+import platform
+import sys
+
+if sys.platform != "linux" or platform.machine() != "x86_64":
+    raise ImportError(
+        f"sepconv's TensorFlow op is built for Linux on x86-64, and this is {sys.platform} on {platform.machine()}; "
+        "the Rust crate `sepconv` is not bound to it"
+    )
+
+try:
+    import tensorflow as tf
+except ImportError as error:
+    raise ImportError(
+        "sepconv needs TensorFlow 2.12 or newer and does not install it, so that you choose the package: "
+        "pip install tensorflow-cpu (or tensorflow)"
+    ) from error
+
+# (user data, 0 depthwise or 1 pointwise, input, filter, output) -> 0 if all went well.
+PROBE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * 3)
+
+
+def library_path() -> str:
+    """Path of the shared library, for `tf.load_op_library` and for C, C++ and Rust programs.
+
+    Returns:
+        A string.
+
+    Example:
+        >>> tf.load_op_library(sepconv.library_path())
+    """
+    found = sorted(pathlib.Path(__file__).parent.glob("libsepconv*.so"))
+    if not found:
+        raise ImportError("sepconv is not built: run `pip install ./python` in its source tree")
+    return str(found[0])
+
+
+@functools.cache
+def _module():
+    return tf.load_op_library(library_path())
+
+
+@functools.cache
+def _c():
+    # TensorFlow makes functions of the ops that appear while it loads a library itself, so it goes first.
+    _module()
+    c = ctypes.CDLL(library_path())
+    for name, arguments in {
+        "sepconv_geometry": [ctypes.c_char_p],
+        "sepconv_reveal": [ctypes.c_char_p, PROBE, ctypes.c_void_p],
+        "sepconv_stats_json": [],
+    }.items():
+        function = getattr(c, name)
+        function.argtypes = arguments
+        # Not c_char_p, which would copy and lose the pointer that must be freed.
+        function.restype = ctypes.c_void_p
+    c.sepconv_free.argtypes = [ctypes.c_void_p]
+    c.sepconv_registration_error.restype = c.sepconv_version.restype = ctypes.c_char_p
+    return c
+
+
+def _text(pointer) -> str:
+    try:
+        return ctypes.string_at(pointer).decode()
+    finally:
+        _c().sepconv_free(pointer)
+
+
+@functools.cache
+def op():
+    """The op as a Python function, made by TensorFlow when it loaded the library."""
+    error = _c().sepconv_registration_error()
+    if error:
+        raise ImportError(f"sepconv's op could not be registered with TensorFlow {tf.__version__}: {error.decode()}")
+    return _module().sepconv_separable_conv2d
+
+
+def geometry(request: dict) -> dict:
+    """What the Rust crate says of shapes, attributes and numerics; an "error" if it refuses them."""
+    return json.loads(_text(_c().sepconv_geometry(json.dumps(request).encode())))
+
+
+def reveal(request: dict, probe) -> dict:
+    """The "numerics" of a black box, or why they are "unclear"."""
+    return json.loads(_text(_c().sepconv_reveal(json.dumps(request).encode(), PROBE(probe), None)))
+
+
+def stats() -> dict:
+    """What the library's kernels really did in this process.
+
+    Returns:
+        A dictionary of counts, `kernel_calls` among them.
+
+    Example:
+        >>> before = sepconv.stats()["kernel_calls"]
+        >>> y = sepconv.separable_conv2d(x, depthwise_filter, pointwise_filter, [1, 1, 1, 1], "SAME")
+        >>> sepconv.stats()["kernel_calls"] - before
+        1
+    """
+    return json.loads(_text(_c().sepconv_stats_json()))
+
+
+def set_threads(threads: int) -> None:
+    """How many threads the kernels use."""
+    _c().sepconv_set_threads(threads)
+
+
+def version() -> str:
+    """The library's version."""
+    return _c().sepconv_version().decode()

@@ -1,0 +1,131 @@
+"""Which numerics a call has: revealed on first use of a geometry, checked, and kept for the process.
+
+One lock serves all reveals: TensorFlow's heuristics see the machine as a call would find it.
+"""
+
+import ctypes
+import dataclasses
+import threading
+
+import numpy as np
+from tensorflow.python.profiler import profiler_v2
+
+from sepconv import _library
+from sepconv._arguments import Call
+from sepconv._constant import Constant
+from sepconv._probes import Eager
+
+CONTEXTS = {"tensorflow": Eager, "tensorflow-constant": Constant}
+
+# Where the height or width is unknown when a graph is built, orders are revealed for images of these extents, small
+# ones first, as long as a product stays below that many multiply-adds (some milliseconds): the dearest layer of the
+# common networks at 224 pixels and the extents it is used at.
+EXTENTS = (7, 14, 28, 56)
+WORK = 1 << 28
+
+_lock = threading.RLock()
+_known: dict = {}
+_reveals = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The text of the numerics, or why there is none."""
+
+    numerics: str | None
+    reason: str
+
+
+class ProfileRunning(Exception):
+    """A profile is being recorded; a reveal would show in it."""
+
+
+def order_of(call: Call, context: str) -> Order:
+    """The order of a call, whole extents or not."""
+    key = call, context
+    found = _known.get(key)
+    if found is None:
+        with _lock:
+            found = _known.get(key)
+            if found is None:
+                found = _reveal(call, context) if call.known else _predict(call, context)
+                _known[key] = found
+    return found
+
+
+def reveals() -> int:
+    """How many geometries were revealed in this process."""
+    return _reveals
+
+
+def _reveal(call: Call, context: str) -> Order:
+    global _reveals
+    if context == "tensorflow" and profiler_v2._profiler is not None:
+        raise ProfileRunning
+    geometry = _library.geometry(call.request())
+    if "error" in geometry:
+        return Order(None, geometry["error"])
+    _reveals += 1
+    probe = CONTEXTS[context](call, geometry)
+    k, columns = call.pointwise_filter[2:]
+    image = (*geometry["output"][:3], k)
+    shapes = {
+        0: (probe.depthwise, call.input, call.depthwise_filter, image),
+        1: (probe.pointwise, image, call.pointwise_filter, (*image[:3], columns)),
+    }
+    raised = []
+
+    def ask(_, part, input, filter, output):
+        function, *extents = shapes[part]
+        try:
+            arrays = [_array(p, shape, call.dtype) for p, shape in zip((input, filter, output), extents, strict=True)]
+            arrays[2][...] = function(*arrays[:2])
+            return 0
+        except BaseException as error:  # nothing may unwind into Rust; raised again below
+            raised.append(error)
+            return 1
+
+    answer = _library.reveal({**call.request(), "dtype": call.dtype.name}, ask)
+    if raised and not isinstance(raised[0], Exception):
+        raise raised[0]
+    if raised:
+        return Order(None, f"TensorFlow's own operations refused a probe: {raised[0]}")
+    if "numerics" in answer:
+        return Order(answer["numerics"], "the order was revealed and every probe agrees with it")
+    return Order(None, f"the kernels do not follow TensorFlow's order here: {answer['unclear']}")
+
+
+def _array(pointer, shape, dtype) -> np.ndarray:
+    length = int(np.prod(shape)) * dtype.size
+    return np.frombuffer((ctypes.c_byte * length).from_address(pointer or 0), dtype.as_numpy_dtype).reshape(shape)
+
+
+def _predict(call: Call, context: str) -> Order:
+    """Orders for several extents, for the kernel to choose from by the rows that it sees."""
+    orders = []
+    for example in _examples(call):
+        geometry = _library.geometry(example.request())
+        order = order_of(example, context)
+        if order.numerics:
+            batch, height, width, _ = geometry["output"]
+            orders.append(f"batch {batch} rows {batch * height * width}: {order.numerics}")
+    if not orders:
+        return Order(None, "the shape is unknown, and no order could be revealed for any that it may be")
+    return Order("; ".join(orders), "the shape is unknown: the kernel picks the order revealed for the nearest one")
+
+
+def _examples(call: Call):
+    """The call with its unknown batch, height and width filled in."""
+    batch, height, width, channels = call.input
+    unknown = [n for n, extent in enumerate((height, width)) if extent is None]
+    for images in [batch] if batch is not None else [1, 2]:
+        for count, extent in enumerate(EXTENTS if unknown else (0,)):
+            least = [(k - 1) * r + 1 for k, r in zip(call.depthwise_filter[:2], call.rate, strict=True)]
+            image = [extent + least[n] - 1 if known is None else known for n, known in enumerate((height, width))]
+            example = dataclasses.replace(call, input=(images, *image, channels))
+            geometry = _library.geometry(example.request())
+            if "error" in geometry:
+                continue
+            rows = int(np.prod(geometry["output"][:3]))
+            if count == 0 or rows * call.pointwise_filter[2] * call.pointwise_filter[3] <= WORK:
+                yield example

@@ -1,0 +1,23 @@
+"""One mode of TensorFlow for the whole process: `TF_ENABLE_ONEDNN_OPTS` and `SEPCONV_TEST_THREADS` (default 1)."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+THREADS = int(os.environ.get("SEPCONV_TEST_THREADS", "1"))
+ONEDNN = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+SEED = int(os.environ.get("SEPCONV_SEED", "20261125"))
+
+tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+
+
+def pytest_report_header():
+    return f"TensorFlow {tf.__version__}, oneDNN {'on' if ONEDNN else 'off'}, {THREADS} thread(s), seed {SEED}"
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers of the test's own, from the session's seed."""
+    return np.random.default_rng([SEED, *request.node.name.encode()])
