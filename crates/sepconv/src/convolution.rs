@@ -5,8 +5,9 @@ use ndarray::{Array4, ArrayView4, ArrayViewMut4};
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::{Attributes, Geometry, Padding};
+use crate::kernels::InstructionSet;
 use crate::numerics::Numerics;
-use crate::reference;
+use crate::plan;
 
 /// Depthwise separable convolution: [`SeparableConv2d::run`] with the numerics
 /// [`REPRODUCIBLE`](Numerics::REPRODUCIBLE), whose bits are the same on every machine.
@@ -48,12 +49,13 @@ pub fn separable_conv2d<T: Element>(
 pub struct SeparableConv2d {
     attributes: Attributes,
     numerics: Numerics,
+    set: Option<InstructionSet>,
 }
 
 impl SeparableConv2d {
     /// With the numerics [`Numerics::REPRODUCIBLE`].
     pub fn new(strides: [i64; 2], padding: Padding, rate: [i64; 2]) -> Self {
-        Self { attributes: Attributes { strides, padding, rate }, numerics: Numerics::REPRODUCIBLE }
+        Self { attributes: Attributes { strides, padding, rate }, numerics: Numerics::REPRODUCIBLE, set: None }
     }
 
     /// The same with other numerics.
@@ -68,7 +70,15 @@ impl SeparableConv2d {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Array4<T>, Error> {
-        reference::separable_conv2d(input, depthwise_filter, pointwise_filter, &self.attributes, &self.numerics)
+        let geometry =
+            Geometry::new(input.shape(), depthwise_filter.shape(), pointwise_filter.shape(), &self.attributes)?;
+        self.numerics.check(geometry.k())?;
+        let shape = geometry.output_shape();
+        let elements = plan::allocate(shape.iter().product(), |output| {
+            let set = self.instruction_set();
+            plan::separable_conv2d(set, input, depthwise_filter, pointwise_filter, &geometry, &self.numerics, output)
+        })?;
+        Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
     }
 
     /// As [`run`](Self::run), into an array of the output's shape.
@@ -85,7 +95,24 @@ impl SeparableConv2d {
         if expected != got {
             return Err(Error::Output { expected, got: got.try_into().unwrap_or_default() });
         }
-        output.assign(&self.run(input, depthwise_filter, pointwise_filter)?);
-        Ok(())
+        let Some(elements) = output.as_slice_mut() else {
+            output.assign(&self.run(input, depthwise_filter, pointwise_filter)?);
+            return Ok(());
+        };
+        self.numerics.check(geometry.k())?;
+        // SAFETY: the plan writes elements and nothing else, so none of them becomes uninitialised.
+        let elements = unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), elements.len()) };
+        let set = self.instruction_set();
+        plan::separable_conv2d(set, input, depthwise_filter, pointwise_filter, &geometry, &self.numerics, elements)
+    }
+
+    /// On that instruction set; the bits are the same on every one.
+    #[doc(hidden)]
+    pub fn on(self, set: InstructionSet) -> Self {
+        Self { set: Some(set), ..self }
+    }
+
+    fn instruction_set(&self) -> InstructionSet {
+        self.set.unwrap_or_else(InstructionSet::preferred)
     }
 }

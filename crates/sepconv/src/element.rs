@@ -7,6 +7,8 @@ use crate::kernels::Kernels;
 /// A storage type of the convolution: `f32` or `f64`. Sealed: its arithmetic is part of the contract.
 pub trait Element: Pod + PartialEq + std::fmt::Debug + Send + Sync + Kernels {
     const ZERO: Self;
+    /// Smallest positive number that is not subnormal.
+    const SMALLEST_NORMAL: f64;
     /// `self * factor + addend` with one rounding, on every machine.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     fn mul(self, factor: Self) -> Self;
@@ -22,6 +24,7 @@ macro_rules! element {
     ($type:ty) => {
         impl Element for $type {
             const ZERO: Self = 0.0;
+            const SMALLEST_NORMAL: f64 = <$type>::MIN_POSITIVE as f64;
             #[inline(always)]
             fn mul_add(self, factor: Self, addend: Self) -> Self {
                 <$type>::mul_add(self, factor, addend)

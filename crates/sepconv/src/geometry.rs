@@ -193,7 +193,8 @@ impl Geometry {
         let [kernel_height, kernel_width, filter_channels, channel_multiplier] =
             rank_4("depthwise_filter", depthwise_filter)?;
         let [one_high, one_wide, k, out_channels] = rank_4("pointwise_filter", pointwise_filter)?;
-        check_channels(in_channels, filter_channels, channel_multiplier)?;
+        check_channels(in_channels, filter_channels)?;
+        check_any_channels(in_channels, channel_multiplier)?;
         check_pointwise([one_high, one_wide, k], in_channels.saturating_mul(channel_multiplier))?;
         let geometry = Self {
             batch,
@@ -209,6 +210,44 @@ impl Geometry {
             shape.iter().try_fold(8isize, |n, &d| n.checked_mul(d as isize)).ok_or(Error::TooLarge)?;
         }
         Ok(geometry)
+    }
+
+    /// The output's shape as far as it follows from what is known; `None` is what is not known. Whatever is known is
+    /// checked as [`new`](Self::new) does, where all values that the message would name are known.
+    pub fn partial(
+        input: [Option<usize>; 4],
+        depthwise_filter: [Option<usize>; 4],
+        pointwise_filter: [Option<usize>; 4],
+        attributes: Option<&Attributes>,
+    ) -> Result<[Option<usize>; 4], Error> {
+        let whole = |shape: [Option<usize>; 4]| shape.into_iter().collect::<Option<Vec<_>>>();
+        if let (Some(input), Some(depthwise_filter), Some(pointwise_filter), Some(attributes)) =
+            (whole(input), whole(depthwise_filter), whole(pointwise_filter), attributes)
+        {
+            return Ok(Self::new(&input, &depthwise_filter, &pointwise_filter, attributes)?.output_shape().map(Some));
+        }
+        let [batch, in_height, in_width, in_channels] = input;
+        let [kernel_height, kernel_width, filter_channels, channel_multiplier] = depthwise_filter;
+        let [one_high, one_wide, filter_k, out_channels] = pointwise_filter;
+        if let (Some(in_channels), Some(filter_channels)) = (in_channels, filter_channels) {
+            check_channels(in_channels, filter_channels)?;
+        }
+        let mut k = filter_k;
+        if let (Some(in_channels), Some(channel_multiplier)) = (in_channels.or(filter_channels), channel_multiplier) {
+            check_any_channels(in_channels, channel_multiplier)?;
+            k = Some(in_channels.saturating_mul(channel_multiplier));
+        }
+        if let (Some(one_high), Some(one_wide), Some(filter_k), Some(k)) = (one_high, one_wide, filter_k, k) {
+            check_pointwise([one_high, one_wide, filter_k], k)?;
+        }
+        let Some(attributes) = attributes else { return Ok([batch, None, None, out_channels]) };
+        attributes.check()?;
+        Ok([
+            batch,
+            attributes.output_extent(AxisName::Height, in_height, kernel_height)?,
+            attributes.output_extent(AxisName::Width, in_width, kernel_width)?,
+            out_channels,
+        ])
     }
 
     /// Length of the pointwise sum: `in_channels * channel_multiplier`.
@@ -242,10 +281,11 @@ fn rank_4(argument: &'static str, shape: &[usize]) -> Result<[usize; 4], Error> 
     shape.try_into().map_err(|_| Error::Rank { argument, shape: shape.to_vec() })
 }
 
-fn check_channels(in_channels: usize, filter_channels: usize, channel_multiplier: usize) -> Result<(), Error> {
-    if filter_channels != in_channels {
-        return Err(Error::Channels { in_channels, filter_channels });
-    }
+fn check_channels(in_channels: usize, filter_channels: usize) -> Result<(), Error> {
+    if filter_channels == in_channels { Ok(()) } else { Err(Error::Channels { in_channels, filter_channels }) }
+}
+
+fn check_any_channels(in_channels: usize, channel_multiplier: usize) -> Result<(), Error> {
     if in_channels == 0 || channel_multiplier == 0 {
         return Err(Error::NoChannels { in_channels, channel_multiplier });
     }
@@ -254,4 +294,39 @@ fn check_channels(in_channels: usize, filter_channels: usize, channel_multiplier
 
 fn check_pointwise(got: [usize; 3], k: usize) -> Result<(), Error> {
     if got == [1, 1, k] { Ok(()) } else { Err(Error::Pointwise { got, k }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAME: Attributes = Attributes { strides: [2, 1], padding: Padding::Same, rate: [1, 1] };
+
+    #[test]
+    fn partial_shapes_keep_what_is_known() {
+        let (input, filters) = (
+            [Some(2), Some(9), Some(8), Some(3)],
+            ([Some(3), Some(3), Some(3), Some(2)], [Some(1), Some(1), Some(6), Some(5)]),
+        );
+        let partial = |input, attributes| Geometry::partial(input, filters.0, filters.1, attributes);
+        assert_eq!(partial(input, Some(&SAME)), Ok([Some(2), Some(5), Some(8), Some(5)]));
+        assert_eq!(partial(input, None), Ok([Some(2), None, None, Some(5)]));
+        assert_eq!(partial([None, None, Some(8), None], Some(&SAME)), Ok([None, None, Some(8), Some(5)]));
+        assert_eq!(partial([None; 4], Some(&SAME)), Ok([None, None, None, Some(5)]));
+        assert_eq!(Geometry::partial([None; 4], [None; 4], [None; 4], None), Ok([None; 4]));
+    }
+
+    #[test]
+    fn partial_shapes_are_checked_where_known() {
+        let (depthwise, pointwise) = ([Some(3), Some(3), Some(3), Some(2)], [Some(1), Some(1), Some(6), None]);
+        let refused = |input, depthwise, pointwise| Geometry::partial(input, depthwise, pointwise, None).unwrap_err();
+        let error = refused([None, None, None, Some(4)], depthwise, pointwise);
+        assert_eq!(error, Error::Channels { in_channels: 4, filter_channels: 3 });
+        let error = refused([None; 4], depthwise, [Some(1), Some(1), Some(7), None]);
+        assert_eq!(error, Error::Pointwise { got: [1, 1, 7], k: 6 });
+        let error = refused([None; 4], [None; 4], [Some(2), Some(1), Some(7), None]);
+        assert_eq!(error, Error::Pointwise { got: [2, 1, 7], k: 7 });
+        let attributes = Attributes { strides: [0, 1], ..SAME };
+        assert!(Geometry::partial([None; 4], depthwise, pointwise, Some(&attributes)).is_err());
+    }
 }

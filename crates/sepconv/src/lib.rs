@@ -27,12 +27,16 @@ pub mod geometry;
 mod kernels;
 pub mod numerics;
 pub mod orders;
+mod plan;
 pub mod reference;
+pub mod reveal;
 mod subnormals;
 
 pub use convolution::{SeparableConv2d, separable_conv2d};
 pub use element::Element;
 pub use error::{AxisName, Error};
 pub use geometry::{Attributes, Geometry, Padding};
+#[doc(hidden)]
+pub use kernels::InstructionSet;
 pub use numerics::Numerics;
 pub use orders::Orders;

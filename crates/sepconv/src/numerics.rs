@@ -19,7 +19,7 @@
 //! before they are added. Depthwise taps are added in row-major order from +0; `all` counts the taps outside the image
 //! too, as products with +0. In a pointwise sum a count is a chain: that many products added in ascending order from
 //! +0; terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks. `chain`
-//! is one chain however long. Sums are in f32 for f32, in f64 for f64; the depthwise result is rounded to the storage
+//! is one chain however long. The word `reproducible` alone reads as [`Numerics::REPRODUCIBLE`]. Sums are in f32 for f32, in f64 for f64; the depthwise result is rounded to the storage
 //! type.
 
 use std::fmt;
@@ -193,6 +193,9 @@ impl FromStr for Numerics {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
+        if text.trim() == "reproducible" {
+            return Ok(Self::REPRODUCIBLE);
+        }
         let mut p = Parser { text, at: 0 };
         p.expect("v1")?;
         p.expect("depthwise(")?;

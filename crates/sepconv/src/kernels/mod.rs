@@ -1,6 +1,264 @@
-//! The inner loops; one folder per instruction set, the same algorithm in each.
+//! The inner loops: one algorithm in [`generic`], a thin module for each instruction set, and around them the two halves
+//! of the operation over one tile of output pixels, [`depthwise`] and [`pointwise`].
+//!
+//! An instruction set never changes a bit of a result: one output element is one lane, and every lane rounds as the
+//! element's own operations do.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+pub mod depthwise;
+mod generic;
+pub mod memory;
+pub mod pointwise;
+mod portable;
+pub mod tile;
+mod vector;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+/// An instruction set that this processor has: values exist for no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstructionSet(Proof);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    Portable(portable::Portable),
+}
+
+impl InstructionSet {
+    /// All that this processor has, the best first.
+    pub fn available() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            sets.extend(avx512::Avx512::new().map(Proof::Avx512));
+            sets.extend(avx2::Avx2::new().map(Proof::Avx2));
+        }
+        sets.push(Proof::Portable(portable::Portable));
+        sets.into_iter().map(Self).collect()
+    }
+
+    /// The one named by the environment variable `SEPCONV_INSTRUCTION_SET` (`avx512`, `avx2`, `portable`) if this
+    /// processor has it, otherwise the best one. The variable is read once.
+    pub fn preferred() -> Self {
+        static PREFERRED: OnceLock<InstructionSet> = OnceLock::new();
+        *PREFERRED.get_or_init(|| Self::named(&std::env::var("SEPCONV_INSTRUCTION_SET").unwrap_or_default()))
+    }
+
+    fn named(name: &str) -> Self {
+        let sets = Self::available();
+        *sets.iter().find(|set| set.name() == name).unwrap_or(&sets[0])
+    }
+
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx2(_) => "avx2",
+            Proof::Portable(_) => "portable",
+        }
+    }
+}
 
 /// What the kernels provide for an element type.
-pub trait Kernels: Sized {}
-impl Kernels for f32 {}
-impl Kernels for f64 {}
+pub trait Kernels: Sized {
+    fn kernel(set: InstructionSet) -> Kernel<Self>;
+}
+
+macro_rules! kernels {
+    ($element:ident) => {
+        impl Kernels for $element {
+            fn kernel(set: InstructionSet) -> Kernel<Self> {
+                match set.0 {
+                    #[cfg(target_arch = "x86_64")]
+                    Proof::Avx512(proof) => proof.$element(),
+                    #[cfg(target_arch = "x86_64")]
+                    Proof::Avx2(proof) => proof.$element(),
+                    Proof::Portable(proof) => proof.$element(),
+                }
+            }
+        }
+    };
+}
+kernels!(f32);
+kernels!(f64);
+
+/// The inner loops of one element type and instruction set. A value exists only where the processor has the instruction
+/// set; what else the functions ask for is said by their arguments' types.
+#[derive(Clone, Copy)]
+pub struct Kernel<T: 'static> {
+    /// Such as `avx512-f32`.
+    pub name: &'static str,
+    /// Elements of a vector.
+    pub lanes: usize,
+    /// By products fused, all taps, spread.
+    depthwise: [DepthwiseFn<T>; 8],
+    /// By products fused, filter to be copied, vectors of a column panel (1, 2), rows (from 1).
+    product: [[[&'static [ProductFn<T>]; 2]; 2]; 2],
+    /// By vectors of a column panel (1, 2).
+    pack: [PackFn<T>; 2],
+}
+
+type DepthwiseFn<T> = unsafe fn(&Run<T>);
+type ProductFn<T> = unsafe fn(&Block<T>);
+type PackFn<T> = unsafe fn(&Pack<T>);
+
+impl<T> Kernel<T> {
+    /// The most rows of a register tile.
+    pub fn rows(&self) -> usize {
+        self.product[0][0][0].len()
+    }
+}
+
+/// Successive output pixels that have the same taps inside the image, for the depthwise loop.
+pub struct Run<'a, T> {
+    /// For each pixel, where tap (0, 0) reads channel 0. A tap inside the image can be read at its place from there;
+    /// other places are never formed into a reference or read.
+    pub pixels: &'a [*const T],
+    /// Each pixel's taps lie one tap further on than the pixel's before: they share values.
+    pub adjacent: bool,
+    /// Taps down and across.
+    pub kernel: [usize; 2],
+    /// Those of them that lie inside the image.
+    pub inside: [Range<usize>; 2],
+    /// Elements from one tap to the next, down and across.
+    pub steps: [isize; 2],
+    /// Packed: [taps down][taps across][`filter_stride`], whole vectors of it readable.
+    pub filter: *const T,
+    pub filter_stride: usize,
+    /// Depthwise results of a pixel.
+    pub k: usize,
+    /// For a channel multiplier above 1: where each vector of results has its pixel values. Otherwise not used.
+    pub spread: &'a [Spread],
+    /// The first pixel's row in a [tile](tile::Tile), writable in whole vectors.
+    pub target: *mut T,
+    /// Elements from one panel of the tile to the next.
+    pub panel_stride: usize,
+}
+
+/// Where one vector of depthwise results has its pixel values if each channel serves several.
+#[derive(Clone)]
+pub struct Spread {
+    /// The first channel read.
+    pub channel: usize,
+    /// How many channels are read.
+    pub count: usize,
+    /// Each lane's channel, counted from the first.
+    pub lanes: [i32; 16],
+}
+
+/// Some rows of a tile and one column panel of the pointwise filter, for the product.
+pub struct Block<'a, T> {
+    /// The first row in a [tile](tile::Tile).
+    pub pixels: *const T,
+    /// Elements from one panel of the tile to the next.
+    pub panel_stride: usize,
+    /// The column panel, packed, [k][columns]; or to be copied, rows `filter_stride` apart.
+    pub filter: *const T,
+    pub filter_stride: isize,
+    /// Where a panel to be copied goes, packed.
+    pub copy: *mut T,
+    /// In which order the products are added up; each level is written before it is read.
+    pub steps: &'a [Step],
+    /// Where the sums of level 0 go, and those of the levels from 1 on (rows of a register tile each, one level after the
+    /// other): rows of whole vectors, so far apart.
+    pub targets: [(*mut T, usize); 2],
+    pub rows: usize,
+}
+
+impl<T> Block<'_, T> {
+    /// Where the sums of a level are, and their row stride. Looked up for each step, so that the compiler does not work
+    /// out all rows' addresses before the first.
+    ///
+    /// # Safety
+    /// There is room for the level.
+    #[inline(always)]
+    unsafe fn target(&self, level: usize) -> (*mut T, usize) {
+        let (start, stride) = self.targets[level.min(1)];
+        // SAFETY: the caller's promise.
+        (unsafe { start.add(level.saturating_sub(1) * self.rows * stride) }, stride)
+    }
+}
+
+/// One step of a sum over k. Level 0 is the result; a nested sum is built on the next level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A chain over these products becomes the level's value (`first`), or is added to it.
+    Chain { products: Range<usize>, level: usize, first: bool },
+    /// Adds this level's value to the one below.
+    Fold { level: usize },
+}
+
+/// A full column panel of a pointwise filter whose columns are adjacent, to be copied.
+pub struct Pack<T> {
+    pub from: *const T,
+    pub row_stride: isize,
+    pub k: usize,
+    /// [k][columns].
+    pub to: *mut T,
+}
+
+/// The [`Kernel`] of the wrappers `depthwise`, `product` and `pack` in scope, for one vector type.
+macro_rules! kernel {
+    ($name:literal, $vector:ty, [$($rows:literal)*]) => {
+        Kernel {
+            name: $name,
+            lanes: <$vector as Vector>::LANES,
+            depthwise: [
+                depthwise::<$vector, false, false, false>,
+                depthwise::<$vector, false, false, true>,
+                depthwise::<$vector, false, true, false>,
+                depthwise::<$vector, false, true, true>,
+                depthwise::<$vector, true, false, false>,
+                depthwise::<$vector, true, false, true>,
+                depthwise::<$vector, true, true, false>,
+                depthwise::<$vector, true, true, true>,
+            ],
+            product: [
+                [products!($vector, false, false, $($rows)*), products!($vector, false, true, $($rows)*)],
+                [products!($vector, true, false, $($rows)*), products!($vector, true, true, $($rows)*)],
+            ],
+            pack: [pack::<$vector, 1>, pack::<$vector, 2>],
+        }
+    };
+}
+use kernel;
+
+/// One entry of [`Kernel::product`].
+macro_rules! products {
+    ($vector:ty, $fused:literal, $copy:literal, $($rows:literal)*) => {
+        [&[$(product::<$vector, $rows, 1, $fused, $copy>),*], &[$(product::<$vector, $rows, 2, $fused, $copy>),*]]
+    };
+}
+use products;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_is_not_there_falls_back_to_the_best() {
+        for set in InstructionSet::available() {
+            assert_eq!(InstructionSet::named(set.name()), set);
+        }
+        assert_eq!(InstructionSet::named("avx1024"), InstructionSet::available()[0]);
+        assert_eq!(InstructionSet::named("portable").name(), "portable");
+    }
+
+    #[test]
+    fn kernels_have_names() {
+        for set in InstructionSet::available() {
+            assert_eq!(f32::kernel(set).name, format!("{}-f32", set.name()));
+            assert_eq!(f64::kernel(set).name, format!("{}-f64", set.name()));
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The space of random cases: which separable convolutions are compared, and why these.
+//!
+//! A case is a plain value with a text form, so whatever fails is repeated from one line. Case number `index` of a seed
+//! is always the same. The space is stratified: whatever makes TensorFlow take another path has a fixed share of the
+//! cases, reached in every run of more than a few dozen ([`Strata`]).
+
+mod space;
+mod text;
+mod values;
+
+use proptest::strategy::ValueTree;
+use sepconv::{Attributes, Geometry};
+
+pub use space::{Space, Strata, strategy, tree};
+pub use text::NotACase;
+pub use values::{Operands, Values};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElementType {
+    F32,
+    F64,
+}
+
+/// One separable convolution with its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub element: ElementType,
+    pub input: [usize; 4],
+    pub kernel: [usize; 2],
+    pub channel_multiplier: usize,
+    pub out_channels: usize,
+    pub attributes: Attributes,
+    pub values: Values,
+    /// Of the data.
+    pub seed: u64,
+}
+
+impl Case {
+    /// Case number `index` of a seed.
+    pub fn random(space: Space, seed: u64, index: u32) -> Self {
+        tree(space, seed, index).current()
+    }
+
+    pub fn geometry(&self) -> Result<Geometry, sepconv::Error> {
+        let [height, width] = self.kernel;
+        let k = self.input[3] * self.channel_multiplier;
+        let depthwise_filter = [height, width, self.input[3], self.channel_multiplier];
+        Geometry::new(&self.input, &depthwise_filter, &[1, 1, k, self.out_channels], &self.attributes)
+    }
+}

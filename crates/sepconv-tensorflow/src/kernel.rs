@@ -1,0 +1,104 @@
+//! The op and its kernels: TensorFlow's tensors in, [`sepconv::SeparableConv2d`] on our threads, TensorFlow's tensor out.
+
+use std::ffi::CStr;
+use std::marker::PhantomData;
+
+use ndarray::{ArrayView4, ArrayViewMut4};
+use sepconv::{Element, Geometry, Orders, SeparableConv2d};
+
+use crate::carrier;
+use crate::shape_function::OutputShape;
+use crate::statistics::{self, Counter};
+use crate::tensorflow::kernel::{self, Construction, Context, Kernel};
+use crate::tensorflow::op::Op;
+use crate::tensorflow::status::Failure;
+use crate::tensorflow::tensor::{Tensor, TensorElement};
+use crate::threads;
+
+/// Saved graphs hold these names.
+const OP: Op = Op {
+    name: c"Sepconv>SeparableConv2D",
+    attrs: &[c"T: {half, bfloat16, float, double}", c"numerics: string"],
+    inputs: &[c"input: T", c"depthwise_filter: T", c"pointwise_filter: T", c"geometry: int32"],
+    outputs: &[c"output: T"],
+};
+
+/// The op's definition and shape function. TensorFlow may end the process if it is there already.
+pub fn register_op() -> Result<(), Failure> {
+    OP.register::<OutputShape>()
+}
+
+/// The kernel of every element type that is served.
+pub fn register_kernels() -> Result<(), Failure> {
+    register::<f32>()?;
+    register::<f64>()
+}
+
+/// An element type that the op serves.
+trait Served: Element + TensorElement {
+    const KERNEL_NAME: &'static CStr;
+    const CALLS: &'static Counter;
+}
+
+macro_rules! served {
+    ($type:ty, $name:literal, $calls:ident) => {
+        impl Served for $type {
+            const KERNEL_NAME: &'static CStr = $name;
+            const CALLS: &'static Counter = &statistics::$calls;
+        }
+    };
+}
+
+served!(f32, c"SepconvSeparableConv2DFloat32", FLOAT32_CALLS);
+served!(f64, c"SepconvSeparableConv2DFloat64", FLOAT64_CALLS);
+
+fn register<T: Served>() -> Result<(), Failure> {
+    kernel::register::<Node<T>>(OP.name, T::KERNEL_NAME, c"T", T::DATA_TYPE)
+}
+
+/// The kernel of one node.
+struct Node<T> {
+    orders: Orders,
+    _elements: PhantomData<T>,
+}
+
+impl<T: Served> Kernel for Node<T> {
+    fn new(construction: &Construction) -> Result<Self, Failure> {
+        let orders = construction.string(c"numerics")?.parse::<Orders>().map_err(sepconv::Error::from)?;
+        Ok(Self { orders, _elements: PhantomData })
+    }
+
+    fn compute(&self, context: &Context) -> Result<(), Failure> {
+        let input = context.input(0)?;
+        let depthwise_filter = context.input(1)?;
+        let pointwise_filter = context.input(2)?;
+        let attributes = carrier::decode(&context.input(3)?.dims()).map_err(Failure::invalid_argument)?;
+        let geometry =
+            Geometry::new(&input.shape(), &depthwise_filter.shape(), &pointwise_filter.shape(), &attributes)?;
+        let numerics = self.orders.pick(geometry.batch, geometry.rows());
+        // Whatever can be refused is refused before memory is taken.
+        numerics.check(geometry.k())?;
+        let convolution =
+            SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate).numerics(numerics.clone());
+
+        let mut output = context.allocate_output::<T>(0, &geometry.output_shape())?;
+        let input = view::<T>(&input, geometry.input_shape())?;
+        let depthwise_filter = view::<T>(&depthwise_filter, geometry.depthwise_filter_shape())?;
+        let pointwise_filter = view::<T>(&pointwise_filter, geometry.pointwise_filter_shape())?;
+        let output =
+            ArrayViewMut4::from_shape(geometry.output_shape(), output.elements_mut::<T>()?).map_err(too_large)?;
+        threads::run(|| convolution.run_into(input, depthwise_filter, pointwise_filter, output))??;
+        statistics::KERNEL_CALLS.add();
+        T::CALLS.add();
+        Ok(())
+    }
+}
+
+fn view<T: Served>(tensor: &Tensor, shape: [usize; 4]) -> Result<ArrayView4<'_, T>, Failure> {
+    ArrayView4::from_shape(shape, tensor.elements::<T>()?).map_err(too_large)
+}
+
+/// As many elements as the shape has are there; what may be wrong is an array of none with enormous extents.
+fn too_large(_: ndarray::ShapeError) -> Failure {
+    sepconv::Error::TooLarge.into()
+}

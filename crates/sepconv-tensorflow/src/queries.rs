@@ -1,0 +1,193 @@
+//! What Python asks of the Rust crate, in JSON: geometry, numerics and revealing exist once, there.
+//!
+//! A question holds `input`, `depthwise_filter` and `pointwise_filter` (shapes, `null` where an extent is unknown),
+//! `strides`, `rate` and `padding` (`"SAME"`, `"VALID"` or `[[top, bottom], [left, right]]`), or `carrier` in place of
+//! these three.
+
+use std::ffi::{c_int, c_void};
+
+use bytemuck::Pod;
+use sepconv::reveal::{Probe, reveal};
+use sepconv::{Attributes, Element, Geometry, Orders, Padding};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::carrier;
+
+#[derive(Deserialize)]
+struct Question {
+    input: Option<Vec<Option<usize>>>,
+    depthwise_filter: Option<Vec<Option<usize>>>,
+    pointwise_filter: Option<Vec<Option<usize>>>,
+    strides: Option<[i64; 2]>,
+    rate: Option<[i64; 2]>,
+    padding: Option<PaddingText>,
+    carrier: Option<Vec<i64>>,
+    numerics: Option<String>,
+    dtype: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PaddingText {
+    Name(String),
+    Explicit([[i64; 2]; 2]),
+}
+
+impl Question {
+    fn attributes(&self) -> Result<Attributes, String> {
+        if let Some(carrier) = &self.carrier {
+            return carrier::decode(carrier).map_err(|error| error.to_string());
+        }
+        let padding = match &self.padding {
+            Some(PaddingText::Name(name)) if name == "SAME" => Padding::Same,
+            Some(PaddingText::Name(name)) if name == "VALID" => Padding::Valid,
+            Some(PaddingText::Explicit(pairs)) => Padding::Explicit(*pairs),
+            _ => return Err("padding must be SAME, VALID or two pairs".into()),
+        };
+        let (Some(strides), Some(rate)) = (self.strides, self.rate) else {
+            return Err("strides and rate must be given".into());
+        };
+        Ok(Attributes { strides, padding, rate })
+    }
+
+    /// `None` where an extent is unknown.
+    fn geometry(&self, attributes: &Attributes) -> Result<Option<Geometry>, String> {
+        let known = |shape: &Option<Vec<Option<usize>>>| shape.as_ref()?.iter().copied().collect::<Option<Vec<_>>>();
+        let (Some(input), Some(depthwise_filter), Some(pointwise_filter)) =
+            (known(&self.input), known(&self.depthwise_filter), known(&self.pointwise_filter))
+        else {
+            return Ok(None);
+        };
+        Geometry::new(&input, &depthwise_filter, &pointwise_filter, attributes).map(Some).map_err(|e| e.to_string())
+    }
+}
+
+fn ask(question: &str, answer: impl FnOnce(Question) -> Result<Value, String>) -> String {
+    let question = serde_json::from_str(question).map_err(|error| error.to_string());
+    question.and_then(answer).unwrap_or_else(|error| json!({"error": error})).to_string()
+}
+
+/// The attributes, their carrier, and where all extents are known what follows from them; the numerics in their full
+/// form, checked, if the question holds some. `{"error": ...}` if anything is refused.
+pub fn geometry(question: &str) -> String {
+    ask(question, |question| {
+        let attributes = question.attributes()?;
+        let carrier = carrier::encode(&attributes).map_err(|error| error.to_string())?;
+        let mut answer = json!({
+            "carrier": carrier,
+            "strides": attributes.strides,
+            "rate": attributes.rate,
+            "padding": match attributes.padding {
+                Padding::Same => json!("SAME"),
+                Padding::Valid => json!("VALID"),
+                Padding::Explicit(pairs) => json!(pairs),
+            },
+            "space_to_batch": attributes.space_to_batch(),
+        });
+        let geometry = question.geometry(&attributes)?;
+        if let Some(geometry) = &geometry {
+            let axes = [geometry.height, geometry.width];
+            answer["output"] = json!(geometry.output_shape());
+            answer["paddings"] = json!(axes.map(|axis| [axis.pad_before, axis.padded - axis.input - axis.pad_before]));
+            answer["crops"] = json!(axes.map(|axis| [0, axis.crop]));
+        }
+        if let Some(text) = &question.numerics {
+            let orders: Orders = text.parse().map_err(|error| sepconv::Error::Numerics(error).to_string())?;
+            if let Some(geometry) = &geometry {
+                orders.pick(geometry.batch, geometry.rows()).check(geometry.k()).map_err(|error| error.to_string())?;
+            }
+            answer["numerics"] = json!(orders.to_string());
+        }
+        Ok(answer)
+    })
+}
+
+/// `int32_t probe(void *user, int32_t part, const void *input, const void *filter, void *output)`: part 0 is the
+/// depthwise result of the shapes in the question, part 1 the pointwise product; 0 if all went well.
+pub type Callback = unsafe extern "C" fn(*mut c_void, c_int, *const c_void, *const c_void, *mut c_void) -> c_int;
+
+struct Called {
+    callback: Callback,
+    user: *mut c_void,
+    depthwise_length: usize,
+    pointwise_length: usize,
+}
+
+impl Called {
+    fn call<T: Pod>(&self, part: c_int, input: &[T], filter: &[T], length: usize) -> Result<Vec<T>, String> {
+        let mut output = vec![T::zeroed(); length];
+        // SAFETY: the caller of `reveal` vouches for the callback, which reads and writes arrays of the shapes that its
+        // question gave; these have just these lengths.
+        let failed = unsafe {
+            (self.callback)(self.user, part, input.as_ptr().cast(), filter.as_ptr().cast(), output.as_mut_ptr().cast())
+        };
+        if failed == 0 { Ok(output) } else { Err("the caller's probe failed".into()) }
+    }
+}
+
+impl<T: Element> Probe<T> for Called {
+    type Error = String;
+
+    fn depthwise(&mut self, input: &[T], filter: &[T]) -> Result<Vec<T>, String> {
+        self.call(0, input, filter, self.depthwise_length)
+    }
+
+    fn pointwise(&mut self, pixels: &[T], filter: &[T]) -> Result<Vec<T>, String> {
+        self.call(1, pixels, filter, self.pointwise_length)
+    }
+}
+
+/// The numerics of a black box of the question's shapes and `dtype`, or why they are unclear.
+///
+/// # Safety
+/// `callback` can be called with `user` and arrays of the question's shapes.
+pub unsafe fn reveal_numerics(question: &str, callback: Callback, user: *mut c_void) -> String {
+    ask(question, |question| {
+        let geometry = question.geometry(&question.attributes()?)?.ok_or("every extent must be known")?;
+        let mut called = Called {
+            callback,
+            user,
+            depthwise_length: geometry.rows() * geometry.k(),
+            pointwise_length: geometry.rows() * geometry.out_channels,
+        };
+        let found = match question.dtype.as_deref() {
+            Some("float32") => reveal::<f32, _>(&geometry, &mut called),
+            Some("float64") => reveal::<f64, _>(&geometry, &mut called),
+            other => return Err(format!("dtype must be float32 or float64, got {other:?}")),
+        };
+        Ok(match found {
+            Ok(numerics) => json!({"numerics": numerics.to_string()}),
+            Err(unclear) => json!({"unclear": unclear.to_string()}),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(question: Value) -> Value {
+        serde_json::from_str(&geometry(&question.to_string())).unwrap()
+    }
+
+    #[test]
+    fn geometry_answers() {
+        let mut question = json!({
+            "input": [1, 10, 10, 2], "depthwise_filter": [3, 3, 2, 1], "pointwise_filter": [1, 1, 2, 3],
+            "strides": [2, 2], "rate": [2, 2], "padding": "SAME", "numerics": "reproducible",
+        });
+        let full = answer(question.clone());
+        assert_eq!(full["output"], json!([1, 6, 6, 3]));
+        assert_eq!(full["paddings"], json!([[2, 2], [2, 2]]));
+        assert_eq!(full["numerics"], json!(sepconv::Numerics::REPRODUCIBLE.to_string()));
+        let again = answer(json!({"carrier": full["carrier"]}));
+        assert_eq!(again["strides"], json!([2, 2]));
+        question["input"][0] = Value::Null;
+        assert_eq!(answer(question.clone())["output"], Value::Null);
+        question["strides"] = json!([0, 1]);
+        assert!(answer(question)["error"].as_str().unwrap().starts_with("strides must be 1 to"));
+        assert!(answer(json!({"carrier": [1]}))["error"].is_string());
+        assert!(answer(json!("?"))["error"].is_string());
+    }
+}

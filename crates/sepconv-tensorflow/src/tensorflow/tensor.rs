@@ -1,0 +1,100 @@
+//! Tensors that the C ABI hands out, each freed when its value is dropped: their shapes, and their elements as slices
+//! whose type, length and alignment have been checked.
+
+use std::ptr::NonNull;
+
+use bytemuck::Pod;
+
+use super::abi::{DataType, TfTensor, abi};
+use super::status::Failure;
+
+/// An element type as TensorFlow numbers it.
+pub trait TensorElement: Pod {
+    const DATA_TYPE: DataType;
+}
+
+impl TensorElement for f32 {
+    const DATA_TYPE: DataType = 1;
+}
+
+impl TensorElement for f64 {
+    const DATA_TYPE: DataType = 2;
+}
+
+pub struct Tensor(NonNull<TfTensor>);
+
+impl Tensor {
+    /// Takes charge of a tensor that a call returned.
+    ///
+    /// # Safety
+    /// Nobody else deletes it, and its elements are written only through this value while it lives.
+    pub(super) unsafe fn owning(tensor: NonNull<TfTensor>) -> Self {
+        Self(tensor)
+    }
+
+    fn tensor(&self) -> &TfTensor {
+        // SAFETY: lives as long as this value.
+        unsafe { self.0.as_ref() }
+    }
+
+    pub fn dims(&self) -> Vec<i64> {
+        // SAFETY: a living tensor, and indices below its number of dimensions.
+        unsafe { (0..(abi().NumDims)(self.tensor())).map(|i| (abi().Dim)(self.tensor(), i)).collect() }
+    }
+
+    pub fn shape(&self) -> Vec<usize> {
+        // TensorFlow's extents are never negative.
+        self.dims().into_iter().map(|dim| usize::try_from(dim).unwrap_or(0)).collect()
+    }
+
+    /// All elements, row-major.
+    pub fn elements<T: TensorElement>(&self) -> Result<&[T], Failure> {
+        let bytes = self.bytes::<T>()?;
+        // SAFETY: so many bytes, which TensorFlow keeps unchanged while this value holds its reference.
+        let bytes = unsafe { std::slice::from_raw_parts(bytes.as_ptr() as *const u8, bytes.len()) };
+        bytemuck::try_cast_slice(bytes).map_err(misaligned::<T>)
+    }
+
+    /// All elements, row-major, to be written.
+    pub fn elements_mut<T: TensorElement>(&mut self) -> Result<&mut [T], Failure> {
+        let bytes = self.bytes::<T>()?;
+        // SAFETY: so many bytes, which nobody else sees yet. What TensorFlow's allocator left in them are valid
+        // elements: any bits are.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr() as *mut u8, bytes.len()) };
+        bytemuck::try_cast_slice_mut(bytes).map_err(misaligned::<T>)
+    }
+
+    /// Where the bytes are and how many, the type being `T` and the number that which the shape needs.
+    fn bytes<T: TensorElement>(&self) -> Result<NonNull<[u8]>, Failure> {
+        // SAFETY: a living tensor.
+        let (data_type, size, data) = unsafe {
+            (
+                (abi().TensorType)(self.tensor()),
+                (abi().TensorByteSize)(self.tensor()),
+                (abi().TensorData)(self.tensor()),
+            )
+        };
+        if data_type != T::DATA_TYPE {
+            let wanted = T::DATA_TYPE;
+            return Err(Failure::internal(format!("a tensor must have data type {wanted}, got {data_type}")));
+        }
+        let needed = self.shape().iter().try_fold(size_of::<T>(), |n, &extent| n.checked_mul(extent)).unwrap_or(size);
+        let data = match NonNull::new(data.cast::<u8>()) {
+            _ if needed == 0 => NonNull::<T>::dangling().cast(),
+            Some(data) if needed == size => data,
+            _ => return Err(Failure::internal(format!("a tensor must have {needed} bytes, got {size}"))),
+        };
+        Ok(NonNull::slice_from_raw_parts(data, needed))
+    }
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        // SAFETY: ours to delete, and deleted here only.
+        unsafe { (abi().DeleteTensor)(self.0) };
+    }
+}
+
+fn misaligned<T>(_: bytemuck::PodCastError) -> Failure {
+    Failure::internal(format!("a tensor's elements must be aligned to {} bytes", align_of::<T>()))
+}

@@ -1,0 +1,148 @@
+//! The depthwise half: fills tiles with the depthwise results of successive output pixels, reading the image where it
+//! lies, whatever strides, rate and padding are.
+
+use std::ops::Range;
+
+use ndarray::{ArrayView4, s};
+
+use super::memory::Buffer;
+use super::tile::Tile;
+use super::{Kernel, Run, Spread};
+use crate::element::Element;
+use crate::error::Error;
+use crate::geometry::{Axis, Geometry};
+use crate::numerics::{Products, Taps};
+
+/// The image and the depthwise filter of one call.
+pub struct Depthwise<'a, T: Element> {
+    kernel: Kernel<T>,
+    function: usize,
+    geometry: &'a Geometry,
+    /// Its channels are adjacent.
+    input: ArrayView4<'a, T>,
+    filter: Buffer<T>,
+    filter_stride: usize,
+    rows: Vec<Place>,
+    columns: Vec<Place>,
+    spread: Vec<Spread>,
+}
+
+/// What one output row or column reads.
+struct Place {
+    origin: isize,
+    inside: Range<usize>,
+}
+
+/// Most pixels handed to the inner loop at once: enough to make the call cheap.
+const RUN: usize = 64;
+
+impl<'a, T: Element> Depthwise<'a, T> {
+    /// The input's channels must be adjacent: see [`adjacent`].
+    pub fn new(
+        kernel: Kernel<T>,
+        input: ArrayView4<'a, T>,
+        filter: ArrayView4<T>,
+        geometry: &'a Geometry,
+        numerics: crate::numerics::Depthwise,
+    ) -> Result<Self, Error> {
+        assert!(adjacent(&input) && input.shape() == geometry.input_shape());
+        assert!(filter.shape() == geometry.depthwise_filter_shape());
+        let spread = geometry.channel_multiplier > 1;
+        let (fused, all) = (numerics.products == Products::Fused, numerics.taps == Taps::All);
+        let filter_stride = geometry.k().next_multiple_of(kernel.lanes);
+        Ok(Self {
+            kernel,
+            function: 4 * fused as usize + 2 * all as usize + spread as usize,
+            geometry,
+            input,
+            filter: pack(filter, geometry, filter_stride)?,
+            filter_stride,
+            rows: places(&geometry.height)?,
+            columns: places(&geometry.width)?,
+            spread: if spread { spreads(geometry, kernel.lanes) } else { Vec::new() },
+        })
+    }
+
+    /// Fills the tile with the results of successive output pixels, from `first` on.
+    pub fn fill(&self, tile: &mut Tile<T>, first: usize) {
+        let (height, width) = (self.geometry.height.output, self.geometry.width.output);
+        let mut done = 0;
+        while done < tile.rows() {
+            let (line, x) = ((first + done) / width, (first + done) % width);
+            let columns = &self.columns[x..width.min(x + tile.rows() - done)];
+            for run in columns.chunk_by(|a, b| a.inside == b.inside).flat_map(|run| run.chunks(RUN)) {
+                self.run(tile, done, [line / height, line % height], run);
+                done += run.len();
+            }
+        }
+    }
+
+    /// Some pixels of one output row that have the same taps inside the image, into the tile's rows from `row` on.
+    fn run(&self, tile: &mut Tile<T>, row: usize, [n, y]: [usize; 2], columns: &[Place]) {
+        let [of_image, of_row, of_column, _] = *self.input.strides() else { unreachable!("four dimensions") };
+        let image = self.input.as_ptr().wrapping_offset((n as isize).wrapping_mul(of_image));
+        let line = image.wrapping_offset(self.rows[y].origin.wrapping_mul(of_row));
+        let mut pixels = [std::ptr::null(); RUN];
+        for (pixel, column) in pixels.iter_mut().zip(columns) {
+            *pixel = line.wrapping_offset(column.origin.wrapping_mul(of_column));
+        }
+        let (height, width) = (&self.geometry.height, &self.geometry.width);
+        let run = Run {
+            pixels: &pixels[..columns.len()],
+            adjacent: width.stride == 1 && width.rate == 1,
+            kernel: [height.kernel, width.kernel],
+            inside: [self.rows[y].inside.clone(), columns[0].inside.clone()],
+            steps: [of_row.wrapping_mul(height.rate as isize), of_column.wrapping_mul(width.rate as isize)],
+            filter: self.filter.as_ptr(),
+            filter_stride: self.filter_stride,
+            k: self.geometry.k(),
+            spread: &self.spread,
+            target: tile.rows_from(row, columns.len()),
+            panel_stride: tile.panel_stride(),
+        };
+        // SAFETY: the kernel's existence proves its instruction set. `inside` names only taps whose place, origin + tap
+        // * rate, is in the image; the filter has `filter_stride`, whole vectors, for each tap; the tile has the rows
+        // and panels, of whole vectors.
+        unsafe { self.kernel.depthwise[self.function](&run) }
+    }
+}
+
+/// True if an image can be read where it lies: the channels of a pixel are adjacent, or there are no pixels.
+pub fn adjacent<T>(input: &ArrayView4<T>) -> bool {
+    input.is_empty() || input.shape()[3] == 1 || input.strides()[3] == 1
+}
+
+/// [taps down][taps across][`stride`], zero beyond k.
+fn pack<T: Element>(filter: ArrayView4<T>, g: &Geometry, stride: usize) -> Result<Buffer<T>, Error> {
+    let taps = g.height.kernel * g.width.kernel;
+    let mut packed = Buffer::new(taps.saturating_mul(stride))?;
+    let tap_of = |tap: usize| filter.slice_move(s![tap / g.width.kernel, tap % g.width.kernel, .., ..]);
+    for (tap, packed) in packed.as_mut_slice().chunks_exact_mut(stride).enumerate() {
+        let tap = tap_of(tap);
+        let zeros = std::iter::repeat_n(T::ZERO, stride - g.k());
+        packed.iter_mut().zip(tap.iter().copied().chain(zeros)).for_each(|(to, from)| {
+            to.write(from);
+        });
+    }
+    Ok(packed)
+}
+
+fn places(axis: &Axis) -> Result<Vec<Place>, Error> {
+    let mut places = Vec::new();
+    places.try_reserve_exact(axis.output).map_err(|_| Error::Memory { elements: axis.output })?;
+    places.extend((0..axis.output).map(|i| Place { origin: axis.origin(i), inside: axis.inside(i) }));
+    Ok(places)
+}
+
+/// For each vector of results, where its pixel values are.
+fn spreads(g: &Geometry, lanes: usize) -> Vec<Spread> {
+    let channel = |k: usize| (k / g.channel_multiplier).min(g.in_channels - 1);
+    let spread = |k: usize| {
+        let mut spread = Spread { channel: channel(k), count: channel(k + lanes - 1) - channel(k) + 1, lanes: [0; 16] };
+        for (l, lane) in spread.lanes.iter_mut().enumerate().take(lanes) {
+            *lane = (channel(k + l) - spread.channel) as i32;
+        }
+        spread
+    };
+    (0..g.k()).step_by(lanes).map(spread).collect()
+}

@@ -1,0 +1,389 @@
+//! The inner loops, written once over [`Vector`]. Everything is inlined into the wrappers of an instruction set, which
+//! are what enables its instructions.
+
+#![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
+#![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]
+
+use std::ops::Range;
+
+use super::tile::{panel, row_stride};
+use super::vector::{Vector, accumulate};
+use super::{Block, Pack, Run, Step};
+use crate::element::Element;
+
+/// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
+/// the latency of the additions.
+const PIXELS: usize = 4;
+
+/// Where a vector of pixel values comes from.
+const WHOLE: u8 = 0;
+/// The last channels, fewer than a vector.
+const FIRST: u8 = 1;
+/// Each channel as often as the multiplier says.
+const SPREAD: u8 = 2;
+
+/// The depthwise sums of a run of pixels, into successive rows of a tile.
+///
+/// # Safety
+/// What [`Run`] says of its pointers holds, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn depthwise<V: Vector, const FUSED: bool, const ALL: bool, const SPREAD_OUT: bool>(run: &Run<V::Element>) {
+    let mut pixel = 0;
+    let adjacent = run.adjacent && !SPREAD_OUT && run.inside[1].len() == run.kernel[1];
+    while pixel + PIXELS <= run.pixels.len() {
+        match run.kernel[1] {
+            3 if adjacent => adjacent_pixels::<V, 3, FUSED, ALL>(run, pixel),
+            5 if adjacent => adjacent_pixels::<V, 5, FUSED, ALL>(run, pixel),
+            _ => pixels::<V, PIXELS, FUSED, ALL, SPREAD_OUT>(run, pixel),
+        }
+        pixel += PIXELS;
+    }
+    while pixel < run.pixels.len() {
+        pixels::<V, 1, FUSED, ALL, SPREAD_OUT>(run, pixel);
+        pixel += 1;
+    }
+}
+
+/// All channels of `P` pixels.
+#[inline(always)]
+unsafe fn pixels<V: Vector, const P: usize, const FUSED: bool, const ALL: bool, const SPREAD_OUT: bool>(
+    run: &Run<V::Element>,
+    pixel: usize,
+) {
+    let mut k = 0;
+    if SPREAD_OUT {
+        while k < run.k {
+            sums::<V, P, 1, SPREAD, FUSED, ALL>(run, pixel, k);
+            k += V::LANES;
+        }
+        return;
+    }
+    while k + 2 * V::LANES <= run.k {
+        sums::<V, P, 2, WHOLE, FUSED, ALL>(run, pixel, k);
+        k += 2 * V::LANES;
+    }
+    if k + V::LANES <= run.k {
+        sums::<V, P, 1, WHOLE, FUSED, ALL>(run, pixel, k);
+        k += V::LANES;
+    }
+    if k < run.k {
+        sums::<V, P, 1, FIRST, FUSED, ALL>(run, pixel, k);
+    }
+}
+
+/// `N` vectors of channels of `P` pixels, from channel `k` on.
+#[inline(always)]
+unsafe fn sums<V: Vector, const P: usize, const N: usize, const LOAD: u8, const FUSED: bool, const ALL: bool>(
+    run: &Run<V::Element>,
+    pixel: usize,
+    k: usize,
+) {
+    let mut origins = [std::ptr::null::<V::Element>(); P];
+    for p in 0..P {
+        origins[p] = *run.pixels.get_unchecked(pixel + p);
+    }
+    let zeros = [[V::splat(V::Element::ZERO); N]; P];
+    let mut sums = zeros;
+    let rows = if ALL { 0..run.kernel[0] } else { run.inside[0].clone() };
+    let [height, width] = &run.inside;
+    for i in rows {
+        let weights = run.filter.add(i * run.kernel[1] * run.filter_stride + k);
+        let inside = if !ALL || height.contains(&i) { width.clone() } else { 0..0 };
+        if ALL {
+            for j in 0..inside.start {
+                add_tap::<V, P, N, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+            }
+        }
+        for j in inside.clone() {
+            let place = (i as isize).wrapping_mul(run.steps[0]).wrapping_add((j as isize).wrapping_mul(run.steps[1]));
+            let mut values = zeros;
+            for p in 0..P {
+                values[p] = load_pixel::<V, N, LOAD>(run, origins[p].wrapping_offset(place), k);
+            }
+            add_tap::<V, P, N, FUSED>(&values, weights.add(j * run.filter_stride), &mut sums);
+        }
+        if ALL {
+            for j in inside.end..run.kernel[1] {
+                add_tap::<V, P, N, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+            }
+        }
+    }
+    store_sums::<V, P, N>(run, pixel, k, &sums);
+}
+
+/// As [`pixels`] for [`PIXELS`] pixels of a run that is [adjacent](Run::adjacent), all columns of taps, `WIDTH` of them,
+/// being inside the image.
+#[inline(always)]
+unsafe fn adjacent_pixels<V: Vector, const WIDTH: usize, const FUSED: bool, const ALL: bool>(
+    run: &Run<V::Element>,
+    pixel: usize,
+) {
+    let mut k = 0;
+    while k + 2 * V::LANES <= run.k {
+        adjacent_sums::<V, 2, WHOLE, WIDTH, FUSED, ALL>(run, pixel, k);
+        k += 2 * V::LANES;
+    }
+    if k + V::LANES <= run.k {
+        adjacent_sums::<V, 1, WHOLE, WIDTH, FUSED, ALL>(run, pixel, k);
+        k += V::LANES;
+    }
+    if k < run.k {
+        adjacent_sums::<V, 1, FIRST, WIDTH, FUSED, ALL>(run, pixel, k);
+    }
+}
+
+/// As [`sums`], with every pixel value loaded once for all the sums that it enters.
+#[inline(always)]
+unsafe fn adjacent_sums<
+    V: Vector,
+    const N: usize,
+    const LOAD: u8,
+    const WIDTH: usize,
+    const FUSED: bool,
+    const ALL: bool,
+>(
+    run: &Run<V::Element>,
+    pixel: usize,
+    k: usize,
+) {
+    let origin = *run.pixels.get_unchecked(pixel);
+    let zeros = [[V::splat(V::Element::ZERO); N]; PIXELS];
+    let mut sums = zeros;
+    let rows = if ALL { 0..run.kernel[0] } else { run.inside[0].clone() };
+    for i in rows {
+        let weights = run.filter.add(i * WIDTH * run.filter_stride + k);
+        if ALL && !run.inside[0].contains(&i) {
+            for j in 0..WIDTH {
+                add_tap::<V, PIXELS, N, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+            }
+            continue;
+        }
+        let mut taps = [[V::splat(V::Element::ZERO); N]; WIDTH];
+        for j in 0..WIDTH {
+            for v in 0..N {
+                taps[j][v] = V::load(weights.add(j * run.filter_stride + v * V::LANES));
+            }
+        }
+        let line = origin.wrapping_offset((i as isize).wrapping_mul(run.steps[0]));
+        if i + 1 == run.inside[0].end {
+            prefetch_pixels::<V, N>(line, run.steps[1], k);
+        }
+        for column in 0..PIXELS + WIDTH - 1 {
+            let from = line.wrapping_offset((column as isize).wrapping_mul(run.steps[1]));
+            let value = load_pixel::<V, N, LOAD>(run, from, k);
+            for p in 0..PIXELS {
+                if p <= column && column - p < WIDTH {
+                    for v in 0..N {
+                        sums[p][v] = accumulate::<V, FUSED>(value[v], taps[column - p][v], sums[p][v]);
+                    }
+                }
+            }
+        }
+    }
+    store_sums::<V, PIXELS, N>(run, pixel, k, &sums);
+}
+
+/// How many pixels of the lowest row of taps, which nobody has read before, are asked for ahead: some hundred cycles of
+/// arithmetic with few channels, where the processor cannot make out the pattern by itself.
+const PIXELS_AHEAD: isize = 12;
+
+#[inline(always)]
+unsafe fn prefetch_pixels<V: Vector, const N: usize>(line: *const V::Element, step: isize, k: usize) {
+    for p in 0..PIXELS as isize {
+        for v in 0..N {
+            let place = line.wrapping_offset(step.wrapping_mul(PIXELS_AHEAD + p)).wrapping_add(k + v * V::LANES);
+            V::prefetch(place);
+        }
+    }
+}
+
+/// `N` vectors of a pixel whose channel 0 is at `from`, for the results from `k` on.
+#[inline(always)]
+unsafe fn load_pixel<V: Vector, const N: usize, const LOAD: u8>(
+    run: &Run<V::Element>,
+    from: *const V::Element,
+    k: usize,
+) -> [V; N] {
+    let mut values = [V::splat(V::Element::ZERO); N];
+    for v in 0..N {
+        values[v] = match LOAD {
+            WHOLE => V::load(from.wrapping_add(k + v * V::LANES)),
+            FIRST => V::load_first(from.wrapping_add(k), run.k - k),
+            _ => {
+                let spread = run.spread.get_unchecked(k / V::LANES);
+                V::load_spread(from.wrapping_add(spread.channel), spread.count, &spread.lanes)
+            }
+        };
+    }
+    values
+}
+
+#[inline(always)]
+unsafe fn add_tap<V: Vector, const P: usize, const N: usize, const FUSED: bool>(
+    values: &[[V; N]; P],
+    weights: *const V::Element,
+    sums: &mut [[V; N]; P],
+) {
+    for v in 0..N {
+        let weight = V::load(weights.add(v * V::LANES));
+        for p in 0..P {
+            sums[p][v] = accumulate::<V, FUSED>(values[p][v], weight, sums[p][v]);
+        }
+    }
+}
+
+/// Into the tile. The vectors lie in one panel of it, and as its rows are whole vectors long, the last one may be stored
+/// whole.
+#[inline(always)]
+unsafe fn store_sums<V: Vector, const P: usize, const N: usize>(
+    run: &Run<V::Element>,
+    pixel: usize,
+    k: usize,
+    sums: &[[V; N]; P],
+) {
+    let panel_length = panel::<V::Element>();
+    let target = run.target.add(k / panel_length * run.panel_stride + k % panel_length);
+    for p in 0..P {
+        for v in 0..N {
+            sums[p][v].store(target.add((pixel + p) * row_stride::<V::Element>() + v * V::LANES));
+        }
+    }
+}
+
+/// `ROWS` rows of a tile times one column panel of the filter, `VECTORS` vectors wide, in the order of the steps. With
+/// `COPY` the panel is read where it lies in the filter and left packed, at almost no cost beside the arithmetic.
+///
+/// # Safety
+/// What [`Block`] says of its pointers holds, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED: bool, const COPY: bool>(
+    block: &Block<V::Element>,
+) {
+    for step in block.steps {
+        match step {
+            Step::Chain { products, level, first } => {
+                if *level == 0 && *first {
+                    prefetch::<V, ROWS, VECTORS>(block.target(0));
+                }
+                let mut sums = chain::<V, ROWS, VECTORS, FUSED, COPY>(block, products.clone());
+                if !first {
+                    add_to::<V, ROWS, VECTORS>(block.target(*level), &mut sums);
+                }
+                store::<V, ROWS, VECTORS>(block.target(*level), &sums);
+            }
+            Step::Fold { level } => {
+                let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+                load::<V, ROWS, VECTORS>(block.target(*level), &mut sums);
+                add_to::<V, ROWS, VECTORS>(block.target(level - 1), &mut sums);
+                store::<V, ROWS, VECTORS>(block.target(level - 1), &sums);
+            }
+        }
+    }
+}
+
+/// How many rows of a filter that is read where it lies are asked for ahead: rows may be a page apart, where the
+/// processor does not see them coming, and each takes some 30 cycles of arithmetic, the third-level cache some 200.
+const AHEAD: isize = 16;
+
+/// One ascending chain from +0, in registers from end to end.
+#[inline(always)]
+unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED: bool, const COPY: bool>(
+    block: &Block<V::Element>,
+    products: Range<usize>,
+) -> [[V; VECTORS]; ROWS] {
+    let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+    let panel_length = panel::<V::Element>();
+    let filter_stride = if COPY { block.filter_stride } else { (VECTORS * V::LANES) as isize };
+    let mut filter = block.filter.wrapping_offset(products.start as isize * filter_stride);
+    let mut copy = if COPY { block.copy.add(products.start * VECTORS * V::LANES) } else { block.copy };
+    let mut k = products.start;
+    while k < products.end {
+        let mut pixels = block.pixels.add(k / panel_length * block.panel_stride + k % panel_length);
+        let end = products.end.min((k / panel_length + 1) * panel_length);
+        while k < end {
+            let mut weights = [V::splat(V::Element::ZERO); VECTORS];
+            for v in 0..VECTORS {
+                weights[v] = V::load(filter.wrapping_add(v * V::LANES));
+                if COPY {
+                    weights[v].store(copy.add(v * V::LANES));
+                    V::prefetch(filter.wrapping_offset(AHEAD * filter_stride).wrapping_add(v * V::LANES));
+                }
+            }
+            for r in 0..ROWS {
+                let x = V::splat(*pixels.add(r * row_stride::<V::Element>()));
+                for v in 0..VECTORS {
+                    sums[r][v] = accumulate::<V, FUSED>(x, weights[v], sums[r][v]);
+                }
+            }
+            pixels = pixels.add(1);
+            filter = filter.wrapping_offset(filter_stride);
+            copy = if COPY { copy.add(VECTORS * V::LANES) } else { copy };
+            k += 1;
+        }
+    }
+    sums
+}
+
+type Target<T> = (*mut T, usize);
+
+#[inline(always)]
+unsafe fn load<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    (from, stride): Target<V::Element>,
+    sums: &mut [[V; VECTORS]; ROWS],
+) {
+    for r in 0..ROWS {
+        for v in 0..VECTORS {
+            sums[r][v] = V::load(from.add(r * stride + v * V::LANES));
+        }
+    }
+}
+
+/// Asks for the lines of the output long before they are written.
+#[inline(always)]
+unsafe fn prefetch<V: Vector, const ROWS: usize, const VECTORS: usize>((to, stride): Target<V::Element>) {
+    for r in 0..ROWS {
+        for v in 0..VECTORS {
+            V::prefetch(to.wrapping_add(r * stride + v * V::LANES));
+        }
+    }
+}
+
+/// `sums = what is there + sums`.
+#[inline(always)]
+unsafe fn add_to<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    (from, stride): Target<V::Element>,
+    sums: &mut [[V; VECTORS]; ROWS],
+) {
+    for r in 0..ROWS {
+        for v in 0..VECTORS {
+            sums[r][v] = V::load(from.add(r * stride + v * V::LANES)).add(sums[r][v]);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    (to, stride): Target<V::Element>,
+    sums: &[[V; VECTORS]; ROWS],
+) {
+    for r in 0..ROWS {
+        for v in 0..VECTORS {
+            sums[r][v].store(to.add(r * stride + v * V::LANES));
+        }
+    }
+}
+
+/// Copies a full column panel of the filter, `VECTORS` vectors wide.
+///
+/// # Safety
+/// What [`Pack`] says of its pointers holds, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn pack<V: Vector, const VECTORS: usize>(pack: &Pack<V::Element>) {
+    for k in 0..pack.k {
+        let from = pack.from.wrapping_offset(k as isize * pack.row_stride);
+        let to = pack.to.add(k * VECTORS * V::LANES);
+        for v in 0..VECTORS {
+            V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
+        }
+    }
+}

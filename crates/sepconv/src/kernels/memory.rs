@@ -1,0 +1,82 @@
+//! Memory in whole cache lines: for packed filters, and a scratch that each thread keeps.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use bytemuck::Pod;
+
+use crate::error::Error;
+
+/// A cache line, and the widest vector.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Elements not yet written, the first at the start of a cache line.
+pub struct Buffer<T> {
+    lines: Vec<Line>,
+    elements: usize,
+    _of: PhantomData<T>,
+}
+
+impl<T: Pod> Buffer<T> {
+    pub fn new(elements: usize) -> Result<Self, Error> {
+        let mut lines = Vec::new();
+        let error = Error::Memory { elements };
+        let bytes = elements.checked_mul(size_of::<T>()).ok_or(error.clone())?;
+        lines.try_reserve_exact(bytes.div_ceil(size_of::<Line>())).map_err(|_| error)?;
+        Ok(Self { lines, elements, _of: PhantomData })
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [MaybeUninit<T>] {
+        // SAFETY: `new` reserved that many bytes; a line's alignment is a multiple of T's.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.elements) }
+    }
+
+    pub fn as_ptr(&self) -> *const T {
+        self.lines.as_ptr().cast()
+    }
+}
+
+/// Calls `work` with that many elements of the calling thread's scratch, whose content is whatever was left there. The
+/// thread keeps it: fresh memory for every tile would cost a page fault per 4 KiB, more than filling it.
+pub fn with_scratch<T: Pod, R>(elements: usize, work: impl FnOnce(&mut [MaybeUninit<T>]) -> R) -> Result<R, Error> {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        let lines = (elements * size_of::<T>()).div_ceil(size_of::<Line>());
+        scratch.try_reserve_exact(lines).map_err(|_| Error::Memory { elements })?;
+        // SAFETY: so many bytes are reserved; a line's alignment is a multiple of T's.
+        Ok(work(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast(), elements) }))
+    })
+}
+
+/// The rows of a result, shared between threads that write different parts of it.
+pub struct Output<'a, T> {
+    start: *mut T,
+    rows: usize,
+    columns: usize,
+    _elements: PhantomData<&'a mut [MaybeUninit<T>]>,
+}
+
+// SAFETY: it only hands out addresses, and who writes there promises that nobody else does.
+unsafe impl<T: Send> Sync for Output<'_, T> {}
+
+impl<'a, T> Output<'a, T> {
+    pub fn new(elements: &'a mut [MaybeUninit<T>], columns: usize) -> Self {
+        Self { start: elements.as_mut_ptr().cast(), rows: elements.len() / columns, columns, _elements: PhantomData }
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Where an element is. Rows are `columns` apart.
+    pub fn at(&self, row: usize, column: usize) -> *mut T {
+        assert!(row < self.rows && column < self.columns);
+        // SAFETY: inside the slice.
+        unsafe { self.start.add(row * self.columns + column) }
+    }
+}

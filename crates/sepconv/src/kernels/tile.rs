@@ -1,0 +1,85 @@
+//! A tile of depthwise rows, one per output pixel: what the depthwise half leaves for the pointwise product.
+//!
+//! Layout: [panel][row][`PANEL_BYTES` and a pad]. So successive rows have a distance that the product's inner loop knows
+//! when it is compiled, however long they are.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use bytemuck::Pod;
+
+/// Long enough that a change of panels costs nothing, short enough that few channels waste no address space. Divisible
+/// by two vectors, which therefore never straddle panels.
+const PANEL_BYTES: usize = 1024;
+/// One more cache line, so that rows do not all fall into the same few sets of the first-level cache.
+const PAD_BYTES: usize = 64;
+
+/// Elements of a row in one panel.
+pub const fn panel<T>() -> usize {
+    PANEL_BYTES / size_of::<T>()
+}
+
+/// Elements from one row to the next.
+pub const fn row_stride<T>() -> usize {
+    (PANEL_BYTES + PAD_BYTES) / size_of::<T>()
+}
+
+/// Elements of scratch that one row of `k` takes.
+pub const fn row_elements<T>(k: usize) -> usize {
+    k.div_ceil(panel::<T>()) * row_stride::<T>()
+}
+
+/// Some rows of depthwise results; `fill` before use.
+pub struct Tile<'a, T> {
+    start: *mut T,
+    rows: usize,
+    k: usize,
+    _scratch: PhantomData<&'a mut [MaybeUninit<T>]>,
+}
+
+impl<'a, T: Pod> Tile<'a, T> {
+    /// In a scratch of at least `rows * row_elements(k)`.
+    pub fn new(scratch: &'a mut [MaybeUninit<T>], rows: usize, k: usize) -> Self {
+        assert!(rows * row_elements::<T>(k) <= scratch.len());
+        Self { start: scratch.as_mut_ptr().cast(), rows, k, _scratch: PhantomData }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements from one panel to the next.
+    pub fn panel_stride(&self) -> usize {
+        self.rows * row_stride::<T>()
+    }
+
+    /// Where some rows start in the first panel.
+    pub fn rows_from(&self, first: usize, count: usize) -> *mut T {
+        assert!(first + count <= self.rows);
+        // SAFETY: inside the scratch.
+        unsafe { self.start.add(first * row_stride::<T>()) }
+    }
+
+    /// Writes a row.
+    pub fn set_row(&mut self, row: usize, values: impl Iterator<Item = T>) {
+        let (start, panel_stride) = (self.rows_from(row, 1), self.panel_stride());
+        for (k, value) in values.take(self.k).enumerate() {
+            // SAFETY: k is below the row's length.
+            unsafe { start.add(k / panel::<T>() * panel_stride + k % panel::<T>()).write(value) };
+        }
+    }
+
+    /// Copies a row out.
+    ///
+    /// # Safety
+    /// The row has been written.
+    pub unsafe fn copy_row(&self, row: usize, to: *mut T) {
+        for k in (0..self.k).step_by(panel::<T>()) {
+            // SAFETY: inside the scratch, and the caller has room for a row.
+            unsafe {
+                let from = self.rows_from(row, 1).add(k / panel::<T>() * self.panel_stride());
+                std::ptr::copy_nonoverlapping(from, to.add(k), panel::<T>().min(self.k - k));
+            }
+        }
+    }
+}

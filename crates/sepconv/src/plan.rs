@@ -1,0 +1,290 @@
+//! What the fast path will do for one geometry: tiles of output pixels, column panels, threads.
+//!
+//! A task computes the depthwise results of some output pixels into the thread's scratch and multiplies them by some
+//! column panels of the pointwise filter at once; nothing of the image's size ever exists in between. The bits are those
+//! of [`reference`](crate::reference), whatever the split.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, ArrayView4, CowArray, Ix4, s};
+use rayon::prelude::*;
+
+use crate::element::Element;
+use crate::error::Error;
+use crate::geometry::Geometry;
+use crate::kernels::InstructionSet;
+use crate::kernels::depthwise::{Depthwise, adjacent};
+use crate::kernels::memory::{Output, with_scratch};
+use crate::kernels::pointwise::Pointwise;
+use crate::kernels::tile::{Tile, row_elements};
+use crate::numerics::{Numerics, Subnormals};
+use crate::subnormals::Flushing;
+
+/// Depthwise rows of a tile, together: they stay in the second-level cache (256 KiB to 2 MiB) beside a column panel of
+/// the filter while all panels pass by.
+const TILE_BYTES: usize = 256 << 10;
+
+/// Multiplications below which a call stays on the calling thread: some 50 us, several times what waking others takes.
+const SMALL: usize = 2 << 20;
+
+/// The whole operation, into all of `output`, in an instruction set of this processor. Numerics are checked.
+pub fn separable_conv2d<T: Element>(
+    set: InstructionSet,
+    input: ArrayView4<T>,
+    depthwise_filter: ArrayView4<T>,
+    pointwise_filter: ArrayView4<T>,
+    geometry: &Geometry,
+    numerics: &Numerics,
+    output: &mut [MaybeUninit<T>],
+) -> Result<(), Error> {
+    assert_eq!(output.len(), geometry.output_shape().iter().product::<usize>());
+    if output.is_empty() {
+        return Ok(());
+    }
+    let kernel = T::kernel(set);
+    let input = with_adjacent_channels(input)?;
+    let taps = geometry.height.kernel * geometry.width.kernel;
+    let threads = threads((geometry.rows() * geometry.k()).saturating_mul(geometry.out_channels + taps));
+    let depthwise = Depthwise::new(kernel, input.view(), depthwise_filter, geometry, numerics.depthwise)?;
+    assert!(pointwise_filter.shape() == geometry.pointwise_filter_shape());
+    let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
+    let mut pointwise = Pointwise::new(kernel, filter, &numerics.pointwise);
+    let split = Split::new::<T>(geometry.rows(), geometry.k(), kernel.rows(), threads);
+    let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, taps);
+    if !split.one_tile() || pointwise.panel_elements() * size_of::<T>() > TILE_BYTES {
+        pointwise = pointwise.packed(threads > 1)?;
+    }
+    let output = Output::new(output, geometry.out_channels);
+    split.for_each(numerics.subnormals, pointwise.scratch(), |tile, first, panels, scratch| {
+        depthwise.fill(tile, first);
+        // SAFETY: the tile is filled; the split gives each part of the output to one task.
+        unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
+    })
+}
+
+/// The depthwise result alone: one row per output pixel, `geometry.k()` columns.
+pub fn depthwise<T: Element>(
+    input: ArrayView4<T>,
+    depthwise_filter: ArrayView4<T>,
+    geometry: &Geometry,
+    numerics: &Numerics,
+) -> Result<Array2<T>, Error> {
+    let kernel = T::kernel(InstructionSet::preferred());
+    let shape = [geometry.rows(), geometry.k()];
+    allocate(shape[0] * shape[1], |elements| {
+        let input = with_adjacent_channels(input)?;
+        let depthwise = Depthwise::new(kernel, input.view(), depthwise_filter, geometry, numerics.depthwise)?;
+        let taps = geometry.height.kernel * geometry.width.kernel;
+        let split = Split::new::<T>(shape[0], shape[1], kernel.rows(), threads(elements.len().saturating_mul(taps)));
+        let output = Output::new(elements, shape[1]);
+        split.for_each(numerics.subnormals, 0, |tile, first, _, _| {
+            depthwise.fill(tile, first);
+            for row in 0..tile.rows() {
+                // SAFETY: the tile is filled; the output has the row, and the split gives it to one task.
+                unsafe { tile.copy_row(row, output.at(first + row, 0)) };
+            }
+        })
+    })
+    .map(|elements| Array2::from_shape_vec(shape, elements).expect("as many elements as asked for"))
+}
+
+/// The product alone: `pixels` (rows, k) times `filter` (k, columns), k at least 1 and as long as the numerics' sum.
+pub fn pointwise<T: Element>(pixels: ArrayView2<T>, filter: ArrayView2<T>, numerics: &Numerics) -> Array2<T> {
+    let kernel = T::kernel(InstructionSet::preferred());
+    let ((rows, k), columns) = (pixels.dim(), filter.ncols());
+    assert_eq!(k, filter.nrows());
+    let product = allocate(rows * columns, |elements| {
+        let threads = threads((rows * k).saturating_mul(columns));
+        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise).packed(threads > 1)?;
+        let split =
+            Split::new::<T>(rows, k, kernel.rows(), threads).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
+        let output = Output::new(elements, columns);
+        split.for_each(numerics.subnormals, pointwise.scratch(), |tile, first, panels, scratch| {
+            for row in 0..tile.rows() {
+                tile.set_row(row, pixels.row(first + row).iter().copied());
+            }
+            // SAFETY: the tile is filled; the split gives each part of the output to one task.
+            unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
+        })
+    });
+    let elements = product.expect("memory for a product");
+    Array2::from_shape_vec([rows, columns], elements).expect("as many elements as asked for")
+}
+
+/// That many elements, all of which `fill` writes; it is not called for none.
+pub fn allocate<T>(
+    elements: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<(), Error>,
+) -> Result<Vec<T>, Error> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
+    if elements > 0 {
+        fill(&mut vec.spare_capacity_mut()[..elements])?;
+    }
+    // SAFETY: reserved, and written by `fill`.
+    unsafe { vec.set_len(elements) };
+    Ok(vec)
+}
+
+/// The view itself, or a copy of it if the channels of a pixel are not adjacent.
+fn with_adjacent_channels<T: Element>(input: ArrayView4<T>) -> Result<CowArray<T, Ix4>, Error> {
+    if adjacent(&input) {
+        return Ok(input.into());
+    }
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(input.len()).map_err(|_| Error::Memory { elements: input.len() })?;
+    copy.extend(input.iter());
+    Ok(ndarray::Array4::from_shape_vec(input.dim(), copy).expect("as many elements as the view").into())
+}
+
+/// How many threads so many multiplications are worth. Small work does not even start a thread pool.
+fn threads(multiplications: usize) -> usize {
+    if multiplications < SMALL { 1 } else { rayon::current_num_threads() }
+}
+
+/// How rows and column panels are dealt out to tasks.
+#[derive(Clone, Debug)]
+struct Split {
+    k: usize,
+    rows: usize,
+    /// Rows are dealt out in units of so many.
+    unit: usize,
+    tiles: usize,
+    /// Tiles that have to be, for memory's sake.
+    least_tiles: usize,
+    panels: usize,
+    groups: usize,
+    threads: usize,
+}
+
+impl Split {
+    /// By rows only.
+    fn new<T>(rows: usize, k: usize, kernel_rows: usize, threads: usize) -> Self {
+        let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>())).max(1);
+        let unit = kernel_rows.min(most);
+        let units = rows.div_ceil(unit);
+        let least_tiles = units.div_ceil(most / unit);
+        let tiles = least_tiles.next_multiple_of(threads).min(units);
+        Self { k, rows, unit, tiles, least_tiles, panels: 1, groups: 1, threads }
+    }
+
+    /// By rows and column panels: what takes the fewest steps. Each group of panels computes the depthwise part again.
+    fn with_columns(self, panels: usize, panel_columns: usize, taps: usize) -> Self {
+        let units = self.rows.div_ceil(self.unit);
+        let candidate = |groups: usize| {
+            let tiles = self.least_tiles.max(self.threads.div_ceil(groups));
+            let tiles = tiles.next_multiple_of(self.threads.div_ceil(groups)).min(units);
+            let columns = panels.div_ceil(groups).saturating_mul(panel_columns).saturating_add(taps);
+            let rows = (units.div_ceil(tiles) * self.unit).min(self.rows);
+            let steps = (tiles * groups).div_ceil(self.threads).saturating_mul(rows);
+            (steps.saturating_mul(columns), groups, tiles)
+        };
+        let best = (1..=panels.min(self.threads)).map(candidate).min();
+        let (_, groups, tiles) = best.unwrap_or((0, 1, self.tiles));
+        Self { tiles, panels, groups, ..self }
+    }
+
+    /// True if one thread would need one tile only, so that every column panel of the filter is used once.
+    fn one_tile(&self) -> bool {
+        self.least_tiles == 1
+    }
+
+    /// The rows and the column panels of a task.
+    fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let (tile, group) = (task / self.groups, task % self.groups);
+        let units = self.rows.div_ceil(self.unit);
+        let row = |tile: usize| (tile * units / self.tiles * self.unit).min(self.rows);
+        let panel = |group: usize| group * self.panels / self.groups;
+        (row(tile)..row(tile + 1), panel(group)..panel(group + 1))
+    }
+
+    /// Calls `work` for every task, on all threads, with a tile to fill, its first row, the column panels and that many
+    /// more elements of scratch.
+    fn for_each<T: Element>(
+        &self,
+        subnormals: Subnormals,
+        scratch: usize,
+        work: impl Fn(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]) + Sync,
+    ) -> Result<(), Error> {
+        let task = |task: usize| {
+            let (rows, panels) = self.task(task);
+            let in_tile = rows.len() * row_elements::<T>(self.k);
+            with_scratch(in_tile + scratch, |elements| {
+                // A thread starts with its maker's state, so it is set anew in each task.
+                let _flushing = Flushing::set(subnormals);
+                let (in_tile, scratch) = elements.split_at_mut(in_tile);
+                work(&mut Tile::new(in_tile, rows.len(), self.k), rows.start, panels, scratch);
+            })
+        };
+        let tasks = self.tiles * self.groups;
+        if self.threads == 1 || tasks == 1 {
+            (0..tasks).try_for_each(task)
+        } else {
+            (0..tasks).into_par_iter().with_max_len(1).try_for_each(task)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Attributes, Padding, reference};
+    use ndarray::Array4;
+
+    /// Every element of the result, given to one task exactly.
+    #[test]
+    fn a_split_covers_everything_once() {
+        for (rows, k, panels, threads) in [
+            (1, 1, 1, 1),
+            (49, 1024, 32, 2),
+            (12544, 32, 2, 2),
+            (3, 70_000, 1, 4),
+            (50, 600, 40, 16),
+            (361, 728, 23, 3),
+        ] {
+            let split = Split::new::<f32>(rows, k, 14, threads).with_columns(panels, 32, 9);
+            let mut seen = vec![0; rows * panels];
+            for task in 0..split.tiles * split.groups {
+                let (rows, columns) = split.task(task);
+                assert!(rows.len() * row_elements::<f32>(k) * 4 <= TILE_BYTES.max(row_elements::<f32>(k) * 4));
+                rows.for_each(|row| columns.clone().for_each(|column| seen[row * panels + column] += 1));
+            }
+            assert!(seen.iter().all(|&times| times == 1), "{split:?}");
+        }
+    }
+
+    /// Few rows keep all threads busy by sharing the columns.
+    #[test]
+    fn few_rows_are_split_by_columns() {
+        let split = Split::new::<f32>(49, 1024, 14, 2).with_columns(32, 32, 9);
+        assert_eq!((split.tiles, split.groups), (1, 2));
+        let split = Split::new::<f32>(12544, 32, 14, 2).with_columns(2, 32, 9);
+        assert_eq!((split.tiles % 2, split.groups), (0, 1));
+    }
+
+    #[test]
+    fn the_two_halves_are_the_whole() {
+        let (input, depthwise_filter) = (Array4::from_shape_fn([2, 9, 8, 19], number), number_filter([3, 3, 19, 2]));
+        let pointwise_filter = number_filter([1, 1, 38, 45]);
+        let attributes = Attributes { strides: [2, 1], padding: Padding::Same, rate: [1, 1] };
+        let shapes = (input.shape(), depthwise_filter.shape(), pointwise_filter.shape());
+        let geometry = Geometry::new(shapes.0, shapes.1, shapes.2, &attributes).unwrap();
+        let numerics = "v1 depthwise(separate, all) pointwise(fused, 20+(8+10)) subnormals(flushed)".parse().unwrap();
+        let (input, filter) = (input.view(), depthwise_filter.view());
+        let pixels = depthwise::<f32>(input, filter, &geometry, &numerics).unwrap();
+        let product = pointwise(pixels.view(), pointwise_filter.slice(s![0, 0, .., ..]), &numerics);
+        let expected =
+            reference::separable_conv2d(input, filter, pointwise_filter.view(), &attributes, &numerics).unwrap();
+        let bits = |values: &mut dyn Iterator<Item = &f32>| values.map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&mut product.iter()), bits(&mut expected.iter()));
+    }
+
+    fn number((a, b, c, d): (usize, usize, usize, usize)) -> f32 {
+        ((a * 31 + b * 17 + c * 7 + d * 3) % 23) as f32 / 7.0 - 1.5
+    }
+
+    fn number_filter(shape: [usize; 4]) -> Array4<f32> {
+        Array4::from_shape_fn(shape, number)
+    }
+}

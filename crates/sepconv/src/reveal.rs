@@ -1,0 +1,212 @@
+//! Finds the numerics of a black box that computes separable convolutions, from probes; knows nothing of TensorFlow.
+//!
+//! Only what can be followed is ever returned: whatever the [summation tree](tree) and the trials of roundings, taps and
+//! subnormals suggest is checked, every element of it, on random data of the real shapes. The probes of the tree are
+//! those of FPRev (arXiv:2411.00442).
+
+mod data;
+mod tree;
+
+use std::time::{Duration, Instant};
+
+use ndarray::{Array2, ArrayView2, ArrayView4};
+
+use crate::element::Element;
+use crate::geometry::Geometry;
+use crate::numerics::{Depthwise, Numerics, Pointwise, Products, Subnormals, Sum, Taps};
+use crate::plan;
+use data::Data;
+
+/// The two parts of a black box, for one geometry. Slices are in standard layout.
+pub trait Probe<T> {
+    type Error;
+    /// From an input and a depthwise filter of the geometry's shapes, the depthwise result, `rows * k` elements.
+    fn depthwise(&mut self, input: &[T], filter: &[T]) -> Result<Vec<T>, Self::Error>;
+    /// From `rows * k` pixels and `k * out_channels` weights, the product, `rows * out_channels` elements.
+    fn pointwise(&mut self, pixels: &[T], filter: &[T]) -> Result<Vec<T>, Self::Error>;
+}
+
+/// Why no numerics were found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unclear<E> {
+    #[error("a probe failed: {0}")]
+    Probe(E),
+    #[error("the depthwise sums follow no order that is known here")]
+    Depthwise,
+    #[error("the pointwise sum is not made of ascending chains and blocks of them")]
+    Tree,
+    #[error("the pointwise sums do not all follow the order that was found, {0}")]
+    Pointwise(Sum),
+    #[error("{calls} probes in {elapsed:?} did not suffice")]
+    Budget { calls: usize, elapsed: Duration },
+}
+
+/// A reveal ends after so many probes or so long a time, whichever is later.
+const MOST_CALLS: usize = 20;
+const LONGEST: Duration = Duration::from_millis(50);
+
+/// Elements that random data must have confirmed, and the most probes spent on that where results are small.
+const CONFIRMATIONS: usize = 512;
+const MOST_CONFIRMING_CALLS: usize = 6;
+
+/// Finds the numerics of `probe` for `geometry`, by at most 20 probes or 50 ms, whichever is more.
+///
+/// # Errors
+/// [`Unclear`], where `probe` fails or follows no order that [`Numerics`] can express.
+pub fn reveal<T: Element, P: Probe<T>>(geometry: &Geometry, probe: &mut P) -> Result<Numerics, Unclear<P::Error>> {
+    let mut counted = Counted { probe, geometry, calls: 0, begun: Instant::now() };
+    let mut numerics = Numerics { subnormals: Subnormals::Flushed, ..Numerics::REPRODUCIBLE };
+    if geometry.rows() * geometry.k() == 0 {
+        return Ok(numerics);
+    }
+    if geometry.height.kernel * geometry.width.kernel > 0 {
+        (numerics.depthwise, numerics.subnormals) = depthwise(&mut counted)?;
+    }
+    if geometry.out_channels > 0 {
+        numerics.pointwise = pointwise(&mut counted, numerics.subnormals)?;
+    }
+    Ok(numerics)
+}
+
+/// A probe with its geometry that keeps to the budget.
+struct Counted<'a, P> {
+    probe: &'a mut P,
+    geometry: &'a Geometry,
+    calls: usize,
+    begun: Instant,
+}
+
+impl<P> Counted<'_, P> {
+    fn call<T: Element>(
+        &mut self,
+        part: impl FnOnce(&mut P) -> Result<Vec<T>, <P as Probe<T>>::Error>,
+    ) -> Result<Vec<T>, Unclear<<P as Probe<T>>::Error>>
+    where
+        P: Probe<T>,
+    {
+        let elapsed = self.begun.elapsed();
+        if self.calls >= MOST_CALLS && elapsed > LONGEST {
+            return Err(Unclear::Budget { calls: self.calls, elapsed });
+        }
+        self.calls += 1;
+        part(self.probe).map_err(Unclear::Probe)
+    }
+
+    fn pointwise<T: Element>(&mut self, pixels: &[T], filter: &[T]) -> Result<Vec<T>, Unclear<P::Error>>
+    where
+        P: Probe<T>,
+    {
+        self.call(|probe| probe.pointwise(pixels, filter))
+    }
+}
+
+/// Tries every combination on three sets of data and keeps those that give every bit.
+fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depthwise, Subnormals), Unclear<P::Error>> {
+    let g = counted.geometry;
+    // The first that fits is taken where several do, so the likely ones stand first.
+    let mut candidates = Vec::new();
+    for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
+        for (products, taps) in [
+            (Products::Fused, Taps::Inside),
+            (Products::Separate, Taps::All),
+            (Products::Fused, Taps::All),
+            (Products::Separate, Taps::Inside),
+        ] {
+            candidates.push((Depthwise { products, taps }, subnormals));
+        }
+    }
+    let length = |shape: [usize; 4]| shape.iter().product();
+    let (inputs, weights) = (length(g.input_shape()), length(g.depthwise_filter_shape()));
+    for data in [Data::Uniform, Data::Infinite, Data::Tiny] {
+        let input = data.values::<T>(inputs, 1);
+        let mut filter = data.values::<T>(weights, 2);
+        if data == Data::Infinite {
+            // The first and the last tap: where either is padding, it is NaN if it counts and nothing if it does not.
+            let k = g.k();
+            filter[..k].fill(T::from_f64(f64::INFINITY));
+            filter[weights - k..].fill(T::from_f64(f64::INFINITY));
+        }
+        let got = counted.call(|probe| probe.depthwise(&input, &filter))?;
+        candidates.retain(|(depthwise, subnormals)| {
+            let numerics = Numerics { depthwise: *depthwise, subnormals: *subnormals, ..Numerics::REPRODUCIBLE };
+            let input = ArrayView4::from_shape(g.input_shape(), &input);
+            let filter = ArrayView4::from_shape(g.depthwise_filter_shape(), &filter);
+            let (Ok(input), Ok(filter)) = (input, filter) else { return false };
+            plan::depthwise(input, filter, g, &numerics).is_ok_and(|expected| same(&expected, &got))
+        });
+    }
+    candidates.first().copied().ok_or(Unclear::Depthwise)
+}
+
+/// The tree, then which way of multiplying gives every bit on random data.
+fn pointwise<T: Element, P: Probe<T>>(
+    counted: &mut Counted<P>,
+    subnormals: Subnormals,
+) -> Result<Pointwise, Unclear<P::Error>> {
+    let g = counted.geometry;
+    let sum = find_tree(counted)?;
+    let numerics = |products| Numerics {
+        pointwise: Pointwise { products, sum: sum.clone() },
+        subnormals,
+        ..Numerics::REPRODUCIBLE
+    };
+    let mut candidates = [Products::Fused, Products::Separate].map(numerics).to_vec();
+    let (mut confirmed, mut calls) = (0, 0);
+    for (data, seed) in [Data::Uniform, Data::Cancelling, Data::Tiny].into_iter().cycle().zip(3..) {
+        if calls >= 3 && (confirmed >= CONFIRMATIONS || calls >= MOST_CONFIRMING_CALLS) {
+            break;
+        }
+        let pixels = data.values::<T>(g.rows() * g.k(), seed);
+        let filter = data.values::<T>(g.k() * g.out_channels, !seed);
+        let got = counted.pointwise(&pixels, &filter)?;
+        candidates.retain(|numerics| {
+            let pixels = ArrayView2::from_shape((g.rows(), g.k()), &pixels);
+            let filter = ArrayView2::from_shape((g.k(), g.out_channels), &filter);
+            let (Ok(pixels), Ok(filter)) = (pixels, filter) else { return false };
+            same(&plan::pointwise(pixels, filter, numerics), &got)
+        });
+        confirmed += got.len();
+        calls += 1;
+    }
+    let found = candidates.into_iter().next().ok_or(Unclear::Pointwise(sum))?;
+    Ok(found.pointwise)
+}
+
+/// Bits equal, every NaN alike.
+fn same<T: Element>(expected: &Array2<T>, got: &[T]) -> bool {
+    expected.len() == got.len() && expected.iter().zip(got).all(|(a, b)| a.bits() == b.bits())
+}
+
+/// Large enough that every other term is lost beside it; exact in every type.
+const MASK: f64 = (1u128 << 80) as f64;
+
+/// Asks for the tree's sizes in as few products as the shape allows: each column of the filter, or each row of the
+/// pixels, holds one question.
+fn find_tree<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<Sum, Unclear<P::Error>> {
+    let g = counted.geometry;
+    let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
+    let (one, mask, unmask) = (T::from_f64(1.0), T::from_f64(MASK), T::from_f64(-MASK));
+    let ask = |questions: &[tree::Question]| {
+        let (mut pixels, mut filter) = (vec![one; rows * k], vec![one; k * columns]);
+        for (n, question) in questions.iter().enumerate() {
+            for (at, value) in [(question.first, mask), (question.other, unmask)] {
+                if columns >= rows {
+                    filter[at * columns + n] = value;
+                } else {
+                    pixels[n * k + at] = value;
+                }
+            }
+        }
+        let result = counted.pointwise(&pixels, &filter)?;
+        let survivors = |n: usize| result[if columns >= rows { n } else { n * columns }].to_f64();
+        Ok((0..questions.len()).map(|n| k as f64 - survivors(n)).collect())
+    };
+    match tree::find(k, rows.max(columns), ask) {
+        Ok(Some(sum)) => Ok(sum),
+        Ok(None) => Err(Unclear::Tree),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Reveals what our own crate was asked for.
+
+use ndarray::{ArrayView2, ArrayView4};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Attributes, Padding};
+
+struct Ours<'a> {
+    geometry: &'a Geometry,
+    numerics: Numerics,
+    /// Spoils the last row of every product.
+    last_row_differs: bool,
+    calls: usize,
+}
+
+impl<T: Element> Probe<T> for Ours<'_> {
+    type Error = String;
+
+    fn depthwise(&mut self, input: &[T], filter: &[T]) -> Result<Vec<T>, String> {
+        self.calls += 1;
+        let input = ArrayView4::from_shape(self.geometry.input_shape(), input).unwrap();
+        let filter = ArrayView4::from_shape(self.geometry.depthwise_filter_shape(), filter).unwrap();
+        let result = plan::depthwise(input, filter, self.geometry, &self.numerics).unwrap();
+        Ok(result.iter().copied().collect())
+    }
+
+    fn pointwise(&mut self, pixels: &[T], filter: &[T]) -> Result<Vec<T>, String> {
+        self.calls += 1;
+        let (rows, k, columns) = (self.geometry.rows(), self.geometry.k(), self.geometry.out_channels);
+        let pixels = ArrayView2::from_shape((rows, k), pixels).unwrap();
+        let filter = ArrayView2::from_shape((k, columns), filter).unwrap();
+        let mut result = plan::pointwise(pixels, filter, &self.numerics);
+        if self.last_row_differs {
+            let mut other = self.numerics.clone();
+            other.pointwise.sum = Sum::Chain(k);
+            result.row_mut(rows - 1).assign(&plan::pointwise(pixels, filter, &other).row(rows - 1));
+        }
+        Ok(result.iter().copied().collect())
+    }
+}
+
+fn geometry(input: [usize; 4], kernel: usize, out_channels: usize) -> Geometry {
+    let attributes = Attributes { strides: [1, 1], padding: Padding::Same, rate: [1, 1] };
+    Geometry::new(&input, &[kernel, kernel, input[3], 1], &[1, 1, input[3], out_channels], &attributes).unwrap()
+}
+
+fn numerics(text: &str) -> Numerics {
+    text.parse().unwrap()
+}
+
+#[test]
+fn what_was_asked_for_is_revealed() {
+    let large = geometry([1, 7, 7, 1024], 3, 64);
+    let small = geometry([2, 5, 4, 24], 3, 1);
+    for (geometry, sum) in [(large, "176x5+144"), (large, "1024"), (large, "(256x2)x2"), (small, "24"), (small, "16+8")]
+    {
+        for products in ["fused", "separate"] {
+            for taps in ["inside", "all"] {
+                for subnormals in ["kept", "flushed"] {
+                    let asked = numerics(&format!(
+                        "v1 depthwise({products}, {taps}) pointwise({products}, {sum}) subnormals({subnormals})"
+                    ));
+                    let mut ours =
+                        Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
+                    // Blocks of blocks read the same without the parentheses of the first.
+                    let expected = asked.to_string().replace("(256x2)x2", "256x2+(256x2)");
+                    assert_eq!(reveal::<f32, _>(&geometry, &mut ours).unwrap().to_string(), expected);
+                    assert!(ours.calls <= MOST_CALLS, "{} calls for {asked}", ours.calls);
+                    assert_eq!(reveal::<f64, _>(&geometry, &mut ours).unwrap().to_string(), expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_differ_are_noticed() {
+    // More columns than rows: the columns ask, so the first row answers.
+    let geometry = geometry([1, 7, 7, 512], 3, 64);
+    let cut = numerics("v1 depthwise(fused, inside) pointwise(fused, 352+160) subnormals(flushed)");
+    let mut ours = Ours { geometry: &geometry, numerics: cut, last_row_differs: true, calls: 0 };
+    let sum = Sum::blocks(&[352, 160]);
+    assert_eq!(reveal::<f32, _>(&geometry, &mut ours), Err(Unclear::Pointwise(sum)));
+}
+
+#[test]
+fn an_empty_result_needs_no_probe() {
+    let geometry = geometry([0, 7, 7, 8], 3, 8);
+    let mut ours = Ours { geometry: &geometry, numerics: Numerics::REPRODUCIBLE, last_row_differs: false, calls: 0 };
+    assert!(reveal::<f32, _>(&geometry, &mut ours).is_ok());
+    assert_eq!(ours.calls, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_block_list_is_followed(
+        lengths in prop::collection::vec(8usize..200, 1..6), rows in 1usize..40, columns in 1usize..80,
+    ) {
+        let k = lengths.iter().sum();
+        let geometry = geometry([1, rows, 1, k], 1, columns);
+        let asked = Numerics { pointwise: Pointwise { sum: Sum::blocks(&lengths), products: Products::Fused }, ..Numerics::REPRODUCIBLE };
+        let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
+        match reveal::<f32, _>(&geometry, &mut ours) {
+            Ok(found) => prop_assert_eq!(found.pointwise, asked.pointwise),
+            // Few rows and columns answer few questions at once.
+            Err(unclear) => prop_assert!(matches!(unclear, Unclear::Budget { .. }) && rows.max(columns) < 40, "{unclear}"),
+        }
+    }
+}

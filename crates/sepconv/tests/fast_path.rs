@@ -1,0 +1,372 @@
+//! The fast path against the reference, compared as integers: every instruction set that the machine has, over shapes
+//! with tails, borders, views, threads, special values and orders of the sum.
+
+use ndarray::{Array4, ArrayView4, Axis, s};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use sepconv::numerics::{Depthwise, Pointwise, Products, Subnormals, Sum, Taps};
+use sepconv::{Attributes, Element, Error, InstructionSet, Numerics, Padding, SeparableConv2d, reference};
+
+/// One call: shapes, attributes, numerics and how the arrays lie in memory.
+#[derive(Clone, Debug)]
+struct Case {
+    input: [usize; 4],
+    /// Height, width, channel multiplier.
+    kernel: [usize; 3],
+    out_channels: usize,
+    attributes: Attributes,
+    numerics: Numerics,
+    layout: Layout,
+    special: bool,
+    seed: u64,
+    threads: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    Standard,
+    /// Starts one element into its memory.
+    Misaligned,
+    /// Every second row of a larger array, columns from right to left, channels adjacent.
+    Strided,
+    /// Channels first in memory.
+    ChannelsFirst,
+}
+
+/// Pseudo-random elements (SplitMix64): normal numbers of both signs, and with `special` everything else that a float can be.
+fn elements<T: Element>(count: usize, seed: u64, special: bool) -> Vec<T> {
+    let smallest = if size_of::<T>() == 4 { f32::MIN_POSITIVE as f64 } else { f64::MIN_POSITIVE };
+    let odd =
+        [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, smallest / 8.0, -smallest / 4.0, smallest, -smallest];
+    let element = |i: usize| {
+        let mut z = (seed.wrapping_mul(0x1000_0001) + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        let value = (z >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+        match z % 64 {
+            0..9 if special => odd[(z % 64) as usize],
+            9..20 if special => value * smallest,
+            _ => value,
+        }
+    };
+    (0..count).map(|i| T::from_f64(element(i))).collect()
+}
+
+/// The same values in the layout.
+struct Laid<T> {
+    memory: Array4<T>,
+    layout: Layout,
+}
+
+impl<T: Element> Laid<T> {
+    fn new(shape: [usize; 4], seed: u64, special: bool, layout: Layout) -> Self {
+        let [a, b, c, d] = shape;
+        let memory_shape = match layout {
+            Layout::Standard => shape,
+            Layout::Misaligned => [1, 1, 1, a * b * c * d + 1],
+            Layout::Strided => [a, 2 * b, c, d + 3],
+            Layout::ChannelsFirst => [a, d, b, c],
+        };
+        let count = memory_shape.iter().product();
+        let memory = Array4::from_shape_vec(memory_shape, elements(count, seed, special)).unwrap();
+        let memory = match layout {
+            Layout::Misaligned => Array4::from_shape_vec(memory_shape, memory.into_raw_vec_and_offset().0).unwrap(),
+            _ => memory,
+        };
+        Self { memory, layout }
+    }
+
+    fn view(&self, shape: [usize; 4]) -> ArrayView4<'_, T> {
+        match self.layout {
+            Layout::Standard => self.memory.view(),
+            Layout::Misaligned => ArrayView4::from_shape(shape, &self.memory.as_slice().unwrap()[1..]).unwrap(),
+            Layout::Strided => self.memory.slice(s![.., ..;2, ..;-1, 3..]),
+            Layout::ChannelsFirst => self.memory.view().permuted_axes([0, 2, 3, 1]),
+        }
+    }
+}
+
+fn bits<T: Element>(result: &Result<Array4<T>, Error>) -> Result<(Vec<usize>, Vec<u64>), Error> {
+    let bits = |array: &Array4<T>| (array.shape().to_vec(), array.iter().map(|v| v.bits()).collect());
+    result.as_ref().map(bits).map_err(Error::clone)
+}
+
+/// Runs the case in every instruction set and compares.
+fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
+    let [_, _, _, in_channels] = case.input;
+    let [height, width, multiplier] = case.kernel;
+    let filter_shape = [height, width, in_channels, multiplier];
+    let pointwise_shape = [1, 1, in_channels * multiplier, case.out_channels];
+    let input = Laid::<T>::new(case.input, case.seed, case.special, case.layout);
+    let filter = Laid::<T>::new(filter_shape, case.seed + 1, case.special, case.layout);
+    let pointwise = Laid::<T>::new(pointwise_shape, case.seed + 2, case.special, case.layout);
+    let (input, filter, pointwise) =
+        (input.view(case.input), filter.view(filter_shape), pointwise.view(pointwise_shape));
+    let expected = bits(&reference::separable_conv2d(input, filter, pointwise, &case.attributes, &case.numerics));
+    let Attributes { strides, padding, rate } = case.attributes;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(case.threads).build().unwrap();
+    for set in InstructionSet::available() {
+        let op = SeparableConv2d::new(strides, padding, rate).numerics(case.numerics.clone()).on(set);
+        let result = bits(&pool.install(|| op.run(input, filter, pointwise)));
+        prop_assert!(result == expected, "{set:?} differs: {case:?}\n{result:?}\n{expected:?}");
+        if let Ok((shape, expected)) = &expected {
+            // Into a view that is not contiguous.
+            let mut memory = Array4::from_elem([shape[0], shape[1], shape[2], shape[3] + 1], T::from_f64(7.0));
+            let output = memory.slice_mut(s![.., .., .., ..shape[3]]);
+            op.run_into(input, filter, pointwise, output).unwrap();
+            let written = memory.slice(s![.., .., .., ..shape[3]]).iter().map(|v| v.bits()).collect::<Vec<_>>();
+            prop_assert!(written == *expected, "{set:?} differs in run_into: {case:?}");
+            prop_assert!(memory.index_axis(Axis(3), shape[3]).iter().all(|v| v.to_f64() == 7.0));
+        }
+    }
+    Ok(())
+}
+
+/// A sum over exactly `k` products: chains, blocks, blocks of blocks, cut where the seed says.
+fn sum(k: usize, depth: usize, seed: &mut u64) -> Sum {
+    let mut random = |n: usize| {
+        *seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (*seed >> 33) as usize % n
+    };
+    if k < 2 || random(3) == 0 {
+        return Sum::Chain(k);
+    }
+    let first = 1 + random(k - 1);
+    let parts = match random(3) {
+        0 if k > first + 1 => vec![first, 1, k - first - 1],
+        1 => (0..k).step_by(first).map(|at| first.min(k - at)).collect(),
+        _ => vec![first, k - first],
+    };
+    let nested = |k| if depth < 3 { sum(k, depth + 1, seed) } else { Sum::Chain(k) };
+    Sum::Blocks(parts.into_iter().map(nested).collect())
+}
+
+fn padding() -> impl Strategy<Value = Padding> {
+    let explicit = [[0i64..5, 0..5], [0..5, 0..5]].prop_map(Padding::Explicit);
+    prop_oneof![2 => Just(Padding::Same), 1 => Just(Padding::Valid), 2 => explicit]
+}
+
+fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
+    let products = || prop_oneof![Just(Products::Fused), Just(Products::Separate)];
+    let taps = prop_oneof![Just(Taps::Inside), Just(Taps::All)];
+    let subnormals = prop_oneof![Just(Subnormals::Kept), Just(Subnormals::Flushed)];
+    let sum = prop_oneof![1 => Just(Sum::Whole), 3 => any::<u64>().prop_map(move |mut seed| sum(k, 0, &mut seed))];
+    (products(), taps, products(), sum, subnormals).prop_map(|(depthwise, taps, products, sum, subnormals)| Numerics {
+        depthwise: Depthwise { products: depthwise, taps },
+        pointwise: Pointwise { products, sum },
+        subnormals,
+    })
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![Just(Layout::Standard), Just(Layout::Misaligned), Just(Layout::Strided), Just(Layout::ChannelsFirst)]
+}
+
+/// Small images with few to many channels.
+fn case(
+    image: impl Strategy<Value = [usize; 3]>,
+    channels: impl Strategy<Value = (usize, usize)>,
+    out_channels: impl Strategy<Value = usize>,
+) -> impl Strategy<Value = Case> {
+    let kernel = [prop_oneof![9 => 1usize..6, 1 => Just(0)], prop_oneof![9 => 1usize..6, 1 => Just(0)]];
+    let attributes = ([1i64..4, 1..4], padding(), prop_oneof![1 => Just([1, 1]), 1 => [1i64..4, 1..4]]);
+    let attributes = attributes.prop_map(|(strides, padding, rate)| Attributes { strides, padding, rate });
+    let shapes = (image, channels, out_channels, kernel, attributes);
+    shapes.prop_flat_map(|([n, h, w], (c, m), out_channels, kernel, attributes)| {
+        let rest = (numerics(c * m), layout(), any::<bool>(), 0u64..1 << 32, 1usize..5);
+        rest.prop_map(move |(numerics, layout, special, seed, threads)| Case {
+            input: [n, h, w, c],
+            kernel: [kernel[0], kernel[1], m],
+            out_channels,
+            attributes,
+            numerics,
+            layout,
+            special,
+            seed,
+            threads,
+        })
+    })
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config(2500))]
+
+    #[test]
+    fn small_images(case in case([0usize..3, 0..12, 0..12], (1usize..40, 1usize..5), 0usize..80)) {
+        check::<f32>(&case)?;
+        check::<f64>(&case)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(250))]
+
+    /// Long sums, more than a panel of a tile, and one-pixel images.
+    #[test]
+    fn many_channels(case in case([1usize..3, 1..4, 1..4], (200usize..1500, 1usize..2), 1usize..40)) {
+        check::<f32>(&case)?;
+        check::<f64>(&case)?;
+    }
+
+    /// Enough work for several threads, and many rows.
+    #[test]
+    fn large_images(case in case([1usize..3, 10..40, 10..40], (8usize..40, 1usize..3), 30usize..140)) {
+        check::<f32>(&case)?;
+    }
+
+    /// Few rows and many columns: shared between threads by columns.
+    #[test]
+    fn many_columns(case in case([1usize..2, 1..6, 1..6], (100usize..400, 1usize..2), 200usize..600)) {
+        check::<f32>(&case)?;
+        check::<f64>(&case)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(300))]
+
+    /// Stride and rate 1, where neighbours share what they read.
+    #[test]
+    fn dense_images(case in case([1usize..3, 1..9, 4..20], (1usize..80, 1usize..2), 1usize..40)) {
+        let attributes = Attributes { strides: [1, 1], rate: [1, 1], ..case.attributes };
+        let [_, _, multiplier] = case.kernel;
+        let kernel = [3, if case.seed % 2 == 0 { 3 } else { 5 }, multiplier];
+        let case = Case { attributes, kernel, ..case };
+        check::<f32>(&case)?;
+        check::<f64>(&case)?;
+    }
+}
+
+/// A layer large enough for several threads.
+fn layer() -> [Array4<f32>; 3] {
+    let array = |shape: [usize; 4], seed, special| {
+        Array4::from_shape_vec(shape, elements(shape.iter().product(), seed, special)).unwrap()
+    };
+    [array([2, 28, 28, 40], 1, true), array([3, 3, 40, 1], 2, false), array([1, 1, 40, 96], 3, false)]
+}
+
+#[test]
+fn results_do_not_depend_on_threads_or_on_the_batch() {
+    let [input, depthwise, pointwise] = layer();
+    let op = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
+    let run = |threads: usize, input: ArrayView4<f32>| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        bits(&pool.install(|| op.run(input, depthwise.view(), pointwise.view()))).unwrap().1
+    };
+    let expected = run(1, input.view());
+    for threads in [2, 3, 7, 16] {
+        assert!(run(threads, input.view()) == expected, "{threads} threads");
+    }
+    let second = run(2, input.slice(s![1.., .., .., ..]));
+    assert!(second == expected[expected.len() / 2..]);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+#[expect(deprecated, reason = "there is no other way to see the floating-point state")]
+fn the_callers_floating_point_state_is_put_back() {
+    use std::arch::x86_64::{_mm_getcsr, _mm_setcsr};
+    const FLUSH: u32 = 1 << 15 | 1 << 6;
+    let [input, depthwise, pointwise] = layer();
+    // SAFETY: SSE is part of x86-64; only the flush bits are changed, and in the end put back.
+    let (state, set_state) = (|| unsafe { _mm_getcsr() }, |state| unsafe { _mm_setcsr(state) });
+    let plain = state();
+    for (flushing, subnormals) in [(0, "kept"), (0, "flushed"), (FLUSH, "kept"), (FLUSH, "flushed")] {
+        let numerics = format!("v1 depthwise(fused, inside) pointwise(fused, chain) subnormals({subnormals})");
+        let numerics: Numerics = numerics.parse().unwrap();
+        let attributes = Attributes { strides: [1, 1], padding: Padding::Same, rate: [1, 1] };
+        let (input, filter, pointwise) = (input.view(), depthwise.view(), pointwise.view());
+        let expected = bits(&reference::separable_conv2d(input, filter, pointwise, &attributes, &numerics));
+        let op = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]).numerics(numerics);
+        set_state(plain & !FLUSH | flushing);
+        // Its threads start with this one's state.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let on_this_thread = bits(&op.run(input, filter, pointwise));
+        let after = state();
+        let on_several = bits(&pool.install(|| op.run(input, filter, pointwise)));
+        let in_pool = pool.broadcast(|_| state());
+        set_state(plain);
+        assert!(on_this_thread == expected && on_several == expected, "{flushing:x} {subnormals}");
+        assert!(in_pool.iter().chain([&after]).all(|state| state & FLUSH == flushing), "{flushing:x} {subnormals}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let padding = Padding::Explicit([[i32::MAX as i64, 0], [i32::MAX as i64, 0]]);
+    let (input, filter) = (Array4::<f32>::ones([1, 2, 2, 1]), Array4::ones([1, 1, 1, 1]));
+    let run = |input: ArrayView4<f32>| {
+        let op = SeparableConv2d::new([1, 1], padding, [1, 1]);
+        op.run(input, filter.view(), filter.view()).map(|output| output.len())
+    };
+    assert!(matches!(run(input.view()), Err(Error::Memory { .. } | Error::TooLarge)));
+    assert_eq!(run(input.slice(s![..0, .., .., ..])), Ok(0));
+}
+
+/// Arrays that end, or start, where memory does: a stray access ends the process.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod guarded {
+    use super::*;
+    use std::ffi::{c_int, c_void};
+
+    unsafe extern "C" {
+        fn mmap(
+            at: *mut c_void,
+            length: usize,
+            protection: c_int,
+            flags: c_int,
+            file: c_int,
+            offset: i64,
+        ) -> *mut c_void;
+        fn mprotect(at: *mut c_void, length: usize, protection: c_int) -> c_int;
+    }
+    const READ_WRITE: c_int = 3;
+    const PRIVATE_ANONYMOUS: c_int = 0x22;
+    /// At least a page, wherever Linux runs.
+    const PAGE: usize = 1 << 16;
+
+    /// The values between two inaccessible pages, touching one of them; never given back.
+    fn guarded<T: Element>(values: &[T], at_end: bool) -> &'static mut [T] {
+        let room = size_of_val(values).next_multiple_of(PAGE);
+        let skipped = if at_end { room - size_of_val(values) } else { 0 };
+        // SAFETY: fresh memory of PAGE + room + PAGE bytes, of which only the middle is accessible and used.
+        unsafe {
+            let start = mmap(std::ptr::null_mut(), room + 2 * PAGE, 0, PRIVATE_ANONYMOUS, -1, 0);
+            assert!(mprotect(start.add(PAGE), room, READ_WRITE) == 0);
+            let start = start.add(PAGE + skipped).cast::<T>();
+            start.copy_from_nonoverlapping(values.as_ptr(), values.len());
+            std::slice::from_raw_parts_mut(start, values.len())
+        }
+    }
+
+    fn check<T: Element>(channels: usize, multiplier: usize, out_channels: usize, at_end: bool) {
+        let array = |shape: [usize; 4], seed| {
+            let values = guarded(&elements::<T>(shape.iter().product(), seed, false), at_end);
+            ndarray::ArrayViewMut4::from_shape(shape, values).unwrap()
+        };
+        let (input, filter) = (array([1, 5, 9, channels], 1), array([3, 3, channels, multiplier], 2));
+        let pointwise = array([1, 1, channels * multiplier, out_channels], 3);
+        let mut output = array([1, 5, 9, out_channels], 4);
+        for set in InstructionSet::available() {
+            let op = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]).on(set);
+            op.run_into(input.view(), filter.view(), pointwise.view(), output.view_mut()).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_outside_the_arrays_is_touched() {
+        for at_end in [true, false] {
+            for (channels, multiplier) in [(1, 1), (3, 1), (5, 3), (9, 2), (17, 1), (30, 4), (47, 1), (64, 1)] {
+                for out_channels in [1, 7, 16, 33, 61] {
+                    check::<f32>(channels, multiplier, out_channels, at_end);
+                    check::<f64>(channels, multiplier, out_channels, at_end);
+                }
+            }
+        }
+    }
+}
