@@ -6,23 +6,30 @@
 //!
 //! # Text form, version 1
 //! ```text
-//! numerics   = "v1" "depthwise(" products "," taps ")" "pointwise(" products "," sum ")" "subnormals(" flushing ")"
+//! numerics   = "v1" depthwise pointwise "subnormals(" ( "kept" | "flushed" ) ")"
+//! depthwise  = "depthwise(" products "," ( "inside" | "all" ) ")"
+//! pointwise  = "pointwise(" products "," sum { "," elsewhere } ")"
 //! products   = "fused" | "separate"
-//! taps       = "inside" | "all"
+//! elsewhere  = "rows" range "columns" range sum
+//! range      = number ".." number
 //! sum        = "chain" | terms
 //! terms      = term { "+" term }
 //! term       = part [ "x" count ]
-//! part       = count | "(" terms ")"
-//! flushing   = "kept" | "flushed"
+//! part       = count | "(" terms ")" | "lanes(" count "," count "," number ")"
 //! ```
 //! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded
 //! before they are added. Depthwise taps are added in row-major order from +0; `all` counts the taps outside the image
 //! too, as products with +0. In a pointwise sum a count is a chain: that many products added in ascending order from
-//! +0; terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks. `chain`
-//! is one chain however long. The word `reproducible` alone reads as [`Numerics::REPRODUCIBLE`]. Sums are in f32 for f32, in f64 for f64; the depthwise result is rounded to the storage
+//! +0; terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks.
+//! `lanes(2, 16, 3)` deals 16 products out to 2 chains in turn, as the lanes of a vector take them, adds neighbouring
+//! chains up until one value is left, and adds 3 more products to that one by one. `chain` is one chain however long.
+//! Some elements of the result may have another order than the rest: the last of `elsewhere` that holds an element's
+//! row (its pixel's number in the batch) and column (its channel) counts. The word `reproducible` alone reads as
+//! [`Numerics::REPRODUCIBLE`]. Sums are in f32 for f32, in f64 for f64; the depthwise result is rounded to the storage
 //! type.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use crate::error::Error;
@@ -56,12 +63,15 @@ pub enum Subnormals {
 /// In which order the products of one pointwise sum are added.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Sum {
-    /// All of them in one ascending chain from +0, however many.
+    /// All of them that are left, in one ascending chain from +0, however many.
     Whole,
     /// So many, in one ascending chain from +0.
     Chain(usize),
     /// At least two sums over successive products, their results added left to right.
     Blocks(Vec<Sum>),
+    /// `lanes * each` products dealt out to the lanes in turn, each lane a chain from +0; neighbouring lanes added until
+    /// one value is left (`lanes` is a power of two); to that, `tail` products added in ascending order.
+    Lanes { lanes: usize, each: usize, tail: usize },
 }
 
 /// The order of sums and the roundings of one separable convolution. `Display` and `FromStr` are the
@@ -91,32 +101,60 @@ pub struct Depthwise {
 pub struct Pointwise {
     pub products: Products,
     pub sum: Sum,
+    /// Where the order is another one; the last that holds an element counts.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// A rectangle of the result with an order of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Elsewhere {
+    /// Output pixels, counted through the batch.
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
+    pub sum: Sum,
+}
+
+impl Pointwise {
+    /// One order for the whole result.
+    pub const fn everywhere(products: Products, sum: Sum) -> Self {
+        Self { products, sum, elsewhere: Vec::new() }
+    }
+
+    /// The order of one element.
+    pub fn sum_at(&self, row: usize, column: usize) -> &Sum {
+        let holds = |e: &&Elsewhere| e.rows.contains(&row) && e.columns.contains(&column);
+        self.elsewhere.iter().rev().find(holds).map_or(&self.sum, |elsewhere| &elsewhere.sum)
+    }
 }
 
 impl Numerics {
     /// The crate's default: the same bits for every batch size, thread count, machine and instruction set.
     pub const REPRODUCIBLE: Self = Self {
         depthwise: Depthwise { products: Products::Fused, taps: Taps::Inside },
-        pointwise: Pointwise { products: Products::Fused, sum: Sum::Whole },
+        pointwise: Pointwise::everywhere(Products::Fused, Sum::Whole),
         subnormals: Subnormals::Kept,
     };
 
-    /// Refuses a sum that adds another number of products than `k`.
+    /// Refuses sums that add another number of products than `k`.
     pub fn check(&self, k: usize) -> Result<(), Error> {
-        match self.pointwise.sum.length() {
-            Some(length) if length != k => Err(Error::SumLength { sum: self.pointwise.sum.to_string(), length, k }),
-            _ => Ok(()),
+        let Pointwise { sum, elsewhere, .. } = &self.pointwise;
+        for sum in std::iter::once(sum).chain(elsewhere.iter().map(|elsewhere| &elsewhere.sum)) {
+            if let Some(length) = sum.length().filter(|length| *length != k) {
+                return Err(Error::SumLength { sum: sum.to_string(), length, k });
+            }
         }
+        Ok(())
     }
 }
 
 impl Sum {
-    /// How many products are added; `None` for [`Sum::Whole`], which adds any number.
+    /// How many products are added; `None` for [`Sum::Whole`], which adds any number (inside blocks: none).
     pub fn length(&self) -> Option<usize> {
         match self {
             Self::Whole => None,
             Self::Chain(n) => Some(*n),
-            Self::Blocks(sums) => sums.iter().map(Self::length).sum(),
+            Self::Blocks(sums) => Some(sums.iter().filter_map(Self::length).sum()),
+            Self::Lanes { lanes, each, tail } => Some(lanes * each + tail),
         }
     }
 
@@ -134,13 +172,14 @@ impl fmt::Display for Sum {
         let sums = match self {
             Self::Whole => return f.write_str("chain"),
             Self::Chain(n) => return write!(f, "{n}"),
+            Self::Lanes { lanes, each, tail } => return write!(f, "lanes({lanes}, {}, {tail})", lanes * each),
             Self::Blocks(sums) => sums,
         };
         for (i, equal) in sums.chunk_by(PartialEq::eq).enumerate() {
             f.write_str(if i == 0 { "" } else { "+" })?;
             match &equal[0] {
                 nested @ Self::Blocks(_) => write!(f, "({nested})")?,
-                chain => write!(f, "{chain}")?,
+                part => write!(f, "{part}")?,
             }
             if equal.len() > 1 {
                 write!(f, "x{}", equal.len())?;
@@ -155,13 +194,16 @@ impl fmt::Display for Numerics {
         let Self { depthwise, pointwise, subnormals } = self;
         write!(
             f,
-            "v1 depthwise({}, {}) pointwise({}, {}) subnormals({})",
+            "v1 depthwise({}, {}) pointwise({}, {}",
             word(&PRODUCTS, depthwise.products),
             word(&TAPS, depthwise.taps),
             word(&PRODUCTS, pointwise.products),
             pointwise.sum,
-            word(&SUBNORMALS, *subnormals),
-        )
+        )?;
+        for Elsewhere { rows, columns, sum } in &pointwise.elsewhere {
+            write!(f, ", rows {rows:?} columns {columns:?} {sum}")?;
+        }
+        write!(f, ") subnormals({})", word(&SUBNORMALS, *subnormals))
     }
 }
 
@@ -188,6 +230,8 @@ const LONGEST: usize = i32::MAX as usize;
 /// Deepest nesting and most chains of a text, so that a hostile attribute cannot exhaust stack or memory.
 const DEEPEST: usize = 16;
 const MOST_CHAINS: usize = 1 << 20;
+/// As many lanes as the longest vectors have of the smallest type.
+const MOST_LANES: usize = 64;
 
 impl FromStr for Numerics {
     type Err = ParseError;
@@ -206,9 +250,13 @@ impl FromStr for Numerics {
         p.expect("pointwise(")?;
         let products = p.one_of(&PRODUCTS)?;
         p.expect(",")?;
-        let sum = if p.take("chain") { Sum::Whole } else { p.terms(0)?.0 };
-        if sum.length().is_some_and(|n| n > LONGEST) {
-            return Err(p.error(format!("a sum of at most {LONGEST} products")));
+        let sum = p.sum()?;
+        let mut elsewhere = Vec::new();
+        while p.take(",") {
+            p.expect("rows")?;
+            let rows = p.range()?;
+            p.expect("columns")?;
+            elsewhere.push(Elsewhere { rows, columns: p.range()?, sum: p.sum()? });
         }
         p.expect(")")?;
         p.expect("subnormals(")?;
@@ -218,7 +266,7 @@ impl FromStr for Numerics {
         if p.at < text.len() {
             return Err(p.error("the end".into()));
         }
-        Ok(Self { depthwise, pointwise: Pointwise { products, sum }, subnormals })
+        Ok(Self { depthwise, pointwise: Pointwise { products, sum, elsewhere }, subnormals })
     }
 }
 
@@ -258,16 +306,46 @@ impl Parser<'_> {
         }
     }
 
-    fn count(&mut self) -> Result<usize, ParseError> {
+    fn number(&mut self, least: usize) -> Result<usize, ParseError> {
         self.skip_blanks();
         let digits = self.rest().bytes().take_while(u8::is_ascii_digit).count();
         match self.rest()[..digits].parse() {
-            Ok(n) if (1..=LONGEST).contains(&n) => {
+            Ok(n) if (least..=LONGEST).contains(&n) => {
                 self.at += digits;
                 Ok(n)
             }
-            _ => Err(self.error(format!("a count from 1 to {LONGEST}"))),
+            _ => Err(self.error(format!("a number from {least} to {LONGEST}"))),
         }
+    }
+
+    fn range(&mut self) -> Result<Range<usize>, ParseError> {
+        let start = self.number(0)?;
+        self.expect("..")?;
+        Ok(start..self.number(start)?)
+    }
+
+    fn sum(&mut self) -> Result<Sum, ParseError> {
+        let sum = if self.take("chain") { Sum::Whole } else { self.terms(0)?.0 };
+        match sum.length() {
+            Some(n) if n > LONGEST => Err(self.error(format!("a sum of at most {LONGEST} products"))),
+            _ => Ok(sum),
+        }
+    }
+
+    fn lanes(&mut self) -> Result<Sum, ParseError> {
+        let lanes = self.number(2)?;
+        if !lanes.is_power_of_two() || lanes > MOST_LANES {
+            return Err(self.error(format!("a power of two up to {MOST_LANES} as the number of lanes before")));
+        }
+        self.expect(",")?;
+        let products = self.number(lanes)?;
+        if !products.is_multiple_of(lanes) {
+            return Err(self.error(format!("a multiple of {lanes} before")));
+        }
+        self.expect(",")?;
+        let sum = Sum::Lanes { lanes, each: products / lanes, tail: self.number(0)? };
+        self.expect(")")?;
+        Ok(sum)
     }
 
     /// The sum and how many chains it has.
@@ -278,10 +356,12 @@ impl Parser<'_> {
                 let nested = self.terms(depth + 1)?;
                 self.expect(")")?;
                 nested
+            } else if self.take("lanes(") {
+                (self.lanes()?, 1)
             } else {
-                (Sum::Chain(self.count()?), 1)
+                (Sum::Chain(self.number(1)?), 1)
             };
-            let times = if self.take("x") { self.count()? } else { 1 };
+            let times = if self.take("x") { self.number(1)? } else { 1 };
             chains = size.saturating_mul(times).saturating_add(chains);
             if chains > MOST_CHAINS {
                 return Err(self.error(format!("at most {MOST_CHAINS} chains")));
@@ -312,11 +392,44 @@ mod tests {
         assert_eq!(sum("(8 + 8) x 2 + 4").unwrap().to_string(), "(8x2)x2+4");
         assert_eq!(sum("(8x2)x2+4").unwrap().length(), Some(36));
         assert_eq!(sum("(7)"), Ok(Sum::Chain(7)));
+        let lanes = sum("lanes(2, 16, 0)x2+lanes(4,8,3)").unwrap();
+        assert_eq!(lanes.length(), Some(43));
+        assert_eq!(lanes.to_string(), "lanes(2, 16, 0)x2+lanes(4, 8, 3)");
+    }
+
+    #[test]
+    fn the_last_rectangle_counts() {
+        let text = "v1 depthwise(separate, all) pointwise(separate, 19, rows 0..8 columns 24..31 lanes(2, 16, 3), \
+                    rows 0..8 columns 30..31 lanes(4, 16, 3)) subnormals(flushed)";
+        let numerics: Numerics = text.parse().unwrap();
+        assert_eq!(numerics.to_string(), text);
+        let at = |row, column| numerics.pointwise.sum_at(row, column).to_string();
+        assert_eq!([at(0, 0), at(7, 24), at(8, 24), at(0, 30)], ["19", "lanes(2, 16, 3)", "19", "lanes(4, 16, 3)"]);
+        assert!(numerics.check(19).is_ok());
+        assert!(numerics.check(20).is_err());
     }
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "0", "-1", "8+", "8x", "8x0", "(8", "8)", "99999999999", "2147483647x2", "chain+1", "8*2"] {
+        for text in [
+            "",
+            "0",
+            "-1",
+            "8+",
+            "8x",
+            "8x0",
+            "(8",
+            "8)",
+            "99999999999",
+            "2147483647x2",
+            "chain+1",
+            "8*2",
+            "lanes(3, 9, 0)",
+            "lanes(2, 3, 0)",
+            "lanes(2, 2)",
+            "8, rows 0..1",
+            "8, rows 2..1 columns 0..1 8",
+        ] {
             assert!(sum(text).is_err(), "{text}");
         }
         assert!(sum(&"(".repeat(100_000)).is_err());

@@ -1,6 +1,8 @@
 //! The literal pipeline, slow and obvious: space_to_batch, depthwise, batch_to_space, 1x1, element by element. This is
 //! the only definition of what is right; every other path is compared with it.
 
+use std::ops::Range;
+
 use ndarray::{Array2, Array4, ArrayView2, ArrayView4};
 
 use crate::element::Element;
@@ -79,32 +81,35 @@ fn batch_to_space<T: Element>(blocks: &Array4<T>, g: &Geometry) -> Array2<T> {
 }
 
 fn pointwise<T: Element>(pixels: &Array2<T>, filter: ArrayView2<T>, g: &Geometry, numerics: &Numerics) -> Array4<T> {
-    let whole = Sum::Chain(g.k());
-    let sum = match &numerics.pointwise.sum {
-        Sum::Whole => &whole,
-        other => other,
-    };
     let products = numerics.pointwise.products;
     let width = g.width.output;
     Array4::from_shape_fn(g.output_shape(), |(n, y, x, column)| {
         let row = (n * g.height.output + y) * width + x;
-        add_up(sum, &mut 0, &mut |k, total| accumulate(products, pixels[(row, k)], filter[(k, column)], total))
+        let mut accumulate = |k, total| accumulate(products, pixels[(row, k)], filter[(k, column)], total);
+        add_up(numerics.pointwise.sum_at(row, column), &mut (0..g.k()), &mut accumulate)
     })
 }
 
-/// The sum over the products from `next` on.
-fn add_up<T: Element>(sum: &Sum, next: &mut usize, accumulate: &mut impl FnMut(usize, T) -> T) -> T {
+/// The sum over the next products of `rest`, which go from it.
+fn add_up<T: Element>(sum: &Sum, rest: &mut Range<usize>, accumulate: &mut impl FnMut(usize, T) -> T) -> T {
     match sum {
-        Sum::Whole => unreachable!("a whole sum has been given its length"),
-        Sum::Chain(length) => {
-            let chain = *next..*next + length;
-            *next = chain.end;
-            chain.fold(T::ZERO, |total, k| accumulate(k, total))
-        }
+        Sum::Whole => rest.fold(T::ZERO, |total, k| accumulate(k, total)),
+        Sum::Chain(length) => rest.take(*length).fold(T::ZERO, |total, k| accumulate(k, total)),
         Sum::Blocks(sums) => {
             let mut sums = sums.iter();
-            let first = sums.next().map_or(T::ZERO, |first| add_up(first, next, accumulate));
-            sums.fold(first, |total, sum| total.add(add_up(sum, next, accumulate)))
+            let first = sums.next().map_or(T::ZERO, |first| add_up(first, rest, accumulate));
+            sums.fold(first, |total, sum| total.add(add_up(sum, rest, accumulate)))
+        }
+        Sum::Lanes { lanes, each, tail } => {
+            let mut totals = vec![T::ZERO; *lanes];
+            for (i, k) in rest.take(lanes * each).enumerate() {
+                let lane = &mut totals[i % lanes];
+                *lane = accumulate(k, *lane);
+            }
+            while totals.len() > 1 {
+                totals = totals.chunks(2).map(|pair| pair[0].add(pair[1])).collect();
+            }
+            rest.take(*tail).fold(totals[0], |total, k| accumulate(k, total))
         }
     }
 }

@@ -5,6 +5,7 @@
 //! those of FPRev (arXiv:2411.00442).
 
 mod data;
+mod places;
 mod tree;
 
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ pub enum Unclear<E> {
     Probe(E),
     #[error("the depthwise sums follow no order that is known here")]
     Depthwise,
-    #[error("the pointwise sum is not made of ascending chains and blocks of them")]
+    #[error("the pointwise sum is not made of ascending chains, lanes of them, and blocks of these")]
     Tree,
     #[error("the pointwise sums do not all follow the order that was found, {0}")]
     Pointwise(Sum),
@@ -119,7 +120,7 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     let (inputs, weights) = (length(g.input_shape()), length(g.depthwise_filter_shape()));
     for data in [Data::Uniform, Data::Infinite, Data::Tiny] {
         let input = data.values::<T>(inputs, 1);
-        let mut filter = data.values::<T>(weights, 2);
+        let mut filter = data.weights().values::<T>(weights, 2);
         if data == Data::Infinite {
             // The first and the last tap: where either is padding, it is NaN if it counts and nothing if it does not.
             let k = g.k();
@@ -138,74 +139,56 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     candidates.first().copied().ok_or(Unclear::Depthwise)
 }
 
-/// The tree, then which way of multiplying gives every bit on random data.
+/// What a bisection finds, or else what asking of every product finds.
 fn pointwise<T: Element, P: Probe<T>>(
     counted: &mut Counted<P>,
     subnormals: Subnormals,
 ) -> Result<Pointwise, Unclear<P::Error>> {
+    match pointwise_by(counted, subnormals, false) {
+        Err(Unclear::Pointwise(_)) => pointwise_by(counted, subnormals, true),
+        other => other,
+    }
+}
+
+/// The trees, then which way of multiplying gives every bit on random data.
+fn pointwise_by<T: Element, P: Probe<T>>(
+    counted: &mut Counted<P>,
+    subnormals: Subnormals,
+    thorough: bool,
+) -> Result<Pointwise, Unclear<P::Error>> {
     let g = counted.geometry;
-    let sum = find_tree(counted)?;
-    let numerics = |products| Numerics {
-        pointwise: Pointwise { products, sum: sum.clone() },
-        subnormals,
-        ..Numerics::REPRODUCIBLE
-    };
-    let mut candidates = [Products::Fused, Products::Separate].map(numerics).to_vec();
+    let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
+    let mut candidates: Vec<Numerics> = Vec::new();
+    let found = places::orders((rows, k, columns), thorough, |pixels, filter| counted.pointwise(pixels, filter))?;
+    for (sum, elsewhere) in found {
+        for products in [Products::Fused, Products::Separate] {
+            let pointwise = Pointwise { products, sum: sum.clone(), elsewhere: elsewhere.clone() };
+            candidates.push(Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE });
+        }
+    }
+    let likeliest = candidates[0].pointwise.sum.clone();
     let (mut confirmed, mut calls) = (0, 0);
     for (data, seed) in [Data::Uniform, Data::Cancelling, Data::Tiny].into_iter().cycle().zip(3..) {
         if calls >= 3 && (confirmed >= CONFIRMATIONS || calls >= MOST_CONFIRMING_CALLS) {
             break;
         }
-        let pixels = data.values::<T>(g.rows() * g.k(), seed);
-        let filter = data.values::<T>(g.k() * g.out_channels, !seed);
+        let pixels = data.values::<T>(rows * k, seed);
+        let filter = data.weights().values::<T>(k * columns, !seed);
         let got = counted.pointwise(&pixels, &filter)?;
-        candidates.retain(|numerics| {
-            let pixels = ArrayView2::from_shape((g.rows(), g.k()), &pixels);
-            let filter = ArrayView2::from_shape((g.k(), g.out_channels), &filter);
-            let (Ok(pixels), Ok(filter)) = (pixels, filter) else { return false };
-            same(&plan::pointwise(pixels, filter, numerics), &got)
-        });
+        let pixels = ArrayView2::from_shape((rows, k), &pixels);
+        let filter = ArrayView2::from_shape((k, columns), &filter);
+        let (Ok(pixels), Ok(filter)) = (pixels, filter) else { break };
+        candidates.retain(|numerics| same(&plan::pointwise(pixels, filter, numerics), &got));
         confirmed += got.len();
         calls += 1;
     }
-    let found = candidates.into_iter().next().ok_or(Unclear::Pointwise(sum))?;
+    let found = candidates.into_iter().next().ok_or(Unclear::Pointwise(likeliest))?;
     Ok(found.pointwise)
 }
 
 /// Bits equal, every NaN alike.
 fn same<T: Element>(expected: &Array2<T>, got: &[T]) -> bool {
     expected.len() == got.len() && expected.iter().zip(got).all(|(a, b)| a.bits() == b.bits())
-}
-
-/// Large enough that every other term is lost beside it; exact in every type.
-const MASK: f64 = (1u128 << 80) as f64;
-
-/// Asks for the tree's sizes in as few products as the shape allows: each column of the filter, or each row of the
-/// pixels, holds one question.
-fn find_tree<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<Sum, Unclear<P::Error>> {
-    let g = counted.geometry;
-    let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
-    let (one, mask, unmask) = (T::from_f64(1.0), T::from_f64(MASK), T::from_f64(-MASK));
-    let ask = |questions: &[tree::Question]| {
-        let (mut pixels, mut filter) = (vec![one; rows * k], vec![one; k * columns]);
-        for (n, question) in questions.iter().enumerate() {
-            for (at, value) in [(question.first, mask), (question.other, unmask)] {
-                if columns >= rows {
-                    filter[at * columns + n] = value;
-                } else {
-                    pixels[n * k + at] = value;
-                }
-            }
-        }
-        let result = counted.pointwise(&pixels, &filter)?;
-        let survivors = |n: usize| result[if columns >= rows { n } else { n * columns }].to_f64();
-        Ok((0..questions.len()).map(|n| k as f64 - survivors(n)).collect())
-    };
-    match tree::find(k, rows.max(columns), ask) {
-        Ok(Some(sum)) => Ok(sum),
-        Ok(None) => Err(Unclear::Tree),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use ndarray::{Array4, ArrayView4, Axis, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use sepconv::numerics::{Depthwise, Pointwise, Products, Subnormals, Sum, Taps};
+use sepconv::numerics::{Depthwise, Elsewhere, Pointwise, Products, Subnormals, Sum, Taps};
 use sepconv::{Attributes, Element, Error, InstructionSet, Numerics, Padding, SeparableConv2d, reference};
 
 /// One call: shapes, attributes, numerics and how the arrays lie in memory.
@@ -132,6 +132,11 @@ fn sum(k: usize, depth: usize, seed: &mut u64) -> Sum {
     if k < 2 || random(3) == 0 {
         return Sum::Chain(k);
     }
+    let lanes = 2 << random(3);
+    if k >= lanes && random(3) == 0 {
+        let each = 1 + random(k / lanes);
+        return Sum::Lanes { lanes, each, tail: k - lanes * each };
+    }
     let first = 1 + random(k - 1);
     let parts = match random(3) {
         0 if k > first + 1 => vec![first, 1, k - first - 1],
@@ -151,10 +156,15 @@ fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
     let products = || prop_oneof![Just(Products::Fused), Just(Products::Separate)];
     let taps = prop_oneof![Just(Taps::Inside), Just(Taps::All)];
     let subnormals = prop_oneof![Just(Subnormals::Kept), Just(Subnormals::Flushed)];
-    let sum = prop_oneof![1 => Just(Sum::Whole), 3 => any::<u64>().prop_map(move |mut seed| sum(k, 0, &mut seed))];
-    (products(), taps, products(), sum, subnormals).prop_map(|(depthwise, taps, products, sum, subnormals)| Numerics {
+    let sum =
+        move || prop_oneof![1 => Just(Sum::Whole), 3 => any::<u64>().prop_map(move |mut seed| sum(k, 0, &mut seed))];
+    let range = || (0usize..40, 0usize..40).prop_map(|(start, length)| start..start + length);
+    let elsewhere = (range(), range(), sum()).prop_map(|(rows, columns, sum)| Elsewhere { rows, columns, sum });
+    let pointwise = (products(), sum(), prop::collection::vec(elsewhere, 0..3))
+        .prop_map(|(products, sum, elsewhere)| Pointwise { products, sum, elsewhere });
+    (products(), taps, pointwise, subnormals).prop_map(|(depthwise, taps, pointwise, subnormals)| Numerics {
         depthwise: Depthwise { products: depthwise, taps },
-        pointwise: Pointwise { products, sum },
+        pointwise,
         subnormals,
     })
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::tile::{panel, row_stride};
 use super::vector::{Vector, accumulate};
-use super::{Block, Pack, Run, Step};
+use super::{Block, Pack, Run, Step, Then};
 use crate::element::Element;
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
@@ -261,15 +261,19 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
 ) {
     for step in block.steps {
         match step {
-            Step::Chain { products, level, first } => {
-                if *level == 0 && *first {
-                    prefetch::<V, ROWS, VECTORS>(block.target(0));
+            Step::Chain { products, stride, level, then } => {
+                let target = block.target(*level);
+                let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+                match then {
+                    Then::Store if *level == 0 => prefetch::<V, ROWS, VECTORS>(target),
+                    Then::Continue => load::<V, ROWS, VECTORS>(target, &mut sums),
+                    _ => {}
                 }
-                let mut sums = chain::<V, ROWS, VECTORS, FUSED, COPY>(block, products.clone());
-                if !first {
-                    add_to::<V, ROWS, VECTORS>(block.target(*level), &mut sums);
+                chain::<V, ROWS, VECTORS, FUSED, COPY>(block, products.clone(), *stride, &mut sums);
+                if *then == Then::Add {
+                    add_to::<V, ROWS, VECTORS>(target, &mut sums);
                 }
-                store::<V, ROWS, VECTORS>(block.target(*level), &sums);
+                store::<V, ROWS, VECTORS>(target, &sums);
             }
             Step::Fold { level } => {
                 let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
@@ -285,13 +289,15 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
 /// processor does not see them coming, and each takes some 30 cycles of arithmetic, the third-level cache some 200.
 const AHEAD: isize = 16;
 
-/// One ascending chain from +0, in registers from end to end.
+/// One ascending chain over every `stride`-th product, in registers from end to end.
 #[inline(always)]
 unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED: bool, const COPY: bool>(
     block: &Block<V::Element>,
     products: Range<usize>,
-) -> [[V; VECTORS]; ROWS] {
-    let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+    stride: usize,
+    sums: &mut [[V; VECTORS]; ROWS],
+) {
+    let mut totals = *sums;
     let panel_length = panel::<V::Element>();
     let filter_stride = if COPY { block.filter_stride } else { (VECTORS * V::LANES) as isize };
     let mut filter = block.filter.wrapping_offset(products.start as isize * filter_stride);
@@ -312,16 +318,16 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED:
             for r in 0..ROWS {
                 let x = V::splat(*pixels.add(r * row_stride::<V::Element>()));
                 for v in 0..VECTORS {
-                    sums[r][v] = accumulate::<V, FUSED>(x, weights[v], sums[r][v]);
+                    totals[r][v] = accumulate::<V, FUSED>(x, weights[v], totals[r][v]);
                 }
             }
-            pixels = pixels.add(1);
-            filter = filter.wrapping_offset(filter_stride);
-            copy = if COPY { copy.add(VECTORS * V::LANES) } else { copy };
-            k += 1;
+            pixels = pixels.wrapping_add(stride);
+            filter = filter.wrapping_offset(stride as isize * filter_stride);
+            copy = if COPY { copy.wrapping_add(stride * VECTORS * V::LANES) } else { copy };
+            k += stride;
         }
     }
-    sums
+    *sums = totals;
 }
 
 type Target<T> = (*mut T, usize);

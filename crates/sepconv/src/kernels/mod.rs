@@ -192,10 +192,21 @@ impl<T> Block<'_, T> {
 /// One step of a sum over k. Level 0 is the result; a nested sum is built on the next level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A chain over these products becomes the level's value (`first`), or is added to it.
-    Chain { products: Range<usize>, level: usize, first: bool },
+    /// A chain over every `stride`-th of these products.
+    Chain { products: Range<usize>, stride: usize, level: usize, then: Then },
     /// Adds this level's value to the one below.
     Fold { level: usize },
+}
+
+/// What a chain has to do with its level's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The chain starts at +0 and becomes the value.
+    Store,
+    /// The chain starts at +0 and is added to the value.
+    Add,
+    /// The chain starts at the value.
+    Continue,
 }
 
 /// A full column panel of a pointwise filter whose columns are adjacent, to be copied.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
-use super::{Block, Kernel, Pack, Step};
+use super::{Block, Kernel, Pack, Step, Then};
 use crate::element::Element;
 use crate::error::Error;
 use crate::numerics::{self, Products, Sum};
@@ -21,8 +21,16 @@ pub struct Pointwise<'a, T: Element> {
     columns: usize,
     filter: Filter<'a, T>,
     steps: Vec<Step>,
+    /// Places with an order of their own; the last that holds an element counts.
+    elsewhere: Vec<Elsewhere>,
     /// Levels of partial sums beside the result.
     levels: usize,
+}
+
+struct Elsewhere {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    steps: Vec<Step>,
 }
 
 enum Filter<'a, T> {
@@ -36,12 +44,23 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// The sum is as long as the filter is high, as [`crate::Numerics::check`] sees to.
     pub fn new(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &numerics::Pointwise) -> Self {
         let (k, columns) = filter.dim();
-        let (mut steps, mut length) = (Vec::new(), 0);
-        add_steps(&numerics.sum, k, &mut length, 0, true, &mut steps);
-        assert_eq!(length, k, "the sum's length has been checked");
-        let levels = steps.iter().map(Step::level).max().unwrap_or(0);
+        let steps = |sum: &Sum| {
+            let (mut steps, mut length) = (Vec::new(), 0);
+            add_steps(sum, k, &mut length, 0, true, &mut steps);
+            assert_eq!(length, k, "the sum's length has been checked");
+            steps
+        };
+        let elsewhere = |numerics::Elsewhere { rows, columns, sum }: &numerics::Elsewhere| Elsewhere {
+            rows: rows.clone(),
+            columns: columns.clone(),
+            steps: steps(sum),
+        };
+        let elsewhere: Vec<_> = numerics.elsewhere.iter().map(elsewhere).collect();
+        let steps = steps(&numerics.sum);
+        let all = elsewhere.iter().flat_map(|elsewhere| &elsewhere.steps).chain(&steps);
+        let levels = all.map(Step::level).max().unwrap_or(0);
         let fused = numerics.products == Products::Fused;
-        Self { kernel, fused, k, columns, filter: Filter::InPlace(filter), steps, levels }
+        Self { kernel, fused, k, columns, filter: Filter::InPlace(filter), steps, elsewhere, levels }
     }
 
     /// Packs the whole filter, for many rows; `parallel` on all threads.
@@ -95,8 +114,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
                 // Evenly: a block of two rows would leave most of the arithmetic units idle.
                 let rows = block * tile.rows() / blocks..(block + 1) * tile.rows() / blocks;
                 // SAFETY: the caller's promise.
-                unsafe { self.block(tile, rows, &panel, output, first, sums) };
-                panel.take_copy();
+                unsafe { self.block(tile, rows, &mut panel, output, first, sums) };
             }
         }
     }
@@ -122,21 +140,46 @@ impl<'a, T: Element> Pointwise<'a, T> {
         }
     }
 
-    /// Some rows of the tile times one column panel.
+    /// Some rows of the tile times one column panel: in the order of the rest, then, where others hold, in theirs.
     unsafe fn block(
         &self,
         tile: &Tile<T>,
         rows: Range<usize>,
-        panel: &Panel<T>,
+        panel: &mut Panel<T>,
         output: &Output<T>,
         first: usize,
         sums: &mut [MaybeUninit<T>],
     ) {
-        let &Panel { vectors, width, .. } = panel;
+        let place = [first + rows.start..first + rows.end, panel.column..panel.column + panel.width];
+        // SAFETY: the caller's promise.
+        let mut run = |steps, part| unsafe { self.run(steps, tile, rows.clone(), panel, output, first, part, sums) };
+        run(&self.steps, place.clone());
+        for elsewhere in &self.elsewhere {
+            let part = [both(&place[0], &elsewhere.rows), both(&place[1], &elsewhere.columns)];
+            if part.iter().all(|range| !range.is_empty()) {
+                run(&elsewhere.steps, part);
+            }
+        }
+    }
+
+    /// Some rows of the tile times one column panel, in the order of these steps; a part of them goes into the output.
+    #[expect(clippy::too_many_arguments, reason = "the loop variables of `multiply` and `block`")]
+    unsafe fn run(
+        &self,
+        steps: &[Step],
+        tile: &Tile<T>,
+        rows: Range<usize>,
+        panel: &mut Panel<T>,
+        output: &Output<T>,
+        first: usize,
+        part: [Range<usize>; 2],
+        sums: &mut [MaybeUninit<T>],
+    ) {
+        let vectors = panel.vectors;
         let columns = vectors * self.kernel.lanes;
         let (edge, partial) = sums.split_at_mut(self.level_elements());
         let edge: *mut T = edge.as_mut_ptr().cast();
-        let full = width == columns;
+        let full = part[0].len() == rows.len() && part[1].len() == columns;
         let target = output.at(first + rows.start, panel.column);
         let block = Block {
             pixels: tile.rows_from(rows.start, rows.len()),
@@ -144,7 +187,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             filter: panel.start,
             filter_stride: panel.row_stride,
             copy: panel.copy.unwrap_or(std::ptr::null_mut()),
-            steps: &self.steps,
+            steps,
             targets: [
                 if full { (target, output.columns()) } else { (edge, columns) },
                 (partial.as_mut_ptr().cast(), columns),
@@ -156,10 +199,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
         // the scratch room for its copy, the output (or the scratch in its place) the rows and columns, the scratch all
         // levels; the steps come from `add_steps`, which writes each level before it reads it.
         unsafe { function[rows.len() - 1](&block) };
-        for row in (0..rows.len()).filter(|_| !full) {
-            let target = output.at(first + rows.start + row, panel.column);
-            // SAFETY: the output's row has `width` more columns, and they have just been computed.
-            unsafe { std::ptr::copy_nonoverlapping(edge.add(row * columns), target, width) };
+        panel.take_copy();
+        for row in part[0].clone().filter(|_| !full) {
+            let from = (row - first - rows.start) * columns + (part[1].start - panel.column);
+            // SAFETY: the part lies inside the block, which has just been computed, and inside the output.
+            unsafe { std::ptr::copy_nonoverlapping(edge.add(from), output.at(row, part[1].start), part[1].len()) };
         }
     }
 
@@ -167,6 +211,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
     pub fn panels(&self) -> usize {
         self.columns.div_ceil(2 * self.kernel.lanes)
     }
+}
+
+/// What two ranges share.
+fn both(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    a.start.max(b.start)..a.end.min(b.end)
 }
 
 /// One column panel of the filter, packed; or as it lies in the filter, to be packed on the first use.
@@ -200,13 +249,15 @@ impl Step {
 
 /// The steps that compute the sum over the products from `next` on, as the value of `level` or added to it.
 fn add_steps(sum: &Sum, k: usize, next: &mut usize, level: usize, first: bool, steps: &mut Vec<Step>) {
+    let then = if first { Then::Store } else { Then::Add };
+    let rest = k - *next;
     let mut chain = |length: usize| {
         let products = *next..*next + length;
         *next = products.end;
-        steps.push(Step::Chain { products, level, first });
+        steps.push(Step::Chain { products, stride: 1, level, then });
     };
     match sum {
-        Sum::Whole => chain(k),
+        Sum::Whole => chain(rest),
         Sum::Chain(length) => chain(*length),
         Sum::Blocks(sums) if sums.is_empty() => chain(0),
         Sum::Blocks(sums) => {
@@ -219,6 +270,42 @@ fn add_steps(sum: &Sum, k: usize, next: &mut usize, level: usize, first: bool, s
                 steps.push(Step::Fold { level: own });
             }
         }
+        Sum::Lanes { lanes, each, tail } => {
+            let own = if first { level } else { level + 1 };
+            let dealt = *next..*next + lanes * each;
+            add_lanes(&dealt, *lanes, 0..*lanes, own, true, steps);
+            *next = dealt.end + tail;
+            if *tail > 0 {
+                steps.push(Step::Chain { products: dealt.end..*next, stride: 1, level: own, then: Then::Continue });
+            }
+            if !first {
+                steps.push(Step::Fold { level: own });
+            }
+        }
+    }
+}
+
+/// The steps for some neighbouring lanes of all that these products are dealt out to: the sum of the one half, then of
+/// the other.
+fn add_lanes(
+    products: &Range<usize>,
+    stride: usize,
+    lanes: Range<usize>,
+    level: usize,
+    first: bool,
+    steps: &mut Vec<Step>,
+) {
+    if lanes.len() == 1 {
+        let then = if first { Then::Store } else { Then::Add };
+        let products = products.start + lanes.start..products.end;
+        return steps.push(Step::Chain { products, stride, level, then });
+    }
+    let own = if first { level } else { level + 1 };
+    let middle = lanes.start + lanes.len() / 2;
+    add_lanes(products, stride, lanes.start..middle, own, true, steps);
+    add_lanes(products, stride, middle..lanes.end, own, false, steps);
+    if !first {
+        steps.push(Step::Fold { level: own });
     }
 }
 
@@ -251,12 +338,12 @@ mod tests {
         let pair = |a, b| Sum::Blocks(vec![Sum::Chain(a), Sum::Chain(b)]);
         let mut steps = Vec::new();
         add_steps(&Sum::Blocks(vec![pair(1, 2), pair(3, 4)]), 10, &mut 0, 0, true, &mut steps);
-        let chain = |products, level, first| Step::Chain { products, level, first };
+        let chain = |products, level, then| Step::Chain { products, stride: 1, level, then };
         let expected = [
-            chain(0..1, 0, true),
-            chain(1..3, 0, false),
-            chain(3..6, 1, true),
-            chain(6..10, 1, false),
+            chain(0..1, 0, Then::Store),
+            chain(1..3, 0, Then::Add),
+            chain(3..6, 1, Then::Store),
+            chain(6..10, 1, Then::Add),
             Step::Fold { level: 1 },
         ];
         assert_eq!(steps, expected);

@@ -11,14 +11,22 @@ pub enum Data {
     Infinite,
     /// Fused from separate products: neighbours nearly cancel, so that what was rounded away decides.
     Cancelling,
-    /// What becomes of subnormals: some values are subnormal, and so are many of the products.
+    /// What becomes of subnormals, with [`TinyWeights`](Self::TinyWeights): some values are subnormal, and so are many of
+    /// the products. The first value is positive, so that even a single product tells.
     Tiny,
+    /// All negative: a sum of products that vanish is -0 if they are fused, +0 if not.
+    TinyWeights,
 }
 
 impl Data {
+    /// What goes with it as a filter.
+    pub fn weights(self) -> Self {
+        if self == Self::Tiny { Self::TinyWeights } else { self }
+    }
+
     pub fn values<T: Element>(self, length: usize, seed: u64) -> Vec<T> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self as u64;
-        // A subnormal of T times a small power of two stays subnormal; its square root's square is one.
+        // Two values around its square root have a product around it.
         let smallest = T::SMALLEST_NORMAL;
         let mut last = 0.0;
         let value = |n: usize| {
@@ -26,8 +34,10 @@ impl Data {
             let uniform = (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
             let value = match self {
                 Self::Cancelling if n % 2 == 1 => -last + uniform * 1e-5,
+                Self::Tiny if n == 0 => smallest.sqrt() / 2.0,
                 Self::Tiny if bits.is_multiple_of(3) => uniform * smallest,
                 Self::Tiny if bits % 3 == 1 => uniform * smallest.sqrt(),
+                Self::TinyWeights => -uniform.abs() * smallest.sqrt(),
                 _ => uniform,
             };
             last = value;

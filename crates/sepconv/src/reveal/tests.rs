@@ -75,6 +75,23 @@ fn what_was_asked_for_is_revealed() {
 }
 
 #[test]
+fn lanes_are_revealed_where_they_are() {
+    for (input, columns, sum) in [
+        ([1, 3, 3, 19], 31, "19, rows 0..8 columns 24..30 lanes(2, 16, 3), rows 0..8 columns 30..31 lanes(4, 16, 3)"),
+        ([1, 3, 3, 19], 1, "lanes(4, 16, 3), rows 8..9 columns 0..1 19"),
+        ([2, 5, 5, 500], 40, "248x2+4, rows 0..48 columns 36..40 lanes(2, 248, 0)x2+4"),
+        ([2, 5, 5, 735], 1, "lanes(4, 248, 0)x2+lanes(4, 236, 3), rows 48..50 columns 0..1 248x2+239"),
+        ([1, 2, 2, 5], 3, "lanes(4, 4, 1)"),
+    ] {
+        let geometry = geometry(input, 3, columns);
+        let asked = numerics(&format!("v1 depthwise(separate, all) pointwise(separate, {sum}) subnormals(flushed)"));
+        let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
+        assert_eq!(reveal::<f64, _>(&geometry, &mut ours).map(|n| n.to_string()), Ok(asked.to_string()));
+        assert!(ours.calls <= MOST_CALLS, "{} calls for {asked}", ours.calls);
+    }
+}
+
+#[test]
 fn rows_that_differ_are_noticed() {
     // More columns than rows: the columns ask, so the first row answers.
     let geometry = geometry([1, 7, 7, 512], 3, 64);
@@ -82,6 +99,18 @@ fn rows_that_differ_are_noticed() {
     let mut ours = Ours { geometry: &geometry, numerics: cut, last_row_differs: true, calls: 0 };
     let sum = Sum::blocks(&[352, 160]);
     assert_eq!(reveal::<f32, _>(&geometry, &mut ours), Err(Unclear::Pointwise(sum)));
+}
+
+#[test]
+fn a_single_product_tells_by_the_sign_of_zero() {
+    for columns in [1, 5] {
+        let geometry = geometry([1, 1, 1, 1], 4, columns);
+        let asked = numerics("v1 depthwise(separate, inside) pointwise(separate, 1) subnormals(flushed)");
+        let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
+        let found = reveal::<f32, _>(&geometry, &mut ours).unwrap();
+        assert_eq!(found.depthwise.products, Products::Separate);
+        assert_eq!(found.pointwise.products, Products::Separate);
+    }
 }
 
 #[test]
@@ -101,7 +130,8 @@ proptest! {
     ) {
         let k = lengths.iter().sum();
         let geometry = geometry([1, rows, 1, k], 1, columns);
-        let asked = Numerics { pointwise: Pointwise { sum: Sum::blocks(&lengths), products: Products::Fused }, ..Numerics::REPRODUCIBLE };
+        let pointwise = Pointwise::everywhere(Products::Fused, Sum::blocks(&lengths));
+        let asked = Numerics { pointwise, ..Numerics::REPRODUCIBLE };
         let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
         match reveal::<f32, _>(&geometry, &mut ours) {
             Ok(found) => prop_assert_eq!(found.pointwise, asked.pointwise),
