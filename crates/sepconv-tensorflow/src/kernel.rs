@@ -78,8 +78,9 @@ impl<T: Served> Kernel for Node<T> {
         let numerics = self.orders.pick(geometry.batch, geometry.rows());
         // Whatever can be refused is refused before memory is taken.
         numerics.check(geometry.k())?;
-        let convolution =
-            SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate).numerics(numerics.clone());
+        let convolution = SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
+            .numerics(numerics.clone())
+            .pool(threads::pool()?);
 
         let mut output = context.allocate_output::<T>(0, &geometry.output_shape())?;
         let input = view::<T>(&input, geometry.input_shape())?;
@@ -87,7 +88,7 @@ impl<T: Served> Kernel for Node<T> {
         let pointwise_filter = view::<T>(&pointwise_filter, geometry.pointwise_filter_shape())?;
         let output =
             ArrayViewMut4::from_shape(geometry.output_shape(), output.elements_mut::<T>()?).map_err(too_large)?;
-        threads::run(|| convolution.run_into(input, depthwise_filter, pointwise_filter, output))??;
+        convolution.run_into(input, depthwise_filter, pointwise_filter, output)?;
         statistics::KERNEL_CALLS.add();
         T::CALLS.add();
         Ok(())

@@ -35,13 +35,9 @@ pub fn count() -> usize {
     }
 }
 
-/// Runs `work` where rayon's current pool is ours. A single thread is a pool too: on the calling thread `work` would
-/// find rayon's global pool and use every core.
-pub fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Failure> {
-    Ok(pool(count())?.install(work))
-}
-
-fn pool(threads: usize) -> Result<Arc<ThreadPool>, Failure> {
+/// The pool of so many threads.
+pub fn pool() -> Result<Arc<ThreadPool>, Failure> {
+    let threads = count();
     let process = std::process::id();
     let mut current = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(pool) = current.as_ref().filter(|pool| pool.threads == threads && pool.process == process) {
@@ -70,7 +66,7 @@ mod tests {
     fn so_many_threads_as_were_asked_for() {
         for threads in [3, 1, 2] {
             set(threads);
-            assert_eq!(run(rayon::current_num_threads), Ok(threads as usize));
+            assert_eq!(pool().unwrap().current_num_threads(), threads as usize);
         }
         set(i32::MAX);
         assert_eq!(count(), MOST);
@@ -82,7 +78,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let sum = run(|| rayon::join(|| rayon::join(|| 1, || 2), || 3)).unwrap();
+                        let sum = pool().unwrap().install(|| rayon::join(|| rayon::join(|| 1, || 2), || 3));
                         assert_eq!(sum, ((1, 2), 3));
                     }
                 });

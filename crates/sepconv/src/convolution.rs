@@ -1,6 +1,10 @@
 //! The convolution as a caller sees it.
 
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
 use ndarray::{Array4, ArrayView4, ArrayViewMut4};
+use rayon::ThreadPool;
 
 use crate::element::Element;
 use crate::error::Error;
@@ -49,13 +53,15 @@ pub fn separable_conv2d<T: Element>(
 pub struct SeparableConv2d {
     attributes: Attributes,
     numerics: Numerics,
+    pool: Option<Arc<ThreadPool>>,
     set: Option<InstructionSet>,
 }
 
 impl SeparableConv2d {
     /// With the numerics [`Numerics::REPRODUCIBLE`].
     pub fn new(strides: [i64; 2], padding: Padding, rate: [i64; 2]) -> Self {
-        Self { attributes: Attributes { strides, padding, rate }, numerics: Numerics::REPRODUCIBLE, set: None }
+        let attributes = Attributes { strides, padding, rate };
+        Self { attributes, numerics: Numerics::REPRODUCIBLE, pool: None, set: None }
     }
 
     /// The same with other numerics.
@@ -63,7 +69,12 @@ impl SeparableConv2d {
         Self { numerics, ..self }
     }
 
-    /// Shapes, errors and meaning are those of [`separable_conv2d`]. Uses the threads of the current rayon pool.
+    /// The same on the threads of that pool rather than of the current one; if it has one, on the calling thread.
+    pub fn pool(self, pool: Arc<ThreadPool>) -> Self {
+        Self { pool: Some(pool), ..self }
+    }
+
+    /// Shapes, errors and meaning are those of [`separable_conv2d`]. Small work stays on the calling thread.
     pub fn run<T: Element>(
         &self,
         input: ArrayView4<T>,
@@ -75,8 +86,7 @@ impl SeparableConv2d {
         self.numerics.check(geometry.k())?;
         let shape = geometry.output_shape();
         let elements = plan::allocate(shape.iter().product(), |output| {
-            let set = self.instruction_set();
-            plan::separable_conv2d(set, input, depthwise_filter, pointwise_filter, &geometry, &self.numerics, output)
+            self.compute(input, depthwise_filter, pointwise_filter, &geometry, output)
         })?;
         Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
     }
@@ -102,17 +112,33 @@ impl SeparableConv2d {
         self.numerics.check(geometry.k())?;
         // SAFETY: the plan writes elements and nothing else, so none of them becomes uninitialised.
         let elements = unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), elements.len()) };
-        let set = self.instruction_set();
-        plan::separable_conv2d(set, input, depthwise_filter, pointwise_filter, &geometry, &self.numerics, elements)
+        self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements)
+    }
+
+    fn compute<T: Element>(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+        geometry: &Geometry,
+        output: &mut [MaybeUninit<T>],
+    ) -> Result<(), Error> {
+        let set = self.set.unwrap_or_else(InstructionSet::preferred);
+        let mut on = |threads| {
+            let numerics = &self.numerics;
+            plan::separable_conv2d(set, threads, input, depthwise_filter, pointwise_filter, geometry, numerics, output)
+        };
+        match &self.pool {
+            _ if plan::is_small(geometry) => on(1),
+            None => on(rayon::current_num_threads()),
+            Some(pool) if pool.current_num_threads() == 1 => on(1),
+            Some(pool) => pool.install(|| on(pool.current_num_threads())),
+        }
     }
 
     /// On that instruction set; the bits are the same on every one.
     #[doc(hidden)]
     pub fn on(self, set: InstructionSet) -> Self {
         Self { set: Some(set), ..self }
-    }
-
-    fn instruction_set(&self) -> InstructionSet {
-        self.set.unwrap_or_else(InstructionSet::preferred)
     }
 }

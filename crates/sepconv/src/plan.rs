@@ -28,9 +28,18 @@ const TILE_BYTES: usize = 256 << 10;
 /// Multiplications below which a call stays on the calling thread: some 50 us, several times what waking others takes.
 const SMALL: usize = 2 << 20;
 
-/// The whole operation, into all of `output`, in an instruction set of this processor. Numerics are checked.
+/// Whether a call stays on the calling thread, so that small work does not even start a thread pool.
+pub fn is_small(geometry: &Geometry) -> bool {
+    let taps = geometry.height.kernel * geometry.width.kernel;
+    (geometry.rows() * geometry.k()).saturating_mul(geometry.out_channels + taps) < SMALL
+}
+
+/// The whole operation, into all of `output`, in an instruction set of this processor, on that many threads of the
+/// current rayon pool, or on the calling one. Numerics are checked.
+#[expect(clippy::too_many_arguments, reason = "what is computed, and how")]
 pub fn separable_conv2d<T: Element>(
     set: InstructionSet,
+    threads: usize,
     input: ArrayView4<T>,
     depthwise_filter: ArrayView4<T>,
     pointwise_filter: ArrayView4<T>,
@@ -45,7 +54,6 @@ pub fn separable_conv2d<T: Element>(
     let kernel = T::kernel(set);
     let input = with_adjacent_channels(input)?;
     let taps = geometry.height.kernel * geometry.width.kernel;
-    let threads = threads((geometry.rows() * geometry.k()).saturating_mul(geometry.out_channels + taps));
     let depthwise = Depthwise::new(kernel, input.view(), depthwise_filter, geometry, numerics.depthwise)?;
     assert!(pointwise_filter.shape() == geometry.pointwise_filter_shape());
     let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
@@ -63,7 +71,7 @@ pub fn separable_conv2d<T: Element>(
     })
 }
 
-/// The depthwise result alone: one row per output pixel, `geometry.k()` columns.
+/// The depthwise result alone, on the calling thread: one row per output pixel, `geometry.k()` columns.
 pub fn depthwise<T: Element>(
     input: ArrayView4<T>,
     depthwise_filter: ArrayView4<T>,
@@ -75,8 +83,7 @@ pub fn depthwise<T: Element>(
     allocate(shape[0] * shape[1], |elements| {
         let input = with_adjacent_channels(input)?;
         let depthwise = Depthwise::new(kernel, input.view(), depthwise_filter, geometry, numerics.depthwise)?;
-        let taps = geometry.height.kernel * geometry.width.kernel;
-        let split = Split::new::<T>(shape[0], shape[1], kernel.rows(), threads(elements.len().saturating_mul(taps)));
+        let split = Split::new::<T>(shape[0], shape[1], kernel.rows(), 1);
         let output = Output::new(elements, shape[1]);
         split.for_each(numerics.subnormals, 0, |tile, first, _, _| {
             depthwise.fill(tile, first);
@@ -89,16 +96,14 @@ pub fn depthwise<T: Element>(
     .map(|elements| Array2::from_shape_vec(shape, elements).expect("as many elements as asked for"))
 }
 
-/// The product alone: `pixels` (rows, k) times `filter` (k, columns), k at least 1 and as long as the numerics' sum.
+/// The product alone, on the calling thread: `pixels` (rows, k) times `filter` (k, columns), k at least 1 and as long as the numerics' sum.
 pub fn pointwise<T: Element>(pixels: ArrayView2<T>, filter: ArrayView2<T>, numerics: &Numerics) -> Array2<T> {
     let kernel = T::kernel(InstructionSet::preferred());
     let ((rows, k), columns) = (pixels.dim(), filter.ncols());
     assert_eq!(k, filter.nrows());
     let product = allocate(rows * columns, |elements| {
-        let threads = threads((rows * k).saturating_mul(columns));
-        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise).packed(threads > 1)?;
-        let split =
-            Split::new::<T>(rows, k, kernel.rows(), threads).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
+        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise).packed(false)?;
+        let split = Split::new::<T>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
         split.for_each(numerics.subnormals, pointwise.scratch(), |tile, first, panels, scratch| {
             for row in 0..tile.rows() {
@@ -136,11 +141,6 @@ fn with_adjacent_channels<T: Element>(input: ArrayView4<T>) -> Result<CowArray<T
     copy.try_reserve_exact(input.len()).map_err(|_| Error::Memory { elements: input.len() })?;
     copy.extend(input.iter());
     Ok(ndarray::Array4::from_shape_vec(input.dim(), copy).expect("as many elements as the view").into())
-}
-
-/// How many threads so many multiplications are worth. Small work does not even start a thread pool.
-fn threads(multiplications: usize) -> usize {
-    if multiplications < SMALL { 1 } else { rayon::current_num_threads() }
 }
 
 /// How rows and column panels are dealt out to tasks.
