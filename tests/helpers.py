@@ -42,7 +42,7 @@ def arrays_of(name: str, seed=0):
 
 def bits(tensor) -> np.ndarray:
     """As integers, every NaN alike."""
-    array = np.array(tensor)
+    array = tensor.numpy() if tf.is_tensor(tensor) else np.asarray(tensor)
     integers = array.view(f"u{array.dtype.itemsize}").copy()
     integers[np.isnan(array)] = 0xFFFF
     return integers

@@ -94,9 +94,101 @@ def test_numbers_near_the_limits(argument, value, run):
     if argument == "strides" and value == 2**31 - 1:
         assert run(sepconv.separable_conv2d, tensors, attributes).shape == [1, 1, 1, 3]
         return
-    with pytest.raises((*REFUSALS, tf.errors.ResourceExhaustedError)) as refused:
+    if argument == "padding" and value == 2**31 - 1:
+        # Within the limits, but the result is enormous: left to TensorFlow's own operations, which say so.
+        with pytest.raises((tf.errors.ResourceExhaustedError, tf.errors.AbortedError, tf.errors.InvalidArgumentError)):
+            run(sepconv.separable_conv2d, tensors, attributes)
+        return
+    with pytest.raises(REFUSALS) as refused:
         run(sepconv.separable_conv2d, tensors, attributes)
-    assert argument in str(refused.value) or "rate" in str(refused.value) or "memory" in str(refused.value).lower()
+    assert argument in str(refused.value) or "rate" in str(refused.value), refused.value
+
+
+ENORMOUS = {
+    "padding": {"padding": [[0, 0], [2**31 - 1] * 2, [2**31 - 1] * 2, [0, 0]]},
+    "strided padding": {"padding": [[0, 0], [2**31 - 1] * 2, [0, 0], [0, 0]], "strides": [1, 3, 3, 1]},
+    "rate and padding": {"padding": [[0, 0], [2**31 - 1] * 2, [2**31 - 1] * 2, [0, 0]], "dilations": [2**30] * 2},
+}
+
+
+@pytest.mark.parametrize("run", [eagerly, in_graph])
+@pytest.mark.parametrize("name", ENORMOUS)
+def test_an_enormous_result_is_refused_before_memory_is_taken(name, run):
+    tensors = tf.ones([1, 5, 5, 2]), tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 3])
+    attributes = {"strides": [1, 1, 1, 1], "numerics": "reproducible", **ENORMOUS[name]}
+    with pytest.raises((tf.errors.ResourceExhaustedError, *REFUSALS)) as refused:
+        run(sepconv.separable_conv2d, tensors, attributes)
+    assert any(word in str(refused.value) for word in ("OOM", "too large", "memory")), refused.value
+
+
+@pytest.mark.parametrize("run", [eagerly, in_graph])
+def test_the_largest_numbers_that_give_a_small_result(run):
+    """Explicit zeros and strides that cancel: computed, and nothing in between is as large as the numbers."""
+    most = 2**31 - 1
+    tensors = tf.ones([1, 5, 5, 2]), tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 3])
+    padding = [[0, 0], [0, most], [0, most], [0, 0]]
+    attributes = {"strides": [1, most, most, 1], "padding": padding, "numerics": "reproducible"}
+    result = run(sepconv.separable_conv2d, tensors, attributes)
+    assert np.array_equal(result[0, :, :, 0], [[18, 0], [0, 0]])
+
+
+def through_the_op(*tensors):
+    numerics = sepconv.explain(*SMALL, [1, 1, 1, 1], "SAME", numerics="reproducible").numerics
+    op = tf.load_op_library(sepconv.library_path()).sepconv_separable_conv2d
+    return op(*tensors, numerics=numerics)
+
+
+SMALL = [tf.TensorSpec(shape) for shape in ([1, 5, 5, 2], [3, 3, 2, 1], [1, 1, 2, 3])]
+MALFORMED = [
+    *([], [0], [0, 1], [0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 3], [0, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0]),
+    *([0, 0, 1, 1, 1, 0], [0, 1, 1, 0, 1, 1], [0, 2**31, 1, 1, 1, 0], [0, 1, 1, 1, 2**62, 0], [0] * 30),
+    *([0, 1, 1, 1, 1, 2], [0, 1, 1, 1, 1, 2, 0, 0, 0], [0, 1, 1, 1, 1, 2, 2**31, 0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize("context", ["eager", "graph", "unknown shape"])
+@pytest.mark.parametrize("geometry", MALFORMED, ids=str)
+def test_a_malformed_geometry_is_refused(geometry, context):
+    """The op as someone calls it who does not go through this package, or a damaged saved graph."""
+    tensors = [tf.ones(spec.shape) for spec in SMALL]
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="geometry|strides|rate|padding") as refused:
+        if context == "eager":
+            through_the_op(*tensors, tf.zeros(geometry, tf.int32))
+        elif context == "graph":
+            tf.function(lambda *t: through_the_op(*t, tf.zeros(geometry, tf.int32)))(*tensors)
+        else:
+            unknown = tf.function(through_the_op, input_signature=[*SMALL, tf.TensorSpec(None, tf.int32)])
+            unknown(*tensors, tf.zeros(geometry, tf.int32))
+    # While tracing TensorFlow makes a ValueError of what the shape function refuses.
+    assert type(refused.value) is (ValueError if context == "graph" else tf.errors.InvalidArgumentError)
+
+
+BAD_SHAPES = {
+    "rank of input": ([5, 5, 2], [3, 3, 2, 1], [1, 1, 2, 3]),
+    "rank of depthwise_filter": ([1, 5, 5, 2], [3, 3, 2], [1, 1, 2, 3]),
+    "rank of pointwise_filter": ([1, 5, 5, 2], [3, 3, 2, 1], [2, 3]),
+    "channels": ([1, 5, 5, 3], [3, 3, 2, 1], [1, 1, 2, 3]),
+    "k": ([1, 5, 5, 2], [3, 3, 2, 2], [1, 1, 2, 3]),
+    "2x2 pointwise": ([1, 5, 5, 2], [3, 3, 2, 1], [2, 2, 2, 3]),
+    "no channels": ([1, 5, 5, 0], [3, 3, 0, 1], [1, 1, 0, 3]),
+    "no multiplier": ([1, 5, 5, 2], [3, 3, 2, 0], [1, 1, 0, 3]),
+}
+
+
+@pytest.mark.parametrize("context", ["eager", "graph", "unknown shape"])
+@pytest.mark.parametrize("name", BAD_SHAPES)
+def test_shapes_that_do_not_fit_are_refused_by_the_op(name, context):
+    tensors = [tf.ones(shape) for shape in BAD_SHAPES[name]]
+    geometry = tf.zeros([0, 1, 1, 1, 1, 0], tf.int32)
+    known = [tf.TensorSpec(tensor.shape) for tensor in tensors]
+    specs = known if context == "graph" else [tf.TensorSpec(None)] * 3
+    words = "input|depthwise_filter|pointwise_filter"
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match=words) as refused:
+        if context == "eager":
+            through_the_op(*tensors, geometry)
+        else:
+            tf.function(lambda *t: through_the_op(*t, geometry), input_signature=specs)(*tensors)
+    assert type(refused.value) is (ValueError if context == "graph" else tf.errors.InvalidArgumentError)
 
 
 @pytest.mark.parametrize(

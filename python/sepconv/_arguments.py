@@ -1,8 +1,8 @@
 """The arguments of one call, taken as TensorFlow takes them and refused with TensorFlow's error classes."""
 
 import dataclasses
+import operator
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
@@ -50,16 +50,12 @@ def shape_of(name: str, tensor) -> tuple:
         return (None,) * 4
     if shape.rank != 4:
         raise refusal(f"{name} must have 4 dimensions, got {shape.rank} (shape {shape})")
-    return tuple(shape)
+    return tuple(shape.as_list())  # tuple(shape) holds objects where TensorFlow 1's behaviour is on
 
 
 def freeze(value):
     """Lists as tuples, so that arguments can be a key."""
-    if isinstance(value, (list, tuple)):
-        return tuple(freeze(v) for v in value)
-    if isinstance(value, np.ndarray):
-        return freeze(value.tolist())
-    return value
+    return tuple([freeze(v) for v in value]) if isinstance(value, (list, tuple)) else value
 
 
 def check_format(data_format) -> str:
@@ -92,19 +88,29 @@ def normalise(input, depthwise_filter, pointwise_filter, strides, padding, data_
     )
 
 
+def _fitting(name: str, values) -> tuple:
+    """Integers that the library's C functions can carry; TensorFlow's limits they check themselves."""
+    for value in values:
+        if not -(2**63) <= value < 2**63:
+            raise refusal(f"{name} must be at most {2**31 - 1}, got {value}")
+    return tuple(values)
+
+
 def _strides(strides, height: int, width: int) -> tuple:
     try:
-        strides = [int(s) for s in strides]
+        strides = [int(s) for s in strides]  # as TensorFlow, which cuts fractions off
     except (TypeError, ValueError) as error:
         raise TypeError(f"strides must be a list of 4 integers, got {strides!r}") from error
     if len(strides) != 4:
         raise refusal(f"strides must have 4 values, got {len(strides)}: {strides}")
     if any(strides[axis] != 1 for axis in range(4) if axis not in (height, width)):
         raise refusal(f"strides of the batch and channels must be 1, got {strides}")
-    return strides[height], strides[width]
+    return _fitting("strides", (strides[height], strides[width]))
 
 
 def _padding(padding, height: int, width: int):
+    if isinstance(padding, bytes):
+        padding = padding.decode(errors="replace")
     if isinstance(padding, str):
         if padding not in PADDINGS[:2]:
             raise refusal(
@@ -121,16 +127,20 @@ def _padding(padding, height: int, width: int):
         raise refusal(f"explicit padding must be 4 pairs, got {padding!r}")
     if any(pairs[axis] != (0, 0) for axis in range(4) if axis not in (height, width)):
         raise refusal(f"explicit padding of batch and channels must be 0, got {padding!r}")
-    return pairs[height], pairs[width]
+    return _fitting("padding", pairs[height]), _fitting("padding", pairs[width])
 
 
 def _rate(rate):
     if rate is None:
         return 1, 1
-    values = tensor_util.constant_value(rate) if tf.is_tensor(rate) else rate
-    values = None if values is None else np.asarray(values)
-    if values is None or values.shape != (2,) or not np.issubdtype(values.dtype, np.integer):
+    if tf.is_tensor(rate):
+        rate = tensor_util.constant_value(rate)
+    try:
+        values = [operator.index(r) for r in rate]
+    except TypeError:  # no sequence, or of something else: TensorFlow's own function says what it thinks of it
         return None
-    if (values < 1).any():
-        raise ValueError(f"rate (dilations) must be positive, got {values.tolist()}")
-    return tuple(values.tolist())
+    if len(values) != 2:
+        return None
+    if min(values) < 1:
+        raise ValueError(f"rate (dilations) must be positive, got {values}")
+    return _fitting("rate (dilations)", values)

@@ -4,17 +4,13 @@ import contextlib
 import dataclasses
 import functools
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 from tensorflow.python.util import _pywrap_util_port
 
-from sepconv import _arguments, _library, _orders, _probes
+from sepconv import _arguments, _library, _orders, _pipeline, _probes
 from sepconv._arguments import Call, refusal
-
-# Kept from before anything may replace them in TensorFlow's namespace.
-_composite = tf.nn.separable_conv2d
 
 DTYPES = (tf.float32, tf.float64)
 
@@ -38,18 +34,19 @@ class Explanation:
 
 @dataclasses.dataclass(frozen=True)
 class _Way:
-    """An explanation with what the op needs to be built."""
+    """An explanation with what the op needs to be built; `lasting` if the next such call goes the same way."""
 
     explanation: Explanation
-    carrier: tuple = ()
+    carrier: tuple | None = None
+    lasting: bool = True
 
     @functools.cached_property
-    def eager_carrier(self):
-        with tf.init_scope():
-            return tf.zeros(self.carrier, tf.int32)
+    def tensor(self):
+        """The carrier as an eager tensor; a graph gets one of its own."""
+        return _carrier(self.carrier)
 
 
-_ways: dict = {}
+_eager_ways: dict = {}
 
 
 @tf.autograph.experimental.do_not_convert
@@ -97,11 +94,15 @@ def separable_conv2d(
         >>> y.shape
         TensorShape([1, 8, 8, 5])
     """
-    arguments = strides, padding, data_format, _one_rate(dilations, rate), numerics
-    if tf.executing_eagerly():
-        return _convolve(*_tensors(input, depthwise_filter, pointwise_filter), *arguments, name)
-    with ops.name_scope(name, "separable_conv2d", [input, depthwise_filter, pointwise_filter]) as scope:
-        return _convolve(*_tensors(input, depthwise_filter, pointwise_filter), *arguments, scope)
+    tensors = input, depthwise_filter, pointwise_filter
+    attributes = strides, padding, data_format, _one_rate(dilations, rate)
+    if context.executing_eagerly():
+        if not all([isinstance(tensor, ops.EagerTensor) for tensor in tensors]):
+            tensors = _tensors(*tensors)
+        return _convolve(_eager_way(tensors, attributes, numerics), tensors, attributes, name)
+    with ops.name_scope(name, "separable_conv2d", tensors) as scope:
+        tensors = _tensors(*tensors)
+        return _convolve(_way(tensors, attributes, numerics), tensors, attributes, scope)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -132,10 +133,10 @@ def explain(
         'v1 depthwise(fused, inside) pointwise(fused, 176x5+144) subnormals(flushed)'
     """
     del name
-    specs = all(isinstance(t, tf.TensorSpec) for t in (input, depthwise_filter, pointwise_filter))
-    tensors = (input, depthwise_filter, pointwise_filter)
-    tensors = tensors if specs else _tensors(*tensors)
-    return _way(*tensors, strides, padding, data_format, _one_rate(dilations, rate), numerics).explanation
+    tensors = input, depthwise_filter, pointwise_filter
+    if not all(isinstance(tensor, tf.TensorSpec) for tensor in tensors):
+        tensors = _tensors(*tensors)
+    return _way(tensors, (strides, padding, data_format, _one_rate(dilations, rate)), numerics).explanation
 
 
 def _one_rate(dilations, rate):
@@ -153,75 +154,77 @@ def _tensors(input, depthwise_filter, pointwise_filter):
     )
 
 
-def _convolve(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, numerics, name):
-    tensors = input, depthwise_filter, pointwise_filter
-    way = _way(*tensors, strides, padding, data_format, rate, numerics)
-    if way.explanation.path == "tensorflow":
-        return _composite(*tensors, strides, padding, data_format, rate, name)
-    if data_format == "NCHW":
-        input = tf.transpose(input, [0, 2, 3, 1])
-    carrier = way.eager_carrier if tf.executing_eagerly() else tf.zeros(way.carrier, tf.int32, name="geometry")
-    text = way.explanation.numerics
-    if data_format != "NCHW":
-        return _library.op()(input, depthwise_filter, pointwise_filter, carrier, numerics=text, name=name)
-    output = _library.op()(input, depthwise_filter, pointwise_filter, carrier, numerics=text)
+def _convolve(way, tensors, attributes, name):
+    if way.carrier is None:
+        return _pipeline.separable_conv2d(*tensors, *attributes, name)
+    input, *filters = tensors
+    carrier = way.tensor if context.executing_eagerly() else _carrier(way.carrier)
+    numerics = way.explanation.numerics
+    if attributes[2] != "NCHW":
+        return _library.op()(input, *filters, carrier, numerics=numerics, name=name)
+    output = _library.op()(tf.transpose(input, [0, 2, 3, 1]), *filters, carrier, numerics=numerics)
     return tf.transpose(output, [0, 3, 1, 2], name=name)
 
 
-def _way(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, numerics) -> _Way:
-    tensors = input, depthwise_filter, pointwise_filter
-    eager = tf.executing_eagerly()
-    key = None
-    if not tf.is_tensor(rate):
-        shapes = tuple(t.shape.as_list().__repr__() if t.shape.rank is not None else None for t in tensors)
-        dtypes = tuple(t.dtype for t in tensors)
-        freeze = _arguments.freeze
-        key = (eager, shapes, dtypes, freeze(strides), freeze(padding), data_format, freeze(rate), numerics)
-        with contextlib.suppress(KeyError, TypeError):
-            return _ways[key]
+def _carrier(shape: tuple):
+    return tf.zeros(shape, tf.int32, name="geometry")
+
+
+def _eager_way(tensors, attributes, numerics) -> _Way:
+    """`_way`, remembered: what a call costs besides the op itself."""
+    key = (*[(t._shape_tuple(), t._datatype_enum()) for t in tensors], _arguments.freeze(attributes), numerics)
     try:
-        way = _choose(tensors, strides, padding, data_format, rate, numerics)
-    except _orders.ProfileRunning:
-        return _tensorflow("a profile is being recorded, and a reveal would show in it", eager)
-    if key is not None:
-        _ways[key] = way
+        return _eager_ways[key]
+    except (KeyError, TypeError):  # not seen before; or arguments that cannot be a key, such as tensors
+        way = _way(tensors, attributes, numerics)
+    if way.lasting:
+        with contextlib.suppress(TypeError):
+            _eager_ways[key] = way
     return way
 
 
-def _choose(tensors, strides, padding, data_format, rate, numerics) -> _Way:
+def _way(tensors, attributes, numerics) -> _Way:
+    strides, padding, data_format, rate = attributes
     if not isinstance(numerics, str):
         raise TypeError(f"numerics must be a string, got {numerics!r}")
     data_format = _arguments.check_format(data_format)
     call = _arguments.normalise(*tensors, strides, padding, data_format, rate)
+    named = numerics in _orders.CONTEXTS
+    # Where TensorFlow's own operations certainly give its eager bits.
     certain = _context_does_not_matter(call)
     if call.rate is None:
-        return _tensorflow("dilations are not two integers known when the call is built", certain)
-    named = numerics in _orders.CONTEXTS
+        if not named:
+            raise refusal(f"dilations must be two integers for numerics={numerics!r}, got {rate!r}")
+        # TensorFlow pads otherwise where it cannot see in time that nothing is dilated.
+        return _tensorflow("dilations are not two integers known when the call is built", tf.executing_eagerly())
     geometry = _library.geometry(call.request() | ({} if named else {"numerics": numerics}))
     if "error" in geometry:
         raise refusal(geometry["error"])
     if len({t.dtype.base_dtype for t in tensors}) > 1:
         return _tensorflow("the dtypes of the arguments differ", certain)
+    if call.dtype not in DTYPES and not named:
+        raise refusal(f"numerics={numerics!r} takes float32 and float64, got {call.dtype.name}")
     if call.dtype not in DTYPES:
-        if not named:
-            raise refusal(f"numerics={numerics!r} takes float32 and float64, got {call.dtype.name}")
         return _tensorflow(f"the op does not take {call.dtype.name}", certain)
+    _use_threads()
+    carrier = tuple(geometry["carrier"])
+    if not named:
+        return _Way(Explanation("op", "the numerics were given", geometry["numerics"], True), carrier)
     if None in call.depthwise_filter + call.pointwise_filter or call.input[3] is None:
         return _tensorflow("the shape of a filter, or the number of channels, is unknown", certain)
-    if data_format == "NCHW" and named and _tensorflow_takes_nchw():
-        return _tensorflow("NCHW is left to TensorFlow where it takes it", certain)
-    _use_threads()
-    if not named:
-        way = Explanation("op", "the numerics were given", geometry["numerics"], True)
-        return _Way(way, tuple(geometry["carrier"]))
-    order = _orders.order_of(call, numerics)
+    try:
+        if data_format == "NCHW" and _probes.takes(call.dtype, data_format="NCHW"):
+            return _tensorflow("NCHW is left to TensorFlow where it takes it", certain)
+        order = _orders.order_of(call, numerics)
+    except _probes.ProfileRunning:
+        return _tensorflow("a profile is being recorded, and a reveal would show in it", certain, lasting=False)
     if order.numerics is None:
         return _tensorflow(order.reason, certain)
-    return _Way(Explanation("op", order.reason, order.numerics, call.known), tuple(geometry["carrier"]))
+    return _Way(Explanation("op", order.reason, order.numerics, call.known), carrier)
 
 
-def _tensorflow(reason: str, certain: bool) -> _Way:
-    return _Way(Explanation("tensorflow", reason, None, certain))
+def _tensorflow(reason: str, certain: bool, lasting: bool = True) -> _Way:
+    return _Way(Explanation("tensorflow", reason, None, certain), None, lasting)
 
 
 def _context_does_not_matter(call: Call) -> bool:
@@ -232,32 +235,7 @@ def _context_does_not_matter(call: Call) -> bool:
 
 
 @functools.cache
-def _tensorflow_takes_nchw() -> bool:
-    one = np.ones([1, 1, 1, 1], np.float32)
-    attributes = ("T", 1, "strides", [1] * 4, "padding", "VALID", "explicit_paddings", [], "data_format", "NCHW")
-    with context.eager_mode():
-        try:
-            _probes.Eager._run("DepthwiseConv2dNative", [one, one], (*attributes, "dilations", [1] * 4))
-        except tf.errors.UnimplementedError:
-            return False
-    return True
-
-
-@functools.cache
 def _use_threads() -> None:
     """Hands TensorFlow's number of intra-op threads to the kernels; it is fixed once TensorFlow has run."""
     context.context().ensure_initialized()
     _library.set_threads(tf.config.threading.get_intra_op_parallelism_threads())
-
-
-@tf.RegisterGradient("Sepconv>SeparableConv2D")
-def _gradient(op, upstream):
-    """Through TensorFlow's own operations."""
-    *tensors, carrier = op.inputs
-    attributes = _library.geometry({"carrier": carrier.shape.as_list()})
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        strides, padding = [1, *attributes["strides"], 1], attributes["padding"]
-        padding = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
-        output = _composite(*tensors, strides, padding, None, attributes["rate"])
-    return [*tape.gradient(output, tensors, upstream), None]

@@ -18,6 +18,7 @@ if sys.platform != "linux" or platform.machine() != "x86_64":
 
 try:
     import tensorflow as tf
+    from tensorflow.core.framework import op_def_pb2
 except ImportError as error:
     raise ImportError(
         "sepconv needs TensorFlow 2.12 or newer and does not install it, so that you choose the package: "
@@ -76,11 +77,19 @@ def _text(pointer) -> str:
 
 @functools.cache
 def op():
-    """The op as a Python function, made by TensorFlow when it loaded the library."""
+    """The op as a Python function, made by TensorFlow."""
     error = _c().sepconv_registration_error()
     if error:
         raise ImportError(f"sepconv's op could not be registered with TensorFlow {tf.__version__}: {error.decode()}")
-    return _module().sepconv_separable_conv2d
+    try:
+        return _module().sepconv_separable_conv2d
+    except AttributeError:
+        # Another copy of the library, loaded before, brought the op; TensorFlow makes functions of what is new only.
+        from tensorflow.python.framework import _pywrap_python_op_gen, op_def_registry
+
+        ops, namespace = op_def_pb2.OpList(op=[op_def_registry.get("Sepconv>SeparableConv2D")]), {}
+        exec(_pywrap_python_op_gen.GetPythonWrappers(ops.SerializeToString()), namespace)
+        return namespace["sepconv_separable_conv2d"]
 
 
 def geometry(request: dict) -> dict:

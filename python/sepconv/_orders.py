@@ -5,17 +5,17 @@ One lock serves all reveals: TensorFlow's heuristics see the machine as a call w
 
 import ctypes
 import dataclasses
+import math
+import os
 import threading
 
 import numpy as np
-from tensorflow.python.profiler import profiler_v2
 
-from sepconv import _library
+from sepconv import _library, _probes
 from sepconv._arguments import Call
 from sepconv._constant import Constant
-from sepconv._probes import Eager
 
-CONTEXTS = {"tensorflow": Eager, "tensorflow-constant": Constant}
+CONTEXTS = {"tensorflow": _probes.Eager, "tensorflow-constant": Constant}
 
 # Where the height or width is unknown when a graph is built, orders are revealed for images of these extents, small
 # ones first, as long as a product stays below that many multiply-adds (some milliseconds): the dearest layer of the
@@ -25,7 +25,6 @@ WORK = 1 << 28
 
 _lock = threading.RLock()
 _known: dict = {}
-_reveals = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +35,12 @@ class Order:
     reason: str
 
 
-class ProfileRunning(Exception):
-    """A profile is being recorded; a reveal would show in it."""
-
-
 def order_of(call: Call, context: str) -> Order:
-    """The order of a call, whole extents or not."""
+    """The order of a call; where its extents are unknown, several to choose from.
+
+    Raises:
+        ProfileRunning: If it is not known yet.
+    """
     key = call, context
     found = _known.get(key)
     if found is None:
@@ -53,19 +52,14 @@ def order_of(call: Call, context: str) -> Order:
     return found
 
 
-def reveals() -> int:
-    """How many geometries were revealed in this process."""
-    return _reveals
-
-
 def _reveal(call: Call, context: str) -> Order:
-    global _reveals
-    if context == "tensorflow" and profiler_v2._profiler is not None:
-        raise ProfileRunning
+    if context == "tensorflow":
+        _probes.refuse_while_profiling()
     geometry = _library.geometry(call.request())
     if "error" in geometry:
         return Order(None, geometry["error"])
-    _reveals += 1
+    if not _affordable(call, geometry):
+        return Order(None, "probes of this size would take more memory than they may")
     probe = CONTEXTS[context](call, geometry)
     k, columns = call.pointwise_filter[2:]
     image = (*geometry["output"][:3], k)
@@ -93,6 +87,19 @@ def _reveal(call: Call, context: str) -> Order:
     if "numerics" in answer:
         return Order(answer["numerics"], "the order was revealed and every probe agrees with it")
     return Order(None, f"the kernels do not follow TensorFlow's order here: {answer['unclear']}")
+
+
+def _affordable(call: Call, geometry: dict) -> bool:
+    """Whether a reveal leaves at least half of the machine's memory alone; TensorFlow's own operations hold each array
+    of the call once, a reveal up to four times."""
+    batch, height, width, channels = call.input
+    pixels = batch
+    for extent, zeros in zip((height, width), geometry["paddings"], strict=True):
+        pixels *= extent + sum(zeros)
+    k, columns = call.pointwise_filter[2:]
+    elements = pixels * (channels + k) + math.prod(geometry["output"][:3]) * (k + columns)
+    elements += math.prod(call.depthwise_filter) + k * columns
+    return 4 * elements * call.dtype.size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _array(pointer, shape, dtype) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import constant_op
+from tensorflow.python.profiler import profiler_v2
 
 from sepconv._arguments import Call
 
@@ -57,14 +58,57 @@ class Eager:
         self.call, self.geometry = call, geometry
 
     @staticmethod
-    def _run(name, inputs, attributes):
+    def run(name, inputs, attributes):
         inputs = [constant_op.constant(i) if isinstance(i, np.ndarray) else i for i in inputs]
         return execute.quick_execute(name, 1, inputs, attributes, context.context())[0]
 
     def depthwise(self, input, filter):
         with context.eager_mode():
-            return np.asarray(depthwise(self._run, self.call, self.geometry, input, filter))
+            return np.asarray(depthwise(self.run, self.call, self.geometry, input, filter))
 
     def pointwise(self, pixels, filter):
         with context.eager_mode():
-            return np.asarray(_convolution(self._run, "Conv2D", self.call, pixels, filter))
+            return np.asarray(_convolution(self.run, "Conv2D", self.call, pixels, filter))
+
+
+def takes(dtype: tf.DType, strides: tuple = (1, 1, 1, 1), data_format: str = "NHWC") -> bool:
+    """Whether TensorFlow's depthwise kernel takes such attributes in this process.
+
+    Raises:
+        ProfileRunning: If it has not been asked before.
+    """
+    key = dtype, strides, data_format
+    if key not in _taken:
+        refuse_while_profiling()
+        one = np.ones([1, 1, 1, 1], dtype.as_numpy_dtype)
+        attributes = (
+            "T",
+            dtype.as_datatype_enum,
+            "strides",
+            list(strides),
+            "padding",
+            "VALID",
+            "explicit_paddings",
+            [],
+        )
+        attributes += ("data_format", data_format, "dilations", [1, 1, 1, 1])
+        try:
+            with context.eager_mode():
+                Eager.run("DepthwiseConv2dNative", [one, one], attributes)
+            _taken[key] = True
+        except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError):
+            _taken[key] = False
+    return _taken[key]
+
+
+_taken: dict = {}
+
+
+class ProfileRunning(Exception):
+    """A profile is being recorded; what is asked of TensorFlow's operations would show in it."""
+
+
+def refuse_while_profiling() -> None:
+    """Raises ProfileRunning, or does nothing."""
+    if profiler_v2._profiler is not None:
+        raise ProfileRunning

@@ -1,0 +1,410 @@
+"""The same bits and static shapes wherever a call stands: eager, functions, v1 graphs, unknown extents; and
+TensorFlow's names for the resulting tensors.
+"""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import sepconv
+import tensorflow as tf
+from conftest import ONEDNN, THREADS
+from helpers import arrays_of, in_fresh_process, kernel_calls, same, tensorflows
+
+v1 = tf.compat.v1
+PROMISED = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
+
+
+def small(batch=2, dtype=np.float32):
+    """Input and filters of a call that every kernel takes, and its attributes."""
+    rng = np.random.default_rng(3)
+    shapes = [batch, 9, 8, 6], [3, 3, 6, 2], [1, 1, 12, 16]
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    return arrays, {"strides": [1, 1, 1, 1], "padding": "SAME"}
+
+
+@PROMISED
+@pytest.mark.parametrize("kind", ["numpy arrays", "lists", "tensors", "variables", "a mixture"])
+def test_kinds_of_arguments(kind):
+    arrays, attributes = small()
+    given = {
+        "numpy arrays": arrays,
+        "lists": [array.tolist() for array in arrays],
+        "tensors": [tf.constant(array) for array in arrays],
+        "variables": [tf.Variable(array) for array in arrays],
+        "a mixture": [arrays[0].tolist(), tf.Variable(arrays[1]), arrays[2]],
+    }[kind]
+    expected = tensorflows(*[tf.constant(array) for array in arrays], **attributes)
+    before = kernel_calls()
+    assert same(sepconv.separable_conv2d(*given, **attributes), expected)
+    assert same(tf.function(lambda: sepconv.separable_conv2d(*given, **attributes))(), expected)
+    assert kernel_calls() - before == 2
+
+
+@PROMISED
+def test_kinds_of_attributes():
+    (x, d, p), _ = small()
+    pairs = [[0, 0], [1, 1], [1, 1], [0, 0]]
+    expected = tensorflows(x, d, p, [1, 1, 1, 1], pairs, dilations=[2, 2])
+    for strides in ([1, 1, 1, 1], (1, 1, 1, 1), [1.0] * 4, [np.int64(1)] * 4):
+        for padding in (pairs, tuple(map(tuple, pairs)), np.array(pairs)):
+            for rate in (
+                [2, 2],
+                (2, 2),
+                np.array([2, 2]),
+                tf.constant([2, 2]),
+                tf.Variable([2, 2]),
+                [tf.constant(2)] * 2,
+            ):
+                result = sepconv.separable_conv2d(x, d, p, strides, padding, dilations=rate)
+                assert same(result, expected), (strides, padding, rate)
+    assert same(sepconv.separable_conv2d(x, d, p, [1] * 4, b"SAME"), tensorflows(x, d, p, [1] * 4, "SAME"))
+
+
+@PROMISED
+def test_a_rate_that_only_the_running_graph_knows():
+    (x, d, p), attributes = small()
+    function = tf.function(lambda rate: sepconv.separable_conv2d(x, d, p, **attributes, dilations=rate))
+    for rate in ([1, 1], [2, 1], [3, 3]):
+        assert same(function(tf.constant(rate)), tensorflows(x, d, p, **attributes, dilations=rate))
+    with tf.Graph().as_default():
+        explanation = sepconv.explain(x, d, p, **attributes, dilations=v1.placeholder(tf.int32, [2]))
+        assert (explanation.path, explanation.exact) == ("tensorflow", False)
+    with pytest.raises(ValueError, match="dilations"):
+        fixed = {**attributes, "numerics": "reproducible"}
+        tf.function(lambda rate: sepconv.separable_conv2d(x, d, p, **fixed, dilations=rate))(tf.constant([1, 1]))
+
+
+UNKNOWN = {"batch": [0], "height": [1], "width": [2], "height and width": [1, 2], "all but channels": [0, 1, 2]}
+
+
+@PROMISED
+@pytest.mark.parametrize("unknown", UNKNOWN)
+@pytest.mark.parametrize("name", ["mbv1_7", "tiny"])
+def test_unknown_extents(name, unknown):
+    """The op picks among the orders of several extents; those of the common layers are among them."""
+    arrays, attributes = arrays_of(name)
+    shape = [None if axis in UNKNOWN[unknown] else extent for axis, extent in enumerate(arrays[0].shape)]
+    spec = tf.TensorSpec(shape)
+    filters = [tf.constant(array) for array in arrays[1:]]
+    function = tf.function(
+        lambda x: sepconv.separable_conv2d(x, *filters, **attributes), input_signature=[spec], reduce_retracing=True
+    )
+    before = kernel_calls()
+    batches = (1, 2) if 0 in UNKNOWN[unknown] else (1,)
+    for batch in batches:
+        x = tf.constant(np.concatenate([arrays[0]] * batch))
+        assert same(function(x), tensorflows(x, *filters, **attributes)), f"batch {batch}"
+    assert kernel_calls() - before == len(batches)
+    filters = [tf.TensorSpec(filter.shape) for filter in filters]
+    explanation = sepconv.explain(spec, *filters, **attributes)
+    assert (explanation.path, explanation.exact) == ("op", False), explanation
+    # What was printed is a text like any other.
+    x = tf.constant(arrays[0])
+    again = sepconv.separable_conv2d(x, *arrays[1:], **attributes, numerics=explanation.numerics)
+    assert same(again, tensorflows(x, *arrays[1:], **attributes))
+
+
+@PROMISED
+@pytest.mark.parametrize("what", ["rank", "channels", "filters", "everything"])
+def test_what_is_left_to_tensorflow_while_unknown(what):
+    arrays, attributes = small(batch=1)
+    specs = [tf.TensorSpec(array.shape) for array in arrays]
+    if what == "rank":
+        specs[0] = tf.TensorSpec(None)
+    if what == "channels":
+        specs[0] = tf.TensorSpec([1, 9, 8, None])
+    if what in ("filters", "everything"):
+        specs[1:] = [tf.TensorSpec([None] * 4)] * 2
+    if what == "everything":
+        specs = [tf.TensorSpec(None), tf.TensorSpec([None] * 4), tf.TensorSpec([None] * 4)]
+    function = tf.function(lambda *t: sepconv.separable_conv2d(*t, **attributes), input_signature=specs)
+    expected = tensorflows(*arrays, **attributes)
+    assert same(function(*arrays), expected)
+    # Numerics that were given are never left to anyone.
+    explanation = sepconv.explain(*specs, **attributes, numerics="reproducible")
+    assert (explanation.path, explanation.exact) == ("op", True)
+    fixed = tf.function(
+        lambda *t: sepconv.separable_conv2d(*t, **attributes, numerics="reproducible"), input_signature=specs
+    )
+    eager = sepconv.separable_conv2d(*arrays, **attributes, numerics="reproducible")
+    assert same(fixed(*arrays), eager)
+
+
+PARTIAL = [
+    *([2, 9, 8, 6], [None, 9, 8, 6], [2, None, 8, 6], [2, 9, None, 6], [None, None, None, 6]),
+    *([2, 9, 8, None], [None, None, None, None], None),
+]
+FILTERS = [
+    *(([3, 3, 6, 2], [1, 1, 12, 16]), ([3, 3, 6, 2], [None] * 4), ([None] * 4, [1, 1, 12, 16])),
+    *(([None] * 4, None), (None, [1, 1, 12, 16]), (None, None)),
+]
+ATTRIBUTES = [
+    ([1, 1, 1, 1], "SAME", None),
+    ([1, 2, 2, 1], "SAME", None),
+    ([1, 3, 3, 1], "VALID", None),
+    ([1, 1, 2, 1], "SAME", None),
+    ([1, 1, 1, 1], "SAME", [2, 2]),
+    ([1, 1, 1, 1], "VALID", [2, 3]),
+    ([1, 2, 2, 1], "SAME", [2, 2]),
+    ([1, 1, 1, 1], [[0, 0], [1, 2], [0, 3], [0, 0]], None),
+    ([1, 2, 2, 1], [[0, 0], [1, 2], [0, 3], [0, 0]], [2, 1]),
+]
+
+
+ONES = [1, 1]
+
+
+def dims(tensor):
+    return [None] * 4 if tensor.shape.rank is None else tensor.shape.as_list()
+
+
+@pytest.mark.parametrize("numerics", ["tensorflow", "reproducible"])
+@pytest.mark.parametrize("strides, padding, rate", ATTRIBUTES)
+def test_no_static_shape_is_lost(strides, padding, rate, numerics):
+    for image, (depthwise, pointwise) in itertools.product(PARTIAL, FILTERS):
+        with tf.Graph().as_default():
+            tensors = [v1.placeholder(tf.float32, shape) for shape in (image, depthwise, pointwise)]
+            try:
+                theirs = tensorflows(*tensors, strides, padding, dilations=rate)
+            except ValueError:  # TensorFlow's function must know the filters for some of this; ours need not
+                theirs = None
+            ours = sepconv.separable_conv2d(*tensors, strides, padding, dilations=rate, numerics=numerics)
+            assert theirs is None or ours.shape.rank is not None or theirs.shape.rank is None
+            known = dims(theirs) if theirs is not None else [None] * 4
+            for axis, (a, b) in enumerate(zip(dims(ours), known, strict=True)):
+                assert b is None or a == b, (image, depthwise, pointwise, axis, ours.shape, theirs.shape)
+
+
+@PROMISED
+@pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("rate", [[2, 2], [1, 3], ONES, "tensor"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
+def test_filters_of_unknown_shape_with_a_rate(strides, rate, data_format):
+    """TensorFlow's own function cannot be built so; eager it computes."""
+    arrays, _ = small()
+    if rate == "tensor":
+        rate = tf.constant([3, 2])
+    strides = (1, *strides, 1) if data_format == "NHWC" else (1, 1, *strides)
+    if data_format == "NCHW":
+        arrays[0] = arrays[0].transpose(0, 3, 1, 2)
+    arguments = strides, "SAME", data_format
+    specs = [tf.TensorSpec([None] * 4)] * 3
+    function = tf.function(
+        lambda *t: sepconv.separable_conv2d(*t[:3], *arguments, t[3]),
+        input_signature=[*specs, tf.TensorSpec([2], tf.int32)],
+    )
+    # TensorFlow pads otherwise where it cannot see in time that nothing is dilated.
+    if rate is not ONES:
+        assert same(function(*arrays, rate), sepconv.separable_conv2d(*arrays, *arguments, rate))
+    fixed = rate.numpy().tolist() if tf.is_tensor(rate) else rate
+    function = tf.function(lambda *t: sepconv.separable_conv2d(*t, *arguments, fixed), input_signature=specs)
+    assert same(function(*arrays), sepconv.separable_conv2d(*arrays, *arguments, fixed))
+
+
+@PROMISED
+def test_v1_graph_and_session():
+    arrays, attributes = small()
+    with tf.Graph().as_default(), v1.Session() as session:
+        feeds = [v1.placeholder(tf.float32, array.shape) for array in arrays]
+        open_batch = v1.placeholder(tf.float32, [None, *arrays[0].shape[1:]])
+        variables = [v1.get_variable(name, initializer=array) for name, array in zip("dp", arrays[1:], strict=True)]
+        results = {
+            "placeholders": sepconv.separable_conv2d(*feeds, **attributes),
+            "variables": sepconv.separable_conv2d(feeds[0], *variables, **attributes),
+            "constants": sepconv.separable_conv2d(open_batch, *arrays[1:], **attributes),
+            "v1 order": sepconv.compat.v1.separable_conv2d(
+                open_batch, *feeds[1:], [1, 1, 1, 1], "SAME", [1, 1], "named", "NHWC"
+            ),
+        }
+        session.run(v1.global_variables_initializer())
+        before = kernel_calls()
+        values = session.run(results, {**dict(zip(feeds, arrays, strict=True)), open_batch: arrays[0]})
+        assert kernel_calls() - before == len(results)
+    expected = tensorflows(*arrays, **attributes)
+    for name, value in values.items():
+        assert same(value, expected), name
+
+
+V1_PROCESS = """
+import numpy as np, sys
+import tensorflow.compat.v1 as tf
+tf.disable_v2_behavior()
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+import sepconv
+rng = np.random.default_rng(0)
+arrays = [rng.standard_normal(s).astype(np.float32) for s in ([1, 7, 7, 16], [3, 3, 16, 1], [1, 1, 16, 8])]
+x = tf.placeholder(tf.float32, [None, 7, 7, 16])
+before = len(tf.get_default_graph().get_operations())
+ours = sepconv.compat.v1.separable_conv2d(x, *arrays[1:], [1, 1, 1, 1], "SAME", [2, 2])
+added = [op.type for op in tf.get_default_graph().get_operations()[before:]]
+assert sorted(added) == ["Const", "Const", "Const", "Sepconv>SeparableConv2D"], added
+theirs = tf.nn.separable_conv2d(x, *arrays[1:], [1, 1, 1, 1], "SAME", [2, 2])
+with tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=int(sys.argv[1]))) as session:
+    ours, theirs = session.run([ours, theirs], {x: arrays[0]})
+assert np.array_equal(ours.view(np.uint32), theirs.view(np.uint32))
+print(sepconv.stats()["kernel_calls"])
+"""
+
+
+@PROMISED
+def test_a_process_without_eager_execution():
+    assert in_fresh_process(V1_PROCESS, str(THREADS)).split() == ["1"]
+
+
+def test_v1_arguments():
+    arrays, _ = small()
+    expected = sepconv.separable_conv2d(*arrays, [1, 1, 1, 1], "VALID", dilations=[2, 1])
+    convolve = sepconv.compat.v1.separable_conv2d
+    assert same(convolve(*arrays, [1, 1, 1, 1], "VALID", [2, 1]), expected)
+    assert same(convolve(*arrays, strides=[1, 1, 1, 1], padding="VALID", dilations=[2, 1]), expected)
+    assert same(sepconv.separable_conv2d(*arrays, [1, 1, 1, 1], "VALID", rate=[2, 1]), expected)
+    for function in (convolve, sepconv.separable_conv2d):
+        with pytest.raises(ValueError, match="dilations and rate"):
+            function(*arrays, strides=[1, 1, 1, 1], padding="VALID", rate=[2, 1], dilations=[2, 1])
+
+
+@pytest.mark.parametrize("path", ["op", "tensorflow", "NCHW"])
+@pytest.mark.parametrize("kind", ["placeholders", "arrays", "variables"])
+def test_names_and_scopes(kind, path):
+    arrays, attributes = small(dtype=np.float16 if path == "tensorflow" else np.float32)
+    if path == "NCHW":
+        arrays[0] = arrays[0].transpose(0, 3, 1, 2)
+        attributes["data_format"] = "NCHW"
+
+    def names(convolve):
+        with tf.Graph().as_default() as graph:
+            given = arrays
+            if kind == "placeholders":
+                given = [v1.placeholder(array.dtype, array.shape) for array in arrays]
+            if kind == "variables":
+                given = [v1.get_variable(name, initializer=array) for name, array in zip("xdp", arrays, strict=True)]
+            results = [convolve(*given, **attributes), convolve(*given, **attributes)]
+            results += [convolve(*given, **attributes, name="mine"), convolve(*given, **attributes, name="mine")]
+            with tf.name_scope("outer"), v1.name_scope("inner"):
+                results += [convolve(*given, **attributes), convolve(*given, **attributes, name="mine")]
+                results += [convolve(*given, **attributes, name="absolute/")]
+            # What is built afterwards keeps its name too.
+            results += [tf.identity(results[0], name="separable_conv2d"), tf.identity(results[0], name="mine")]
+            inputs = {op.name for op in graph.get_operations() if op.type in ("Const", "Placeholder", "VarHandleOp")}
+            ends = ("tensor_in", "_filter", "Placeholder", "x", "d", "p")
+            return [result.name for result in results], {name for name in inputs if name.endswith(ends)}
+
+    assert names(sepconv.separable_conv2d) == names(tensorflows)
+
+
+def test_names_in_a_function():
+    arrays, attributes = small()
+
+    def names(convolve):
+        function = tf.function(lambda x: tf.stack([convolve(x, *arrays[1:], **attributes) for _ in range(2)]))
+        graph = function.get_concrete_function(tf.TensorSpec(arrays[0].shape)).graph
+        return [tensor.name for tensor in graph.get_operation_by_name("stack").inputs]
+
+    assert names(sepconv.separable_conv2d) == names(tensorflows)
+
+
+@PROMISED
+@pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
+@pytest.mark.parametrize("rate", [None, [2, 1]])
+def test_every_dtype_and_format(dtype, data_format, strides, rate):
+    """Whatever some kernel of TensorFlow computes is computed, with its bits where it computes it in this mode."""
+    arrays, _ = small()
+    strides = [1, *strides, 1]
+    tensors = [tf.cast(array, dtype) for array in arrays]
+    if data_format == "NCHW":
+        tensors[0] = tf.transpose(tensors[0], [0, 3, 1, 2])
+        strides = [strides[axis] for axis in (0, 3, 1, 2)]
+    arguments = (*tensors, strides, "SAME", data_format, rate)
+    ours = sepconv.separable_conv2d(*arguments)
+    graph = tf.function(lambda *tensors: sepconv.separable_conv2d(*tensors, strides, "SAME", data_format, rate))(
+        *tensors
+    )
+    assert ours.dtype == graph.dtype == dtype and ours.shape == graph.shape
+    assert same(ours, graph)
+    try:
+        theirs = tensorflows(*arguments)
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return
+    assert same(ours, theirs)
+
+
+def test_dtypes_that_differ():
+    (x, d, p), attributes = small()
+    for context in (lambda f: f, tf.function):
+        for given in ((x.astype(np.float64), d, p), (x, d.astype(np.float64), p), (x, d, p.astype(np.float16))):
+            refusals = []
+            for convolve in (tensorflows, sepconv.separable_conv2d):
+                with pytest.raises((tf.errors.InvalidArgumentError, TypeError, ValueError)) as refused:
+                    context(lambda c=convolve, g=given: c(*g, **attributes))()
+                refusals.append(type(refused.value))
+            assert refusals[0] == refusals[1]
+
+
+def test_integers_are_refused_as_tensorflow_refuses_them():
+    tensors = tf.ones([1, 5, 5, 2], tf.int32), tf.ones([3, 3, 2, 1], tf.int32), tf.ones([1, 1, 2, 3], tf.int32)
+    for context in (lambda f: f, tf.function):
+        refusals = []
+        for convolve in (tensorflows, sepconv.separable_conv2d):
+            with pytest.raises((tf.errors.NotFoundError, tf.errors.InvalidArgumentError, TypeError)) as refused:
+                context(lambda c=convolve: c(*tensors, [1, 1, 1, 1], "SAME"))()
+            refusals.append(type(refused.value))
+        assert refusals[0] == refusals[1]
+
+
+@PROMISED
+def test_control_flow_and_vectorisation():
+    arrays, attributes = small(batch=1)
+    x, filters = tf.constant(arrays[0]), arrays[1:]
+    expected = tensorflows(x, *filters, **attributes)
+
+    @tf.function
+    def loop(x):
+        total = sepconv.separable_conv2d(x, *filters, **attributes)
+        for _ in tf.range(3):
+            total = sepconv.separable_conv2d(x, *filters, **attributes)
+        return total
+
+    assert same(loop(x), expected)
+    mapped = tf.vectorized_map(lambda x: sepconv.separable_conv2d(x, *filters, **attributes), tf.stack([x, x, x]))
+    assert mapped.shape == [3, *expected.shape] and same(mapped[1], expected)
+    dataset = tf.data.Dataset.from_tensors(x).map(lambda x: sepconv.separable_conv2d(x, *filters, **attributes))
+    assert same(next(iter(dataset)), expected)
+
+
+def test_jit_compile_is_refused_and_the_process_lives():
+    arrays, attributes = small(batch=1)
+    compiled = tf.function(lambda x: sepconv.separable_conv2d(x, *arrays[1:], **attributes), jit_compile=True)
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.NotFoundError)):
+        compiled(tf.constant(arrays[0]))
+    assert sepconv.separable_conv2d(*arrays, **attributes).shape == [1, 9, 8, 16]
+
+
+@PROMISED
+def test_two_threads_with_new_shapes_at_once():
+    rng = np.random.default_rng(11)
+    cases = []
+    for height in range(20, 32):
+        shapes = [1, height, 5, 8], [3, 3, 8, 1], [1, 1, 8, 24]
+        cases.append([rng.standard_normal(shape).astype(np.float32) for shape in shapes])
+    failures, start = [], threading.Barrier(4)
+
+    def work(order):
+        start.wait()
+        for arrays in order:
+            result = sepconv.separable_conv2d(*arrays, [1, 1, 1, 1], "SAME")
+            if not same(result, tensorflows(*arrays, [1, 1, 1, 1], "SAME")):
+                failures.append([array.shape for array in arrays])
+
+    before = kernel_calls()
+    orders = cases, cases[::-1], cases[6:] + cases[:6], cases
+    threads = [threading.Thread(target=work, args=[order]) for order in orders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert kernel_calls() - before == len(threads) * len(cases)
