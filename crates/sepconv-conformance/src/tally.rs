@@ -41,6 +41,7 @@ impl Tally {
             Err(Unclear::Tree) => "pointwise sum no tree of ours",
             Err(Unclear::Pointwise(_)) => "pointwise order refuted",
             Err(Unclear::Budget { .. }) => "too many probes",
+            Err(Unclear::Memory { .. }) => "no memory",
             Err(Unclear::Probe(_)) => "probe failed",
         };
         if outcome != FOLLOWED {

@@ -116,7 +116,9 @@ struct Called {
 
 impl Called {
     fn call<T: Pod>(&self, part: c_int, input: &[T], filter: &[T], length: usize) -> Result<Vec<T>, String> {
-        let mut output = vec![T::zeroed(); length];
+        let mut output = Vec::new();
+        output.try_reserve_exact(length).map_err(|_| format!("no memory for {length} elements of a probe's answer"))?;
+        output.resize(length, T::zeroed());
         // SAFETY: the caller of `reveal` vouches for the callback, which reads and writes arrays of the shapes that its
         // question gave; these have just these lengths.
         let failed = unsafe {

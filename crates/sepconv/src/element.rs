@@ -9,6 +9,8 @@ pub trait Element: Pod + PartialEq + std::fmt::Debug + Send + Sync + Kernels {
     const ZERO: Self;
     /// Smallest positive number that is not subnormal.
     const SMALLEST_NORMAL: f64;
+    /// Of a normal number, the first one included.
+    const MANTISSA_DIGITS: i32;
     /// `self * factor + addend` with one rounding, on every machine.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     fn mul(self, factor: Self) -> Self;
@@ -25,6 +27,7 @@ macro_rules! element {
         impl Element for $type {
             const ZERO: Self = 0.0;
             const SMALLEST_NORMAL: f64 = <$type>::MIN_POSITIVE as f64;
+            const MANTISSA_DIGITS: i32 = <$type>::MANTISSA_DIGITS as i32;
             #[inline(always)]
             fn mul_add(self, factor: Self, addend: Self) -> Self {
                 <$type>::mul_add(self, factor, addend)

@@ -48,10 +48,10 @@ pub enum Error {
     )]
     Pointwise { got: [usize; 3], k: usize },
     #[error(
-        "padding leaves no room in the {axis}: the input's extent is {input}, the depthwise_filter's {kernel}, and \
-         the output's would be negative"
+        "padding leaves no room in the {axis}: the input's extent is {input}, the depthwise_filter's {kernel} at a \
+         rate of {rate}, and the output's would be negative"
     )]
-    Extent { axis: AxisName, input: usize, kernel: usize },
+    Extent { axis: AxisName, input: usize, kernel: usize, rate: usize },
     #[error("the result is too large: it must fit in {} bytes", isize::MAX)]
     TooLarge,
     #[error("no memory for {elements} elements of the result")]

@@ -101,7 +101,7 @@ impl Axis {
         // 128 bits hold every product of values below 2^64 and 2^31 that occurs here.
         let (n, k) = (input as i128, kernel as i128);
         let (stride, rate) = (attributes.strides[i] as i128, attributes.rate[i] as i128);
-        let too_small = Err(Error::Extent { axis, input, kernel });
+        let too_small = Err(Error::Extent { axis, input, kernel, rate: rate as usize });
         let (before, padded, crop, output) = if attributes.space_to_batch() {
             let (before, after) = match attributes.padding {
                 Padding::Same if kernel == 0 => return too_small,

@@ -10,21 +10,21 @@
 //! depthwise  = "depthwise(" products "," ( "inside" | "all" ) ")"
 //! pointwise  = "pointwise(" products "," sum { "," elsewhere } ")"
 //! products   = "fused" | "separate"
-//! elsewhere  = "rows" range "columns" range sum
+//! elsewhere  = "rows" range "columns" range products sum
 //! range      = number ".." number
 //! sum        = "chain" | terms
 //! terms      = term { "+" term }
 //! term       = part [ "x" count ]
-//! part       = count | "(" terms ")" | "lanes(" count "," count "," number ")"
+//! part       = count | "(" terms ")" | "lanes(" count { count } "," count "," number ")"
 //! ```
 //! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded
 //! before they are added. Depthwise taps are added in row-major order from +0; `all` counts the taps outside the image
 //! too, as products with +0. In a pointwise sum a count is a chain: that many products added in ascending order from
 //! +0; terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks.
-//! `lanes(2, 16, 3)` deals 16 products out to 2 chains in turn, as the lanes of a vector take them, adds neighbouring
-//! chains up until one value is left, and adds 3 more products to that one by one. `chain` is one chain however long.
-//! Some elements of the result may have another order than the rest: the last of `elsewhere` that holds an element's
-//! row (its pixel's number in the batch) and column (its channel) counts. The word `reproducible` alone reads as
+//! `lanes(1 2, 16, 3)` deals 16 products out to 4 chains in turn, as the lanes of a vector take them, adds to each lane
+//! the one at distance 1, then the one at distance 2, which leaves one value, and adds 3 more products to that one by
+//! one. `chain` is one chain however long. Some elements of the result may have another order than the rest: the last
+//! of `elsewhere` that holds an element's row (its pixel's number in the batch) and column (its channel) counts. The word `reproducible` alone reads as
 //! [`Numerics::REPRODUCIBLE`]. Sums are in f32 for f32, in f64 for f64; the depthwise result is rounded to the storage
 //! type.
 
@@ -69,9 +69,39 @@ pub enum Sum {
     Chain(usize),
     /// At least two sums over successive products, their results added left to right.
     Blocks(Vec<Sum>),
-    /// `lanes * each` products dealt out to the lanes in turn, each lane a chain from +0; neighbouring lanes added until
-    /// one value is left (`lanes` is a power of two); to that, `tail` products added in ascending order.
-    Lanes { lanes: usize, each: usize, tail: usize },
+    /// Products dealt out to lanes in turn, `each` to every lane, a chain from +0; the lanes added up; to that, `tail`
+    /// products added in ascending order.
+    Lanes { folds: Folds, each: usize, tail: usize },
+}
+
+/// How many lanes there are, and in which order they are added up: those at the first distance, then of what is left
+/// those at the second, until one value is left. A permutation of 1, 2, 4, ... up to half the number of lanes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Folds(Vec<usize>);
+
+impl Folds {
+    /// `None` if the distances are no permutation of 1, 2, 4, ..., or more than the longest vectors have lanes.
+    pub fn new(distances: &[usize]) -> Option<Self> {
+        let mut sorted = distances.to_vec();
+        sorted.sort_unstable();
+        let powers = sorted.iter().enumerate().all(|(i, &distance)| distance == 1 << i);
+        (powers && (1..=MOST_FOLDS).contains(&sorted.len())).then(|| Self(distances.to_vec()))
+    }
+
+    pub fn distances(&self) -> &[usize] {
+        &self.0
+    }
+
+    pub fn lanes(&self) -> usize {
+        1 << self.0.len()
+    }
+}
+
+impl fmt::Display for Folds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let distances: Vec<_> = self.0.iter().map(usize::to_string).collect();
+        f.write_str(&distances.join(" "))
+    }
 }
 
 /// The order of sums and the roundings of one separable convolution. `Display` and `FromStr` are the
@@ -111,6 +141,7 @@ pub struct Elsewhere {
     /// Output pixels, counted through the batch.
     pub rows: Range<usize>,
     pub columns: Range<usize>,
+    pub products: Products,
     pub sum: Sum,
 }
 
@@ -121,9 +152,10 @@ impl Pointwise {
     }
 
     /// The order of one element.
-    pub fn sum_at(&self, row: usize, column: usize) -> &Sum {
+    pub fn at(&self, row: usize, column: usize) -> (Products, &Sum) {
         let holds = |e: &&Elsewhere| e.rows.contains(&row) && e.columns.contains(&column);
-        self.elsewhere.iter().rev().find(holds).map_or(&self.sum, |elsewhere| &elsewhere.sum)
+        let elsewhere = self.elsewhere.iter().rev().find(holds);
+        elsewhere.map_or((self.products, &self.sum), |elsewhere| (elsewhere.products, &elsewhere.sum))
     }
 }
 
@@ -154,7 +186,7 @@ impl Sum {
             Self::Whole => None,
             Self::Chain(n) => Some(*n),
             Self::Blocks(sums) => Some(sums.iter().filter_map(Self::length).sum()),
-            Self::Lanes { lanes, each, tail } => Some(lanes * each + tail),
+            Self::Lanes { folds, each, tail } => Some(folds.lanes() * each + tail),
         }
     }
 
@@ -172,7 +204,9 @@ impl fmt::Display for Sum {
         let sums = match self {
             Self::Whole => return f.write_str("chain"),
             Self::Chain(n) => return write!(f, "{n}"),
-            Self::Lanes { lanes, each, tail } => return write!(f, "lanes({lanes}, {}, {tail})", lanes * each),
+            Self::Lanes { folds, each, tail } => {
+                return write!(f, "lanes({folds}, {}, {tail})", folds.lanes() * each);
+            }
             Self::Blocks(sums) => sums,
         };
         for (i, equal) in sums.chunk_by(PartialEq::eq).enumerate() {
@@ -200,8 +234,8 @@ impl fmt::Display for Numerics {
             word(&PRODUCTS, pointwise.products),
             pointwise.sum,
         )?;
-        for Elsewhere { rows, columns, sum } in &pointwise.elsewhere {
-            write!(f, ", rows {rows:?} columns {columns:?} {sum}")?;
+        for Elsewhere { rows, columns, products, sum } in &pointwise.elsewhere {
+            write!(f, ", rows {rows:?} columns {columns:?} {} {sum}", word(&PRODUCTS, *products))?;
         }
         write!(f, ") subnormals({})", word(&SUBNORMALS, *subnormals))
     }
@@ -230,8 +264,8 @@ const LONGEST: usize = i32::MAX as usize;
 /// Deepest nesting and most chains of a text, so that a hostile attribute cannot exhaust stack or memory.
 const DEEPEST: usize = 16;
 const MOST_CHAINS: usize = 1 << 20;
-/// As many lanes as the longest vectors have of the smallest type.
-const MOST_LANES: usize = 64;
+/// 64 lanes: as many as the longest vectors have of the smallest type.
+const MOST_FOLDS: usize = 6;
 
 impl FromStr for Numerics {
     type Err = ParseError;
@@ -256,7 +290,8 @@ impl FromStr for Numerics {
             p.expect("rows")?;
             let rows = p.range()?;
             p.expect("columns")?;
-            elsewhere.push(Elsewhere { rows, columns: p.range()?, sum: p.sum()? });
+            let (columns, products) = (p.range()?, p.one_of(&PRODUCTS)?);
+            elsewhere.push(Elsewhere { rows, columns, products, sum: p.sum()? });
         }
         p.expect(")")?;
         p.expect("subnormals(")?;
@@ -333,17 +368,22 @@ impl Parser<'_> {
     }
 
     fn lanes(&mut self) -> Result<Sum, ParseError> {
-        let lanes = self.number(2)?;
-        if !lanes.is_power_of_two() || lanes > MOST_LANES {
-            return Err(self.error(format!("a power of two up to {MOST_LANES} as the number of lanes before")));
+        let mut distances = vec![self.number(1)?];
+        while !self.take(",") {
+            distances.push(self.number(1)?);
         }
-        self.expect(",")?;
+        let Some(folds) = Folds::new(&distances) else {
+            return Err(
+                self.error(format!("a permutation of 1, 2, 4, ..., {} at the most, before", 1 << (MOST_FOLDS - 1)))
+            );
+        };
+        let lanes = folds.lanes();
         let products = self.number(lanes)?;
         if !products.is_multiple_of(lanes) {
             return Err(self.error(format!("a multiple of {lanes} before")));
         }
         self.expect(",")?;
-        let sum = Sum::Lanes { lanes, each: products / lanes, tail: self.number(0)? };
+        let sum = Sum::Lanes { folds, each: products / lanes, tail: self.number(0)? };
         self.expect(")")?;
         Ok(sum)
     }
@@ -392,19 +432,19 @@ mod tests {
         assert_eq!(sum("(8 + 8) x 2 + 4").unwrap().to_string(), "(8x2)x2+4");
         assert_eq!(sum("(8x2)x2+4").unwrap().length(), Some(36));
         assert_eq!(sum("(7)"), Ok(Sum::Chain(7)));
-        let lanes = sum("lanes(2, 16, 0)x2+lanes(4,8,3)").unwrap();
+        let lanes = sum("lanes(1, 16, 0)x2+lanes(1 4 2,8,3)").unwrap();
         assert_eq!(lanes.length(), Some(43));
-        assert_eq!(lanes.to_string(), "lanes(2, 16, 0)x2+lanes(4, 8, 3)");
+        assert_eq!(lanes.to_string(), "lanes(1, 16, 0)x2+lanes(1 4 2, 8, 3)");
     }
 
     #[test]
     fn the_last_rectangle_counts() {
-        let text = "v1 depthwise(separate, all) pointwise(separate, 19, rows 0..8 columns 24..31 lanes(2, 16, 3), \
-                    rows 0..8 columns 30..31 lanes(4, 16, 3)) subnormals(flushed)";
+        let text = "v1 depthwise(separate, all) pointwise(separate, 19, rows 0..8 columns 24..31 fused lanes(1, 16, 3), \
+                    rows 0..8 columns 30..31 separate lanes(2 1, 16, 3)) subnormals(flushed)";
         let numerics: Numerics = text.parse().unwrap();
         assert_eq!(numerics.to_string(), text);
-        let at = |row, column| numerics.pointwise.sum_at(row, column).to_string();
-        assert_eq!([at(0, 0), at(7, 24), at(8, 24), at(0, 30)], ["19", "lanes(2, 16, 3)", "19", "lanes(4, 16, 3)"]);
+        let at = |row, column| numerics.pointwise.at(row, column).1.to_string();
+        assert_eq!([at(0, 0), at(7, 24), at(8, 24), at(0, 30)], ["19", "lanes(1, 16, 3)", "19", "lanes(2 1, 16, 3)"]);
         assert!(numerics.check(19).is_ok());
         assert!(numerics.check(20).is_err());
     }
@@ -425,6 +465,9 @@ mod tests {
             "chain+1",
             "8*2",
             "lanes(3, 9, 0)",
+            "lanes(2, 8, 0)",
+            "lanes(1 1, 8, 0)",
+            "lanes(1 2 4 8 16 32 64, 128, 0)",
             "lanes(2, 3, 0)",
             "lanes(2, 2)",
             "8, rows 0..1",

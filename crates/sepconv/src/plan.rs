@@ -97,11 +97,15 @@ pub fn depthwise<T: Element>(
 }
 
 /// The product alone, on the calling thread: `pixels` (rows, k) times `filter` (k, columns), k at least 1 and as long as the numerics' sum.
-pub fn pointwise<T: Element>(pixels: ArrayView2<T>, filter: ArrayView2<T>, numerics: &Numerics) -> Array2<T> {
+pub fn pointwise<T: Element>(
+    pixels: ArrayView2<T>,
+    filter: ArrayView2<T>,
+    numerics: &Numerics,
+) -> Result<Array2<T>, Error> {
     let kernel = T::kernel(InstructionSet::preferred());
     let ((rows, k), columns) = (pixels.dim(), filter.ncols());
     assert_eq!(k, filter.nrows());
-    let product = allocate(rows * columns, |elements| {
+    let elements = allocate(rows * columns, |elements| {
         let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise).packed(false)?;
         let split = Split::new::<T>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
@@ -112,9 +116,8 @@ pub fn pointwise<T: Element>(pixels: ArrayView2<T>, filter: ArrayView2<T>, numer
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
         })
-    });
-    let elements = product.expect("memory for a product");
-    Array2::from_shape_vec([rows, columns], elements).expect("as many elements as asked for")
+    })?;
+    Ok(Array2::from_shape_vec([rows, columns], elements).expect("as many elements as asked for"))
 }
 
 /// That many elements, all of which `fill` writes; it is not called for none.
@@ -273,7 +276,7 @@ mod tests {
         let numerics = "v1 depthwise(separate, all) pointwise(fused, 20+(8+10)) subnormals(flushed)".parse().unwrap();
         let (input, filter) = (input.view(), depthwise_filter.view());
         let pixels = depthwise::<f32>(input, filter, &geometry, &numerics).unwrap();
-        let product = pointwise(pixels.view(), pointwise_filter.slice(s![0, 0, .., ..]), &numerics);
+        let product = pointwise(pixels.view(), pointwise_filter.slice(s![0, 0, .., ..]), &numerics).unwrap();
         let expected =
             reference::separable_conv2d(input, filter, pointwise_filter.view(), &attributes, &numerics).unwrap();
         let bits = |values: &mut dyn Iterator<Item = &f32>| values.map(|v| v.to_bits()).collect::<Vec<_>>();

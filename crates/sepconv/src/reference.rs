@@ -81,12 +81,12 @@ fn batch_to_space<T: Element>(blocks: &Array4<T>, g: &Geometry) -> Array2<T> {
 }
 
 fn pointwise<T: Element>(pixels: &Array2<T>, filter: ArrayView2<T>, g: &Geometry, numerics: &Numerics) -> Array4<T> {
-    let products = numerics.pointwise.products;
     let width = g.width.output;
     Array4::from_shape_fn(g.output_shape(), |(n, y, x, column)| {
         let row = (n * g.height.output + y) * width + x;
+        let (products, sum) = numerics.pointwise.at(row, column);
         let mut accumulate = |k, total| accumulate(products, pixels[(row, k)], filter[(k, column)], total);
-        add_up(numerics.pointwise.sum_at(row, column), &mut (0..g.k()), &mut accumulate)
+        add_up(sum, &mut (0..g.k()), &mut accumulate)
     })
 }
 
@@ -100,14 +100,17 @@ fn add_up<T: Element>(sum: &Sum, rest: &mut Range<usize>, accumulate: &mut impl 
             let first = sums.next().map_or(T::ZERO, |first| add_up(first, rest, accumulate));
             sums.fold(first, |total, sum| total.add(add_up(sum, rest, accumulate)))
         }
-        Sum::Lanes { lanes, each, tail } => {
-            let mut totals = vec![T::ZERO; *lanes];
+        Sum::Lanes { folds, each, tail } => {
+            let lanes = folds.lanes();
+            let mut totals = vec![T::ZERO; lanes];
             for (i, k) in rest.take(lanes * each).enumerate() {
-                let lane = &mut totals[i % lanes];
-                *lane = accumulate(k, *lane);
+                totals[i % lanes] = accumulate(k, totals[i % lanes]);
             }
-            while totals.len() > 1 {
-                totals = totals.chunks(2).map(|pair| pair[0].add(pair[1])).collect();
+            for (i, distance) in folds.distances().iter().enumerate() {
+                let folded: usize = folds.distances()[..=i].iter().sum();
+                for lane in (0..lanes).filter(|lane| lane & folded == 0) {
+                    totals[lane] = totals[lane].add(totals[lane + distance]);
+                }
             }
             rest.take(*tail).fold(totals[0], |total, k| accumulate(k, total))
         }

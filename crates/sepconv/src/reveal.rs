@@ -40,6 +40,8 @@ pub enum Unclear<E> {
     Pointwise(Sum),
     #[error("{calls} probes in {elapsed:?} did not suffice")]
     Budget { calls: usize, elapsed: Duration },
+    #[error("no memory for {elements} elements of a probe")]
+    Memory { elements: usize },
 }
 
 /// A reveal ends after so many probes or so long a time, whichever is later.
@@ -105,27 +107,28 @@ impl<P> Counted<'_, P> {
 fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depthwise, Subnormals), Unclear<P::Error>> {
     let g = counted.geometry;
     // The first that fits is taken where several do, so the likely ones stand first.
-    let mut candidates = Vec::new();
-    for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
-        for (products, taps) in [
-            (Products::Fused, Taps::Inside),
-            (Products::Separate, Taps::All),
-            (Products::Fused, Taps::All),
-            (Products::Separate, Taps::Inside),
-        ] {
-            candidates.push((Depthwise { products, taps }, subnormals));
-        }
-    }
+    let mut candidates = [
+        (Products::Fused, Taps::Inside),
+        (Products::Separate, Taps::All),
+        (Products::Fused, Taps::All),
+        (Products::Separate, Taps::Inside),
+    ]
+    .map(|(products, taps)| (Depthwise { products, taps }, Subnormals::Flushed))
+    .to_vec();
     let length = |shape: [usize; 4]| shape.iter().product();
     let (inputs, weights) = (length(g.input_shape()), length(g.depthwise_filter_shape()));
     for data in [Data::Uniform, Data::Infinite, Data::Tiny] {
-        let input = data.values::<T>(inputs, 1);
-        let mut filter = data.weights().values::<T>(weights, 2);
+        let input = data.values::<T, _>(inputs, 1)?;
+        let mut filter = data.weights().values::<T, _>(weights, 2)?;
         if data == Data::Infinite {
             // The first and the last tap: where either is padding, it is NaN if it counts and nothing if it does not.
             let k = g.k();
             filter[..k].fill(T::from_f64(f64::INFINITY));
             filter[weights - k..].fill(T::from_f64(f64::INFINITY));
+        }
+        if data == Data::Tiny {
+            // No other data can tell.
+            candidates.extend(candidates.clone().into_iter().map(|(depthwise, _)| (depthwise, Subnormals::Kept)));
         }
         let got = counted.call(|probe| probe.depthwise(&input, &filter))?;
         candidates.retain(|(depthwise, subnormals)| {
@@ -158,27 +161,25 @@ fn pointwise_by<T: Element, P: Probe<T>>(
 ) -> Result<Pointwise, Unclear<P::Error>> {
     let g = counted.geometry;
     let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
-    let mut candidates: Vec<Numerics> = Vec::new();
     let found = places::orders((rows, k, columns), thorough, |pixels, filter| counted.pointwise(pixels, filter))?;
-    for (sum, elsewhere) in found {
-        for products in [Products::Fused, Products::Separate] {
-            let pointwise = Pointwise { products, sum: sum.clone(), elsewhere: elsewhere.clone() };
-            candidates.push(Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE });
-        }
-    }
-    let likeliest = candidates[0].pointwise.sum.clone();
+    let numerics = |(products, sum, elsewhere)| {
+        let pointwise = Pointwise { products, sum, elsewhere };
+        Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE }
+    };
+    let mut candidates: Vec<Numerics> = found.into_iter().map(numerics).collect();
+    let likeliest = candidates.first().ok_or(Unclear::Tree)?.pointwise.sum.clone();
     let (mut confirmed, mut calls) = (0, 0);
     for (data, seed) in [Data::Uniform, Data::Cancelling, Data::Tiny].into_iter().cycle().zip(3..) {
         if calls >= 3 && (confirmed >= CONFIRMATIONS || calls >= MOST_CONFIRMING_CALLS) {
             break;
         }
-        let pixels = data.values::<T>(rows * k, seed);
-        let filter = data.weights().values::<T>(k * columns, !seed);
+        let pixels = data.values::<T, _>(rows * k, seed)?;
+        let filter = data.weights().values::<T, _>(k * columns, !seed)?;
         let got = counted.pointwise(&pixels, &filter)?;
         let pixels = ArrayView2::from_shape((rows, k), &pixels);
         let filter = ArrayView2::from_shape((k, columns), &filter);
         let (Ok(pixels), Ok(filter)) = (pixels, filter) else { break };
-        candidates.retain(|numerics| same(&plan::pointwise(pixels, filter, numerics), &got));
+        candidates.retain(|n| plan::pointwise(pixels, filter, n).is_ok_and(|expected| same(&expected, &got)));
         confirmed += got.len();
         calls += 1;
     }
@@ -188,7 +189,9 @@ fn pointwise_by<T: Element, P: Probe<T>>(
 
 /// Bits equal, every NaN alike.
 fn same<T: Element>(expected: &Array2<T>, got: &[T]) -> bool {
-    expected.len() == got.len() && expected.iter().zip(got).all(|(a, b)| a.bits() == b.bits())
+    expected.as_slice().is_some_and(|expected| {
+        expected.len() == got.len() && expected.iter().zip(got).all(|(a, b)| a.bits() == b.bits())
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use ndarray::{Array4, ArrayView4, Axis, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use sepconv::numerics::{Depthwise, Elsewhere, Pointwise, Products, Subnormals, Sum, Taps};
+use sepconv::numerics::{Depthwise, Elsewhere, Folds, Pointwise, Products, Subnormals, Sum, Taps};
 use sepconv::{Attributes, Element, Error, InstructionSet, Numerics, Padding, SeparableConv2d, reference};
 
 /// One call: shapes, attributes, numerics and how the arrays lie in memory.
@@ -132,10 +132,11 @@ fn sum(k: usize, depth: usize, seed: &mut u64) -> Sum {
     if k < 2 || random(3) == 0 {
         return Sum::Chain(k);
     }
-    let lanes = 2 << random(3);
-    if k >= lanes && random(3) == 0 {
-        let each = 1 + random(k / lanes);
-        return Sum::Lanes { lanes, each, tail: k - lanes * each };
+    let folds: [&[usize]; 5] = [&[1], &[1, 2], &[2, 1], &[1, 4, 2], &[1, 2, 4, 8]];
+    let folds = Folds::new(folds[random(5)]).unwrap();
+    if k >= folds.lanes() && random(3) == 0 {
+        let each = 1 + random(k / folds.lanes());
+        return Sum::Lanes { tail: k - folds.lanes() * each, folds, each };
     }
     let first = 1 + random(k - 1);
     let parts = match random(3) {
@@ -159,7 +160,12 @@ fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
     let sum =
         move || prop_oneof![1 => Just(Sum::Whole), 3 => any::<u64>().prop_map(move |mut seed| sum(k, 0, &mut seed))];
     let range = || (0usize..40, 0usize..40).prop_map(|(start, length)| start..start + length);
-    let elsewhere = (range(), range(), sum()).prop_map(|(rows, columns, sum)| Elsewhere { rows, columns, sum });
+    let elsewhere = (range(), range(), products(), sum()).prop_map(|(rows, columns, products, sum)| Elsewhere {
+        rows,
+        columns,
+        products,
+        sum,
+    });
     let pointwise = (products(), sum(), prop::collection::vec(elsewhere, 0..3))
         .prop_map(|(products, sum, elsewhere)| Pointwise { products, sum, elsewhere });
     (products(), taps, pointwise, subnormals).prop_map(|(depthwise, taps, pointwise, subnormals)| Numerics {

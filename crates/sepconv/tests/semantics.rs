@@ -99,7 +99,7 @@ fn numbers_near_the_limits_are_refused_or_computed_at_once() {
     assert_eq!(run([1, 1], Padding::Same, [most, most]), Ok((1, 5, 5, 3)));
     assert_eq!(
         run([most, most], Padding::Valid, [most, most]),
-        Err(Error::Extent { axis: sepconv::AxisName::Height, input: 5, kernel: 3 })
+        Err(Error::Extent { axis: sepconv::AxisName::Height, input: 5, kernel: 3, rate: most as usize })
     );
     let memory = run([1, 1], Padding::Explicit([[most, most], [most, most]]), [1, 1]);
     assert!(matches!(memory, Err(Error::Memory { .. } | Error::TooLarge)), "{memory:?}");

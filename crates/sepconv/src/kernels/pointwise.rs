@@ -16,20 +16,18 @@ use crate::numerics::{self, Products, Sum};
 /// A filter, in column panels two vectors wide (the last one may be one vector wide), and the order of the sum.
 pub struct Pointwise<'a, T: Element> {
     kernel: Kernel<T>,
-    fused: bool,
     k: usize,
     columns: usize,
     filter: Filter<'a, T>,
-    steps: Vec<Step>,
-    /// Places with an order of their own; the last that holds an element counts.
-    elsewhere: Vec<Elsewhere>,
+    order: Order,
+    /// Places with an order of their own, rows and columns; the last that holds an element counts.
+    elsewhere: Vec<([Range<usize>; 2], Order)>,
     /// Levels of partial sums beside the result.
     levels: usize,
 }
 
-struct Elsewhere {
-    rows: Range<usize>,
-    columns: Range<usize>,
+struct Order {
+    fused: bool,
     steps: Vec<Step>,
 }
 
@@ -44,23 +42,18 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// The sum is as long as the filter is high, as [`crate::Numerics::check`] sees to.
     pub fn new(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &numerics::Pointwise) -> Self {
         let (k, columns) = filter.dim();
-        let steps = |sum: &Sum| {
+        let order = |products, sum: &Sum| {
             let (mut steps, mut length) = (Vec::new(), 0);
             add_steps(sum, k, &mut length, 0, true, &mut steps);
             assert_eq!(length, k, "the sum's length has been checked");
-            steps
+            Order { fused: products == Products::Fused, steps }
         };
-        let elsewhere = |numerics::Elsewhere { rows, columns, sum }: &numerics::Elsewhere| Elsewhere {
-            rows: rows.clone(),
-            columns: columns.clone(),
-            steps: steps(sum),
-        };
+        let elsewhere = |e: &numerics::Elsewhere| ([e.rows.clone(), e.columns.clone()], order(e.products, &e.sum));
         let elsewhere: Vec<_> = numerics.elsewhere.iter().map(elsewhere).collect();
-        let steps = steps(&numerics.sum);
-        let all = elsewhere.iter().flat_map(|elsewhere| &elsewhere.steps).chain(&steps);
-        let levels = all.map(Step::level).max().unwrap_or(0);
-        let fused = numerics.products == Products::Fused;
-        Self { kernel, fused, k, columns, filter: Filter::InPlace(filter), steps, elsewhere, levels }
+        let order = order(numerics.products, &numerics.sum);
+        let all = elsewhere.iter().map(|(_, order)| order).chain([&order]);
+        let levels = all.flat_map(|order| &order.steps).map(Step::level).max().unwrap_or(0);
+        Self { kernel, k, columns, filter: Filter::InPlace(filter), order, elsewhere, levels }
     }
 
     /// Packs the whole filter, for many rows; `parallel` on all threads.
@@ -152,21 +145,21 @@ impl<'a, T: Element> Pointwise<'a, T> {
     ) {
         let place = [first + rows.start..first + rows.end, panel.column..panel.column + panel.width];
         // SAFETY: the caller's promise.
-        let mut run = |steps, part| unsafe { self.run(steps, tile, rows.clone(), panel, output, first, part, sums) };
-        run(&self.steps, place.clone());
-        for elsewhere in &self.elsewhere {
-            let part = [both(&place[0], &elsewhere.rows), both(&place[1], &elsewhere.columns)];
+        let mut run = |order, part| unsafe { self.run(order, tile, rows.clone(), panel, output, first, part, sums) };
+        run(&self.order, place.clone());
+        for (elsewhere, order) in &self.elsewhere {
+            let part = [0, 1].map(|axis| both(&place[axis], &elsewhere[axis]));
             if part.iter().all(|range| !range.is_empty()) {
-                run(&elsewhere.steps, part);
+                run(order, part);
             }
         }
     }
 
-    /// Some rows of the tile times one column panel, in the order of these steps; a part of them goes into the output.
+    /// Some rows of the tile times one column panel, in that order; a part of them goes into the output.
     #[expect(clippy::too_many_arguments, reason = "the loop variables of `multiply` and `block`")]
     unsafe fn run(
         &self,
-        steps: &[Step],
+        order: &Order,
         tile: &Tile<T>,
         rows: Range<usize>,
         panel: &mut Panel<T>,
@@ -187,14 +180,14 @@ impl<'a, T: Element> Pointwise<'a, T> {
             filter: panel.start,
             filter_stride: panel.row_stride,
             copy: panel.copy.unwrap_or(std::ptr::null_mut()),
-            steps,
+            steps: &order.steps,
             targets: [
                 if full { (target, output.columns()) } else { (edge, columns) },
                 (partial.as_mut_ptr().cast(), columns),
             ],
             rows: rows.len(),
         };
-        let function = self.kernel.product[self.fused as usize][panel.copy.is_some() as usize][vectors - 1];
+        let function = self.kernel.product[order.fused as usize][panel.copy.is_some() as usize][vectors - 1];
         // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel and
         // the scratch room for its copy, the output (or the scratch in its place) the rows and columns, the scratch all
         // levels; the steps come from `add_steps`, which writes each level before it reads it.
@@ -270,10 +263,10 @@ fn add_steps(sum: &Sum, k: usize, next: &mut usize, level: usize, first: bool, s
                 steps.push(Step::Fold { level: own });
             }
         }
-        Sum::Lanes { lanes, each, tail } => {
+        Sum::Lanes { folds, each, tail } => {
             let own = if first { level } else { level + 1 };
-            let dealt = *next..*next + lanes * each;
-            add_lanes(&dealt, *lanes, 0..*lanes, own, true, steps);
+            let dealt = *next..*next + folds.lanes() * each;
+            add_lanes(dealt.clone(), folds.lanes(), folds.distances(), own, true, steps);
             *next = dealt.end + tail;
             if *tail > 0 {
                 steps.push(Step::Chain { products: dealt.end..*next, stride: 1, level: own, then: Then::Continue });
@@ -285,25 +278,16 @@ fn add_steps(sum: &Sum, k: usize, next: &mut usize, level: usize, first: bool, s
     }
 }
 
-/// The steps for some neighbouring lanes of all that these products are dealt out to: the sum of the one half, then of
-/// the other.
-fn add_lanes(
-    products: &Range<usize>,
-    stride: usize,
-    lanes: Range<usize>,
-    level: usize,
-    first: bool,
-    steps: &mut Vec<Step>,
-) {
-    if lanes.len() == 1 {
+/// The steps for the lanes that are folded by these distances, from the one that begins with the first of the products:
+/// what the last distance adds up comes last.
+fn add_lanes(products: Range<usize>, stride: usize, folds: &[usize], level: usize, first: bool, steps: &mut Vec<Step>) {
+    let Some((last, folds)) = folds.split_last() else {
         let then = if first { Then::Store } else { Then::Add };
-        let products = products.start + lanes.start..products.end;
         return steps.push(Step::Chain { products, stride, level, then });
-    }
+    };
     let own = if first { level } else { level + 1 };
-    let middle = lanes.start + lanes.len() / 2;
-    add_lanes(products, stride, lanes.start..middle, own, true, steps);
-    add_lanes(products, stride, middle..lanes.end, own, false, steps);
+    add_lanes(products.clone(), stride, folds, own, true, steps);
+    add_lanes(products.start + last..products.end, stride, folds, own, false, steps);
     if !first {
         steps.push(Step::Fold { level: own });
     }

@@ -1,5 +1,6 @@
 //! Values for probes, the same in every process.
 
+use super::Unclear;
 use crate::element::Element;
 
 /// What a set of values is meant to tell apart.
@@ -9,8 +10,11 @@ pub enum Data {
     Uniform,
     /// The same, for a filter that the caller makes infinite in places.
     Infinite,
-    /// Fused from separate products: neighbours nearly cancel, so that what was rounded away decides.
+    /// Every rounding, with [`Same`](Self::Same) as weights: neighbours nearly cancel, so that what was rounded away
+    /// decides.
     Cancelling,
+    /// One value throughout.
+    Same,
     /// What becomes of subnormals, with [`TinyWeights`](Self::TinyWeights): some values are subnormal, and so are many of
     /// the products. The first value is positive, so that even a single product tells.
     Tiny,
@@ -21,19 +25,24 @@ pub enum Data {
 impl Data {
     /// What goes with it as a filter.
     pub fn weights(self) -> Self {
-        if self == Self::Tiny { Self::TinyWeights } else { self }
+        match self {
+            Self::Tiny => Self::TinyWeights,
+            Self::Cancelling => Self::Same,
+            other => other,
+        }
     }
 
-    pub fn values<T: Element>(self, length: usize, seed: u64) -> Vec<T> {
+    pub fn values<T: Element, E>(self, length: usize, seed: u64) -> Result<Vec<T>, Unclear<E>> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self as u64;
         // Two values around its square root have a product around it.
         let smallest = T::SMALLEST_NORMAL;
         let mut last = 0.0;
-        let value = |n: usize| {
+        let mut value = |n: usize| {
             let bits = next(&mut state);
             let uniform = (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
             let value = match self {
                 Self::Cancelling if n % 2 == 1 => -last + uniform * 1e-5,
+                Self::Same if n > 0 => last,
                 Self::Tiny if n == 0 => smallest.sqrt() / 2.0,
                 Self::Tiny if bits.is_multiple_of(3) => uniform * smallest,
                 Self::Tiny if bits % 3 == 1 => uniform * smallest.sqrt(),
@@ -43,8 +52,18 @@ impl Data {
             last = value;
             T::from_f64(value)
         };
-        (0..length).map(value).collect()
+        let mut values = filled(length, T::ZERO)?;
+        values.iter_mut().enumerate().for_each(|(n, to)| *to = value(n));
+        Ok(values)
     }
+}
+
+/// So many of one value.
+pub fn filled<T: Clone, E>(length: usize, value: T) -> Result<Vec<T>, Unclear<E>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(length).map_err(|_| Unclear::Memory { elements: length })?;
+    values.resize(length, value);
+    Ok(values)
 }
 
 /// splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).

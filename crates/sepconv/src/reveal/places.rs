@@ -1,15 +1,15 @@
 //! The orders of a product's sums, which may differ between places of the result: the last columns may be summed in
-//! lanes where the others are in chains, and the last rows otherwise again.
+//! lanes where the others are in chains, or with separate products, and the last rows otherwise again.
 //!
-//! Two questions, asked of every element at once, tell how many lanes its sum has. Where blocks end is then asked in one
+//! Three questions, asked of every element at once, tell what kind of sum it has. Where blocks end is then asked in one
 //! kind of places, the commonest; all kinds are taken to share it, which the caller checks.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Unclear, tree};
+use super::{Unclear, data::filled, tree};
 use crate::element::Element;
-use crate::numerics::{Elsewhere, Sum};
+use crate::numerics::{Elsewhere, Folds, Products, Sum};
 
 /// Large enough that every other term is lost beside it; exact in every type.
 const MASK: f64 = (1u128 << 80) as f64;
@@ -20,8 +20,20 @@ const MOST_RECTANGLES: usize = 256;
 /// How long a part that is dealt out to lanes may be rounded down to: so many products to each lane at a time.
 const UNROLLED: [usize; 4] = [1, 2, 4, 8];
 
-/// What two questions tell of an element's sum: the sizes that hold products 0 and 1, and 0 and 2.
-type Sizes = [usize; 2];
+/// More combinations of what the kinds may be than that are not worth trying.
+const MOST_COMBINATIONS: usize = 64;
+
+/// What three questions tell of an element's sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    /// The sizes that hold products 0 and 1, and 0 and 2.
+    sizes: [u32; 2],
+    /// Whether a later product of its chain is fused to product 0.
+    fused: bool,
+}
+
+/// The sum and its products of the commonest kind, and where there are others.
+type Orders = (Products, Sum, Vec<Elsewhere>);
 
 /// The product of a black box: `rows * k` pixels times `k * columns` weights.
 struct Product<F> {
@@ -31,158 +43,173 @@ struct Product<F> {
     call: F,
 }
 
-/// The orders of sums that fit what is asked, of every product if `thorough`, the likeliest first: the commonest, and those that other places have.
+/// The orders that fit what is asked, of every product if `thorough`, the likeliest first.
 pub fn orders<T: Element, E>(
     (rows, k, columns): (usize, usize, usize),
     thorough: bool,
     call: impl FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
-) -> Result<Vec<(Sum, Vec<Elsewhere>)>, Unclear<E>> {
+) -> Result<Vec<Orders>, Unclear<E>> {
     let mut product = Product { rows, k, columns, call };
     let kinds = product.kinds()?;
-    let mut counts = BTreeMap::<Sizes, usize>::new();
-    kinds.iter().for_each(|kind| *counts.entry(*kind).or_default() += 1);
+    let mut counts = BTreeMap::<Kind, usize>::new();
+    kinds.chunk_by(PartialEq::eq).for_each(|run| *counts.entry(run[0]).or_default() += run.len());
     let commonest = counts.iter().max_by_key(|(_, count)| **count).map(|(kind, _)| *kind).ok_or(Unclear::Tree)?;
-    let lanes = lanes_of(commonest).ok_or(Unclear::Tree)?;
-    let blocks = product.blocks(&kinds, commonest, lanes, thorough)?;
+    let blocks = product.blocks(&kinds, commonest, thorough)?;
     let rectangles = rectangles(&kinds, columns, commonest);
-    if rectangles.len() > MOST_RECTANGLES {
-        return Err(Unclear::Tree);
-    }
 
-    // Each kind's possible sums, in every combination.
-    let mut combinations: Vec<Vec<(Sizes, Sum)>> = vec![Vec::new()];
+    // What each kind may be, in every combination.
+    let mut combinations: Vec<Vec<(Kind, Products, Sum)>> = vec![Vec::new()];
     for &kind in counts.keys() {
-        let sums = in_lanes(&blocks, kind).ok_or(Unclear::Tree)?;
-        let longer = |chosen: &Vec<(Sizes, Sum)>| {
-            sums.iter().map(|sum| [chosen.as_slice(), &[(kind, sum.clone())]].concat()).collect::<Vec<_>>()
+        let sums = kind.sums(&blocks, k).ok_or(Unclear::Tree)?;
+        let longer = |chosen: &Vec<(Kind, Products, Sum)>| {
+            let with =
+                |(products, sum): &(Products, Sum)| [chosen.as_slice(), &[(kind, *products, sum.clone())]].concat();
+            sums.iter().map(with).collect::<Vec<_>>()
         };
         combinations = combinations.iter().flat_map(longer).collect();
     }
-    let order = |chosen: Vec<(Sizes, Sum)>| {
-        let chosen: BTreeMap<Sizes, Sum> = chosen.into_iter().collect();
-        let elsewhere = |(kind, rows, columns): &(Sizes, Range<usize>, Range<usize>)| Elsewhere {
-            rows: rows.clone(),
-            columns: columns.clone(),
-            sum: chosen[kind].clone(),
+    if rectangles.len() > MOST_RECTANGLES || combinations.len() > MOST_COMBINATIONS {
+        return Err(Unclear::Tree);
+    }
+    let orders = |chosen: Vec<(Kind, Products, Sum)>| {
+        let of = |wanted| {
+            chosen.iter().find(|(kind, ..)| *kind == wanted).map(|(_, products, sum)| (*products, sum.clone()))
         };
-        (chosen[&commonest].clone(), rectangles.iter().map(elsewhere).collect())
+        let elsewhere = |(kind, rows, columns): &(Kind, Range<usize>, Range<usize>)| {
+            let (rows, columns, (products, sum)) = (rows.clone(), columns.clone(), of(*kind)?);
+            Some(Elsewhere { rows, columns, products, sum })
+        };
+        let (products, sum) = of(commonest)?;
+        Some((products, sum, rectangles.iter().map(elsewhere).collect::<Option<_>>()?))
     };
-    Ok(combinations.into_iter().map(order).collect())
+    Ok(combinations.into_iter().filter_map(orders).collect())
 }
 
 impl<F> Product<F> {
-    /// What is in every element, row by row.
-    fn kinds<T: Element, E>(&mut self) -> Result<Vec<Sizes>, Unclear<E>>
+    /// The kind of every element, row by row.
+    fn kinds<T: Element, E>(&mut self) -> Result<Vec<Kind>, Unclear<E>>
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
+        let (rows, k, columns) = (self.rows, self.k, self.columns);
         // What too short a sum cannot be asked, it answers like a chain.
-        let mut kinds = vec![[2, 3]; self.rows * self.columns];
-        let filter = vec![T::from_f64(1.0); self.k * self.columns];
-        for other in 1..self.k.min(3) {
-            let mut pixels = vec![T::from_f64(1.0); self.rows * self.k];
-            for row in pixels.chunks_exact_mut(self.k) {
+        let mut kinds = filled(rows * columns, Kind { sizes: [2, 3], fused: false })?;
+        let ones = filled(k * columns, T::from_f64(1.0))?;
+        for other in 1..k.min(3) {
+            let mut pixels = filled(rows * k, T::from_f64(1.0))?;
+            for row in pixels.chunks_exact_mut(k) {
                 row[0] = T::from_f64(MASK);
                 row[other] = T::from_f64(-MASK);
             }
-            let result = (self.call)(&pixels, &filter)?;
+            let result = (self.call)(&pixels, &ones)?;
             for (kind, survivors) in kinds.iter_mut().zip(result) {
-                let size = self.k as f64 - survivors.to_f64();
-                if size.fract() != 0.0 || !(2.0..=self.k as f64).contains(&size) {
+                let size = k as f64 - survivors.to_f64();
+                if size.fract() != 0.0 || !(2.0..=k as f64).contains(&size) {
                     return Err(Unclear::Tree);
                 }
-                kind[other - 1] = size as usize;
+                kind.sizes[other - 1] = size as u32;
             }
+        }
+        if k > 1 {
+            // (1 + e)^2 = 1 + 2e + e^2, whose last term is lost in rounding: it survives 1 + 2e taken off only if fused.
+            let e = 0.5f64.powi((T::MANTISSA_DIGITS + 1) / 2);
+            // In the lane of product 0, whether there are 1, 2, 4 or 8, if there are two in it.
+            let other = [8, 4, 2, 1].into_iter().find(|&other| other < k).unwrap_or(1);
+            let (mut pixels, mut filter) = (filled(rows * k, T::ZERO)?, ones);
+            for row in pixels.chunks_exact_mut(k) {
+                row[0] = T::from_f64(-1.0 - 2.0 * e);
+                row[other] = T::from_f64(1.0 + e);
+            }
+            filter[other * columns..][..columns].fill(T::from_f64(1.0 + e));
+            let result = (self.call)(&pixels, &filter)?;
+            kinds.iter_mut().zip(result).for_each(|(kind, rest)| kind.fused = rest != T::ZERO);
         }
         Ok(kinds)
     }
 
     /// The chains and blocks of the commonest kind's sum, as if it had no lanes. Each column of the filter, or each row
     /// of the pixels, holds one question.
-    fn blocks<T: Element, E>(
-        &mut self,
-        kinds: &[Sizes],
-        commonest: Sizes,
-        lanes: usize,
-        thorough: bool,
-    ) -> Result<Sum, Unclear<E>>
+    fn blocks<T: Element, E>(&mut self, kinds: &[Kind], commonest: Kind, thorough: bool) -> Result<Sum, Unclear<E>>
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
-        let places: Vec<_> =
-            (0..rows * columns).filter(|&at| kinds[at] == commonest).map(|at| (at / columns, at % columns)).collect();
-        let by_row = longest(places.iter().map(|&(row, column)| (row, column)));
-        let by_column = longest(places.iter().map(|&(row, column)| (column, row)));
-        let in_columns = by_row.1.len() >= by_column.1.len();
-        let (fixed, askers) = if in_columns { by_row } else { by_column };
+        let lanes = commonest.folds().ok_or(Unclear::Tree)?.map_or(1, |folds| folds.lanes());
+        let mut in_row = filled(rows, 0usize)?;
+        let mut in_column = filled(columns, 0usize)?;
+        for (kinds, in_row) in kinds.chunks_exact(columns).zip(&mut in_row) {
+            for (kind, in_column) in kinds.iter().zip(&mut in_column) {
+                *in_row += usize::from(*kind == commonest);
+                *in_column += usize::from(*kind == commonest);
+            }
+        }
+        // The row, or the column, with the most places of the kind.
+        let ((most, row), (most_in_column, column)) = (largest(&in_row), largest(&in_column));
+        let in_columns = most >= most_in_column;
+        let askers: Vec<usize> = if in_columns {
+            (0..columns).filter(|column| kinds[row * columns + column] == commonest).collect()
+        } else {
+            (0..rows).filter(|row| kinds[row * columns + column] == commonest).collect()
+        };
         let ask = |questions: &[tree::Question]| {
-            let (mut pixels, mut filter) = (vec![T::from_f64(1.0); rows * k], vec![T::from_f64(1.0); k * columns]);
+            let mut pixels = filled(rows * k, T::from_f64(1.0))?;
+            let mut filter = filled(k * columns, T::from_f64(1.0))?;
             for (question, &n) in questions.iter().zip(&askers) {
-                let other = rounded(question, lanes);
-                for (at, value) in [(question.first, MASK), (other, -MASK)] {
+                for (at, value) in [(question.first, MASK), (question.other, -MASK)] {
                     let place = if in_columns { &mut filter[at * columns + n] } else { &mut pixels[n * k + at] };
                     *place = T::from_f64(value);
                 }
             }
             let result = (self.call)(&pixels, &filter)?;
-            let size = |(question, &n): (&tree::Question, &usize)| {
-                let at = if in_columns { fixed * columns + n } else { n * columns + fixed };
-                without_lanes(question, lanes, k as f64 - result[at].to_f64())
-            };
-            Ok(questions.iter().zip(&askers).map(size).collect())
+            let at = |n: usize| if in_columns { row * columns + n } else { n * columns + column };
+            Ok(askers.iter().take(questions.len()).map(|&n| k as f64 - result[at(n)].to_f64()).collect())
         };
-        tree::find(k, askers.len(), thorough, ask)?.ok_or(Unclear::Tree)
+        tree::find(k, lanes, askers.len(), thorough, ask)?.ok_or(Unclear::Tree)
     }
 }
 
-/// The first key with the most values, and these.
-fn longest(pairs: impl Iterator<Item = (usize, usize)>) -> (usize, Vec<usize>) {
-    let mut lists = BTreeMap::<usize, Vec<usize>>::new();
-    pairs.for_each(|(key, value)| lists.entry(key).or_default().push(value));
-    let most = lists.values().map(Vec::len).max();
-    lists.into_iter().find(|(_, list)| Some(list.len()) == most).unwrap_or_default()
+/// The largest count and where it stands first.
+fn largest(counts: &[usize]) -> (usize, usize) {
+    let first_of_most = |(at, &count): (usize, &usize)| (count, std::cmp::Reverse(at));
+    counts.iter().enumerate().map(first_of_most).max().map_or((0, 0), |(count, at)| (count, at.0))
 }
 
-/// The question's other product, or the nearest before it that is in the first product's lane.
-fn rounded(question: &tree::Question, lanes: usize) -> usize {
-    let distance = question.other - question.first;
-    question.first + (distance / lanes * lanes).max(distance.min(1))
-}
-
-/// An answer as it would be without lanes: the k-th product of a lane stands where k whole vectors have been added.
-fn without_lanes(question: &tree::Question, lanes: usize, size: f64) -> f64 {
-    let (distance, asked) = (question.other - question.first, rounded(question, lanes) - question.first);
-    let along = distance < lanes || size == (asked / lanes + 1) as f64 || size == (asked + 1) as f64;
-    if along { (distance + 1) as f64 } else { size }
-}
-
-/// One chain, or the number of lanes; `None` for an order that is not known here.
-fn lanes_of([with_1, with_2]: Sizes) -> Option<usize> {
-    match (with_1, with_2) {
-        (2, 3) => Some(1),
-        (_, 2) => Some(2),
-        (two, four) if four == 2 * two => Some(4),
-        _ => None,
+impl Kind {
+    /// The lanes, none for a chain; `None` for an order that is not known here.
+    fn folds(self) -> Option<Option<Folds>> {
+        let distances: &[usize] = match self.sizes {
+            [2, 3] => return Some(None),
+            [_, 2] => &[1],
+            [with_1, with_2] if with_2 == 2 * with_1 => &[1, 2],
+            [with_1, with_2] if with_2 == 4 * with_1 => &[1, 4, 2],
+            _ => return None,
+        };
+        Folds::new(distances).map(Some)
     }
-}
 
-/// The same blocks, each chain of them dealt out to the lanes of a kind of places, but for a tail: every way that gives
-/// the kind's sizes.
-fn in_lanes(blocks: &Sum, kind: Sizes) -> Option<Vec<Sum>> {
-    let lanes = lanes_of(kind)?;
-    if lanes == 1 {
-        return Some(vec![blocks.clone()]);
+    /// Every order over these blocks that gives the kind's answers.
+    fn sums(self, blocks: &Sum, k: usize) -> Option<Vec<(Products, Sum)>> {
+        let both = [Products::Fused, Products::Separate];
+        let asked = if self.fused { &both[..1] } else { &both[1..] };
+        let with = |sum: Sum, products: &[Products]| products.iter().map(|p| (*p, sum.clone())).collect::<Vec<_>>();
+        let Some(folds) = self.folds()? else {
+            return Some(with(blocks.clone(), if k > 1 { asked } else { &both }));
+        };
+        let in_lanes = self.sizes[0].max(self.sizes[1]) as usize;
+        let rounded = |unrolled: &usize| {
+            let group = folds.lanes() * unrolled;
+            (first_chain(blocks) / group * group == in_lanes).then(|| deal_out(blocks, &folds, group))
+        };
+        let mut sums: Vec<Sum> = UNROLLED.iter().filter_map(rounded).collect();
+        if first_chain(blocks) == in_lanes {
+            sums.push(deal_out_halving(blocks, &folds));
+        }
+        // Where every length is a multiple, several say the same.
+        sums.dedup();
+        // One product in a lane is fused to nothing.
+        let products = if in_lanes > folds.lanes() { asked } else { &both };
+        Some(sums.into_iter().flat_map(|sum| with(sum, products)).collect())
     }
-    let in_first = if lanes == 2 { kind[0] } else { kind[1] };
-    let fits = |unrolled: &usize| {
-        let group = lanes * unrolled;
-        first_chain(blocks) / group * group == in_first
-    };
-    let mut sums: Vec<_> = UNROLLED.iter().filter(|u| fits(u)).map(|u| deal_out(blocks, lanes, lanes * u)).collect();
-    // Where every length is a multiple, several say the same.
-    sums.dedup();
-    Some(sums)
 }
 
 fn first_chain(sum: &Sum) -> usize {
@@ -192,20 +219,37 @@ fn first_chain(sum: &Sum) -> usize {
     }
 }
 
-fn deal_out(sum: &Sum, lanes: usize, group: usize) -> Sum {
+/// Each chain of the blocks dealt out to lanes, but for what is left beyond whole groups.
+fn deal_out(sum: &Sum, folds: &Folds, group: usize) -> Sum {
     match sum {
-        Sum::Blocks(sums) => Sum::Blocks(sums.iter().map(|sum| deal_out(sum, lanes, group)).collect()),
+        Sum::Blocks(sums) => Sum::Blocks(sums.iter().map(|sum| deal_out(sum, folds, group)).collect()),
         Sum::Chain(length) if *length >= group => {
             let dealt = length / group * group;
-            Sum::Lanes { lanes, each: dealt / lanes, tail: length - dealt }
+            Sum::Lanes { folds: folds.clone(), each: dealt / folds.lanes(), tail: length - dealt }
+        }
+        other => other.clone(),
+    }
+}
+
+/// Each chain of the blocks dealt out to as many lanes, neighbours first, as it fills.
+fn deal_out_halving(sum: &Sum, folds: &Folds) -> Sum {
+    match sum {
+        Sum::Blocks(sums) => Sum::Blocks(sums.iter().map(|sum| deal_out_halving(sum, folds)).collect()),
+        Sum::Chain(length) => {
+            let fewer = [Folds::new(&[1, 2]), Folds::new(&[1])];
+            let fills = |folds: &Folds| length.is_multiple_of(folds.lanes());
+            match [Some(folds.clone())].into_iter().chain(fewer).flatten().find(fills) {
+                Some(folds) => Sum::Lanes { each: length / folds.lanes(), folds, tail: 0 },
+                None => sum.clone(),
+            }
         }
         other => other.clone(),
     }
 }
 
 /// The places of other kinds than the commonest: runs of rows that are alike, cut where the kind changes.
-fn rectangles(kinds: &[Sizes], columns: usize, commonest: Sizes) -> Vec<(Sizes, Range<usize>, Range<usize>)> {
-    let rows: Vec<&[Sizes]> = kinds.chunks_exact(columns).collect();
+fn rectangles(kinds: &[Kind], columns: usize, commonest: Kind) -> Vec<(Kind, Range<usize>, Range<usize>)> {
+    let rows: Vec<&[Kind]> = kinds.chunks_exact(columns).collect();
     let mut found = Vec::new();
     let mut row = 0;
     for alike in rows.chunk_by(PartialEq::eq) {

@@ -30,11 +30,11 @@ impl<T: Element> Probe<T> for Ours<'_> {
         let (rows, k, columns) = (self.geometry.rows(), self.geometry.k(), self.geometry.out_channels);
         let pixels = ArrayView2::from_shape((rows, k), pixels).unwrap();
         let filter = ArrayView2::from_shape((k, columns), filter).unwrap();
-        let mut result = plan::pointwise(pixels, filter, &self.numerics);
+        let mut result = plan::pointwise(pixels, filter, &self.numerics).unwrap();
         if self.last_row_differs {
             let mut other = self.numerics.clone();
             other.pointwise.sum = Sum::Chain(k);
-            result.row_mut(rows - 1).assign(&plan::pointwise(pixels, filter, &other).row(rows - 1));
+            result.row_mut(rows - 1).assign(&plan::pointwise(pixels, filter, &other).unwrap().row(rows - 1));
         }
         Ok(result.iter().copied().collect())
     }
@@ -77,11 +77,22 @@ fn what_was_asked_for_is_revealed() {
 #[test]
 fn lanes_are_revealed_where_they_are() {
     for (input, columns, sum) in [
-        ([1, 3, 3, 19], 31, "19, rows 0..8 columns 24..30 lanes(2, 16, 3), rows 0..8 columns 30..31 lanes(4, 16, 3)"),
-        ([1, 3, 3, 19], 1, "lanes(4, 16, 3), rows 8..9 columns 0..1 19"),
-        ([2, 5, 5, 500], 40, "248x2+4, rows 0..48 columns 36..40 lanes(2, 248, 0)x2+4"),
-        ([2, 5, 5, 735], 1, "lanes(4, 248, 0)x2+lanes(4, 236, 3), rows 48..50 columns 0..1 248x2+239"),
-        ([1, 2, 2, 5], 3, "lanes(4, 4, 1)"),
+        (
+            [1, 3, 3, 19],
+            31,
+            "19, rows 0..8 columns 24..30 separate lanes(1, 16, 3), rows 0..8 columns 30..31 separate lanes(1 2, 16, 3)",
+        ),
+        ([1, 3, 3, 19], 1, "lanes(1 2, 16, 3), rows 8..9 columns 0..1 separate 19"),
+        ([2, 5, 5, 500], 40, "248x2+4, rows 0..48 columns 36..40 separate lanes(1, 248, 0)x2+4"),
+        ([2, 5, 5, 735], 1, "lanes(1 2, 248, 0)x2+lanes(1 2, 236, 3), rows 48..50 columns 0..1 separate 248x2+239"),
+        ([1, 2, 2, 5], 3, "lanes(1 2, 4, 1)"),
+        ([1, 3, 3, 128], 49, "128, rows 0..9 columns 48..49 fused 128"),
+        ([1, 5, 1, 63], 1, "lanes(1 4 2, 48, 0)+lanes(1 4 2, 8, 0)+lanes(1 2, 4, 0)+lanes(1, 2, 0)+1"),
+        (
+            [2, 5, 5, 1055],
+            1,
+            "lanes(1 4 2, 352, 0)x2+lanes(1 4 2, 336, 0)+lanes(1 4 2, 8, 0)+lanes(1 2, 4, 0)+lanes(1, 2, 0)+1",
+        ),
     ] {
         let geometry = geometry(input, 3, columns);
         let asked = numerics(&format!("v1 depthwise(separate, all) pointwise(separate, {sum}) subnormals(flushed)"));

@@ -18,14 +18,16 @@ pub struct Question {
 
 /// The sum over `terms` terms, `at_once` questions at a time; `None` if it is not made of ascending chains and blocks.
 /// `ask` gives a size for each question, whole numbers if it is a sum at all. Bisecting can miss a block that ends just
-/// where a chain was looked at; `thorough` asks of every term.
+/// where a chain was looked at; `thorough` asks of every term. Where blocks are dealt out to so many `lanes`, they are
+/// found as if they were chains.
 pub fn find<E>(
     terms: usize,
+    lanes: usize,
     at_once: usize,
     thorough: bool,
     mut ask: impl FnMut(&[Question]) -> Result<Vec<f64>, E>,
 ) -> Result<Option<Sum>, E> {
-    let mut parts = vec![Part::new(0, terms)];
+    let mut parts = vec![Part::new(0, terms, lanes)];
     let mut done: Vec<Part> = Vec::new();
     while !parts.is_empty() {
         let share = if thorough { usize::MAX } else { (at_once / parts.len()).max(1) };
@@ -44,7 +46,7 @@ pub fn find<E>(
         for part in closed {
             let Some(blocks) = part.blocks() else { return Ok(None) };
             // A block of one or two terms can only be a chain.
-            parts.extend(blocks.iter().filter(|b| b.len() > 2).map(|b| Part::new(b.start, b.end)));
+            parts.extend(blocks.iter().filter(|b| b.len() > 2).map(|b| Part::new(b.start, b.end, lanes)));
             done.push(part);
         }
     }
@@ -55,20 +57,25 @@ pub fn find<E>(
 struct Part {
     first: usize,
     end: usize,
+    lanes: usize,
     /// For some terms, where the smallest partial sum that holds it and `first` ends.
     ends: BTreeMap<usize, usize>,
 }
 
 impl Part {
-    fn new(first: usize, end: usize) -> Self {
+    fn new(first: usize, end: usize, lanes: usize) -> Self {
         // The last term is held by nothing less than the whole.
         let ends = if end - first > 1 { BTreeMap::from([(end - 1, end)]) } else { BTreeMap::new() };
-        Self { first, end, ends }
+        Self { first, end, lanes, ends }
     }
 
     /// Takes in an answer; false if no sum of adjacent blocks has it.
     fn learn(&mut self, other: usize, size: f64) -> bool {
-        let least = other - self.first + 1;
+        let distance = other - self.first;
+        let least = distance + 1;
+        // The n-th term of the first one's lane comes when the lane, not the chain, has n terms.
+        let in_lane = distance.is_multiple_of(self.lanes) && size == (distance / self.lanes + 1) as f64;
+        let size = if in_lane { least as f64 } else { size };
         if size.fract() != 0.0 || size < least as f64 || size > (self.end - self.first) as f64 {
             return false;
         }
@@ -95,7 +102,9 @@ impl Part {
             .filter(|end| *end < self.end && !self.ends.contains_key(end))
             .collect();
         others.dedup();
-        let open = last + 1..limit.min(self.end - 1);
+        // Only the terms of the first one's lane tell how the leading chain goes on.
+        let in_lane = |term: usize| (term - self.first).div_ceil(self.lanes);
+        let open = in_lane(last + 1)..in_lane(limit.min(self.end - 1));
         let samples = share.saturating_sub(others.len()).clamp(1, open.len().max(1));
         for n in 0..samples.min(open.len()) {
             let mut other = open.start + (2 * n + 1) * open.len() / (2 * samples);
@@ -104,7 +113,8 @@ impl Part {
                 other -= 1;
             }
             // In a chain, the last but one settles the rest.
-            others.push(if n > 0 && n + 1 == samples { open.end - 1 } else { other });
+            let other = if n > 0 && n + 1 == samples { open.end - 1 } else { other };
+            others.push(self.first + other * self.lanes);
         }
         others.dedup();
         others.into_iter().map(question).collect()
@@ -163,7 +173,7 @@ mod tests {
     /// The answer as the order that it means: nested first blocks and chains of chains say the same without.
     fn found(sum: &Sum, at_once: usize, thorough: bool) -> (Option<Sum>, usize) {
         let mut calls = 0;
-        let result = find(sum.length().unwrap(), at_once, thorough, |questions| {
+        let result = find(sum.length().unwrap(), 1, at_once, thorough, |questions| {
             calls += 1;
             assert!(questions.len() <= at_once);
             Ok::<_, ()>(questions.iter().map(|q| size(sum, 0, *q) as f64).collect())
@@ -199,7 +209,7 @@ mod tests {
         // Eight lanes, summed apart: terms 0 and 8 meet at once, 0 and 1 only at the end.
         let size = |q: &Question| if q.first % 8 == q.other % 8 { (q.other - q.first) / 8 + 1 } else { 64 };
         for at_once in [1, 16, 64] {
-            let got = find(64, at_once, false, |qs| Ok::<_, ()>(qs.iter().map(|q| size(q) as f64).collect()));
+            let got = find(64, 1, at_once, false, |qs| Ok::<_, ()>(qs.iter().map(|q| size(q) as f64).collect()));
             assert_eq!(got, Ok(None), "{at_once}");
         }
     }
