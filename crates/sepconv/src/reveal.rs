@@ -14,7 +14,7 @@ use ndarray::{Array2, ArrayView2, ArrayView4};
 
 use crate::element::Element;
 use crate::geometry::Geometry;
-use crate::numerics::{Depthwise, Numerics, Pointwise, Products, Subnormals, Sum, Taps};
+use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Subnormals, Sum, Taps};
 use crate::plan;
 use data::Data;
 
@@ -48,9 +48,11 @@ pub enum Unclear<E> {
 const MOST_CALLS: usize = 20;
 const LONGEST: Duration = Duration::from_millis(50);
 
-/// Elements that random data must have confirmed, and the most probes spent on that where results are small.
+/// Elements that random data must have confirmed, and the most probes spent on that where results are small. One element
+/// of uniform data is the same by chance, whatever the order, in some three of ten cases; cancelling data hardly ever.
 const CONFIRMATIONS: usize = 512;
-const MOST_CONFIRMING_CALLS: usize = 6;
+const MOST_DEPTHWISE_CALLS: usize = 10;
+const MOST_POINTWISE_CALLS: usize = 5;
 
 /// Finds the numerics of `probe` for `geometry`, by at most 20 probes or 50 ms, whichever is more.
 ///
@@ -103,7 +105,7 @@ impl<P> Counted<'_, P> {
     }
 }
 
-/// Tries every combination on three sets of data and keeps those that give every bit.
+/// Tries every combination on three kinds of data, more often if results are small, and keeps those that give every bit.
 fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depthwise, Subnormals), Unclear<P::Error>> {
     let g = counted.geometry;
     // The first that fits is taken where several do, so the likely ones stand first.
@@ -117,9 +119,11 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     .to_vec();
     let length = |shape: [usize; 4]| shape.iter().product();
     let (inputs, weights) = (length(g.input_shape()), length(g.depthwise_filter_shape()));
-    for data in [Data::Uniform, Data::Infinite, Data::Tiny] {
-        let input = data.values::<T, _>(inputs, 1)?;
-        let mut filter = data.weights().values::<T, _>(weights, 2)?;
+    let enough = CONFIRMATIONS.div_ceil(g.rows() * g.k()).min(MOST_DEPTHWISE_CALLS - 2);
+    let kinds = [Data::Infinite, Data::Tiny].into_iter().chain(std::iter::repeat_n(Data::Uniform, enough));
+    for (data, seed) in kinds.zip(1..) {
+        let input = data.values::<T, _>(1, inputs, seed)?;
+        let mut filter = data.weights().values::<T, _>(1, weights, !seed)?;
         if data == Data::Infinite {
             // The first and the last tap: where either is padding, it is NaN if it counts and nothing if it does not.
             let k = g.k();
@@ -168,19 +172,22 @@ fn pointwise_by<T: Element, P: Probe<T>>(
     };
     let mut candidates: Vec<Numerics> = found.into_iter().map(numerics).collect();
     let likeliest = candidates.first().ok_or(Unclear::Tree)?.pointwise.sum.clone();
+    // Where there are several orders, the rarest is the one to be sure of.
+    let area = |e: &Elsewhere| e.rows.len() * e.columns.len();
+    let rarest = candidates[0].pointwise.elsewhere.iter().map(area).min().unwrap_or(rows * columns);
     let (mut confirmed, mut calls) = (0, 0);
     for (data, seed) in [Data::Uniform, Data::Cancelling, Data::Tiny].into_iter().cycle().zip(3..) {
-        if calls >= 3 && (confirmed >= CONFIRMATIONS || calls >= MOST_CONFIRMING_CALLS) {
+        if calls >= 3 && (confirmed >= CONFIRMATIONS || calls >= MOST_POINTWISE_CALLS) {
             break;
         }
-        let pixels = data.values::<T, _>(rows * k, seed)?;
-        let filter = data.weights().values::<T, _>(k * columns, !seed)?;
+        let pixels = data.values::<T, _>(rows, k, seed)?;
+        let filter = data.weights().values::<T, _>(k, columns, !seed)?;
         let got = counted.pointwise(&pixels, &filter)?;
         let pixels = ArrayView2::from_shape((rows, k), &pixels);
         let filter = ArrayView2::from_shape((k, columns), &filter);
         let (Ok(pixels), Ok(filter)) = (pixels, filter) else { break };
         candidates.retain(|n| plan::pointwise(pixels, filter, n).is_ok_and(|expected| same(&expected, &got)));
-        confirmed += got.len();
+        confirmed += rarest;
         calls += 1;
     }
     let found = candidates.into_iter().next().ok_or(Unclear::Pointwise(likeliest))?;

@@ -10,8 +10,8 @@ pub enum Data {
     Uniform,
     /// The same, for a filter that the caller makes infinite in places.
     Infinite,
-    /// Every rounding, with [`Same`](Self::Same) as weights: neighbours nearly cancel, so that what was rounded away
-    /// decides.
+    /// Every rounding, with [`Same`](Self::Same) as weights: neighbours in a row nearly cancel, so that what was rounded
+    /// away decides.
     Cancelling,
     /// One value throughout.
     Same,
@@ -32,7 +32,8 @@ impl Data {
         }
     }
 
-    pub fn values<T: Element, E>(self, length: usize, seed: u64) -> Result<Vec<T>, Unclear<E>> {
+    /// Rows of values.
+    pub fn values<T: Element, E>(self, rows: usize, columns: usize, seed: u64) -> Result<Vec<T>, Unclear<E>> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self as u64;
         // Two values around its square root have a product around it.
         let smallest = T::SMALLEST_NORMAL;
@@ -41,7 +42,9 @@ impl Data {
             let bits = next(&mut state);
             let uniform = (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
             let value = match self {
-                Self::Cancelling if n % 2 == 1 => -last + uniform * 1e-5,
+                Self::Cancelling if n % columns % 2 == 1 => -last + uniform * 1e-5,
+                // Without a neighbour.
+                Self::Cancelling if n % columns + 1 == columns => uniform * 1e-5,
                 Self::Same if n > 0 => last,
                 Self::Tiny if n == 0 => smallest.sqrt() / 2.0,
                 Self::Tiny if bits.is_multiple_of(3) => uniform * smallest,
@@ -52,7 +55,7 @@ impl Data {
             last = value;
             T::from_f64(value)
         };
-        let mut values = filled(length, T::ZERO)?;
+        let mut values = filled(rows * columns, T::ZERO)?;
         values.iter_mut().enumerate().for_each(|(n, to)| *to = value(n));
         Ok(values)
     }

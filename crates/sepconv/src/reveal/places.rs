@@ -193,7 +193,9 @@ impl Kind {
         let asked = if self.fused { &both[..1] } else { &both[1..] };
         let with = |sum: Sum, products: &[Products]| products.iter().map(|p| (*p, sum.clone())).collect::<Vec<_>>();
         let Some(folds) = self.folds()? else {
-            return Some(with(blocks.clone(), if k > 1 { asked } else { &both }));
+            let mut sums = vec![blocks.clone(), Sum::Chain(k)];
+            sums.dedup();
+            return Some(sums.into_iter().flat_map(|sum| with(sum, if k > 1 { asked } else { &both })).collect());
         };
         let in_lanes = self.sizes[0].max(self.sizes[1]) as usize;
         let rounded = |unrolled: &usize| {
