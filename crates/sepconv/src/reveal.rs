@@ -117,31 +117,35 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     ]
     .map(|(products, taps)| (Depthwise { products, taps }, Subnormals::Flushed))
     .to_vec();
-    let length = |shape: [usize; 4]| shape.iter().product();
-    let (inputs, weights) = (length(g.input_shape()), length(g.depthwise_filter_shape()));
+    let pixels = g.batch * g.height.input * g.width.input;
+    let taps = g.height.kernel * g.width.kernel;
     let enough = CONFIRMATIONS.div_ceil(g.rows() * g.k()).min(MOST_DEPTHWISE_CALLS - 2);
     let kinds = [Data::Infinite, Data::Tiny].into_iter().chain(std::iter::repeat_n(Data::Uniform, enough));
     for (data, seed) in kinds.zip(1..) {
-        let input = data.values::<T, _>(1, inputs, seed)?;
-        let mut filter = data.weights().values::<T, _>(1, weights, !seed)?;
+        let input = data.values::<T, _>(pixels, g.in_channels, seed)?;
+        let mut filter = data.weights().values::<T, _>(taps, g.k(), !seed)?;
         if data == Data::Infinite {
             // The first and the last tap: where either is padding, it is NaN if it counts and nothing if it does not.
-            let k = g.k();
-            filter[..k].fill(T::from_f64(f64::INFINITY));
-            filter[weights - k..].fill(T::from_f64(f64::INFINITY));
+            let last = (taps - 1) * g.k();
+            filter[..g.k()].fill(T::from_f64(f64::INFINITY));
+            filter[last..].fill(T::from_f64(f64::INFINITY));
         }
         if data == Data::Tiny {
             // No other data can tell.
             candidates.extend(candidates.clone().into_iter().map(|(depthwise, _)| (depthwise, Subnormals::Kept)));
         }
         let got = counted.call(|probe| probe.depthwise(&input, &filter))?;
-        candidates.retain(|(depthwise, subnormals)| {
+        let fits = |(depthwise, subnormals): &(Depthwise, Subnormals), images: usize| {
             let numerics = Numerics { depthwise: *depthwise, subnormals: *subnormals, ..Numerics::REPRODUCIBLE };
-            let input = ArrayView4::from_shape(g.input_shape(), &input);
+            let part = Geometry { batch: images, ..*g };
+            let input = ArrayView4::from_shape(part.input_shape(), &input[..images * (input.len() / g.batch)]);
             let filter = ArrayView4::from_shape(g.depthwise_filter_shape(), &filter);
             let (Ok(input), Ok(filter)) = (input, filter) else { return false };
-            plan::depthwise(input, filter, g, &numerics).is_ok_and(|expected| same(&expected, &got))
-        });
+            let expected = plan::depthwise(input, filter, &part, &numerics);
+            expected.is_ok_and(|expected| same(&expected, &got[..got.len() / g.batch * images]))
+        };
+        // The first image refutes most.
+        candidates.retain(|candidate| fits(candidate, 1) && (g.batch == 1 || fits(candidate, g.batch)));
     }
     candidates.first().copied().ok_or(Unclear::Depthwise)
 }

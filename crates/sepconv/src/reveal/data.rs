@@ -22,6 +22,9 @@ pub enum Data {
     TinyWeights,
 }
 
+/// So many values, or the next row's end, before they come again.
+const DISTINCT: usize = 1 << 16;
+
 impl Data {
     /// What goes with it as a filter.
     pub fn weights(self) -> Self {
@@ -32,7 +35,7 @@ impl Data {
         }
     }
 
-    /// Rows of values.
+    /// Rows of values. They come again after a while: making them would take longer than the probe does.
     pub fn values<T: Element, E>(self, rows: usize, columns: usize, seed: u64) -> Result<Vec<T>, Unclear<E>> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self as u64;
         // Two values around its square root have a product around it.
@@ -56,7 +59,13 @@ impl Data {
             T::from_f64(value)
         };
         let mut values = filled(rows * columns, T::ZERO)?;
-        values.iter_mut().enumerate().for_each(|(n, to)| *to = value(n));
+        // An odd number, so that no tile of rows sees the same ones again and again.
+        let made = values.len().min((DISTINCT / columns.max(1) | 1) * columns);
+        values[..made].iter_mut().enumerate().for_each(|(n, to)| *to = value(n));
+        for n in (made..values.len()).step_by(made.max(1)) {
+            let end = values.len().min(n + made);
+            values.copy_within(..end - n, n);
+        }
         Ok(values)
     }
 }
