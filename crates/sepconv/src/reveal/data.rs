@@ -60,7 +60,7 @@ impl Data {
         };
         let mut values = filled(rows * columns, T::ZERO)?;
         // An odd number, so that no tile of rows sees the same ones again and again.
-        let made = values.len().min((DISTINCT / columns.max(1) | 1) * columns);
+        let made = values.len().min(((DISTINCT / columns.max(1)) | 1) * columns);
         values[..made].iter_mut().enumerate().for_each(|(n, to)| *to = value(n));
         for n in (made..values.len()).step_by(made.max(1)) {
             let end = values.len().min(n + made);
