@@ -28,7 +28,7 @@ const MOST_COMBINATIONS: usize = 64;
 struct Kind {
     /// The sizes that hold products 0 and 1, and 0 and 2.
     sizes: [u32; 2],
-    /// Whether a later product of its chain is fused to product 0.
+    /// Whether the next product of product 0's lane is fused to it.
     fused: bool,
 }
 
@@ -110,19 +110,22 @@ impl<F> Product<F> {
                 kind.sizes[other - 1] = size as u32;
             }
         }
-        if k > 1 {
+        // The next product of product 0's lane is another one for each number of lanes.
+        let mut lanes: Vec<usize> = kinds.chunk_by(PartialEq::eq).filter_map(|run| run[0].lanes()).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        for lanes in lanes.into_iter().filter(|&lanes| lanes < k) {
             // (1 + e)^2 = 1 + 2e + e^2, whose last term is lost in rounding: it survives 1 + 2e taken off only if fused.
             let e = 0.5f64.powi((T::MANTISSA_DIGITS + 1) / 2);
-            // In the lane of product 0, whether there are 1, 2, 4 or 8, if there are two in it.
-            let other = [8, 4, 2, 1].into_iter().find(|&other| other < k).unwrap_or(1);
-            let (mut pixels, mut filter) = (filled(rows * k, T::ZERO)?, ones);
+            let (mut pixels, mut filter) = (filled(rows * k, T::ZERO)?, filled(k * columns, T::from_f64(1.0))?);
             for row in pixels.chunks_exact_mut(k) {
                 row[0] = T::from_f64(-1.0 - 2.0 * e);
-                row[other] = T::from_f64(1.0 + e);
+                row[lanes] = T::from_f64(1.0 + e);
             }
-            filter[other * columns..][..columns].fill(T::from_f64(1.0 + e));
+            filter[lanes * columns..][..columns].fill(T::from_f64(1.0 + e));
             let result = (self.call)(&pixels, &filter)?;
-            kinds.iter_mut().zip(result).for_each(|(kind, rest)| kind.fused = rest != T::ZERO);
+            let of_these = kinds.iter_mut().zip(result).filter(|(kind, _)| kind.lanes() == Some(lanes));
+            of_these.for_each(|(kind, rest)| kind.fused = rest != T::ZERO);
         }
         Ok(kinds)
     }
@@ -134,7 +137,7 @@ impl<F> Product<F> {
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
-        let lanes = commonest.folds().ok_or(Unclear::Tree)?.map_or(1, |folds| folds.lanes());
+        let lanes = commonest.lanes().ok_or(Unclear::Tree)?;
         let mut in_row = filled(rows, 0usize)?;
         let mut in_column = filled(columns, 0usize)?;
         for (kinds, in_row) in kinds.chunks_exact(columns).zip(&mut in_row) {
@@ -175,16 +178,20 @@ fn largest(counts: &[usize]) -> (usize, usize) {
 }
 
 impl Kind {
-    /// The lanes, none for a chain; `None` for an order that is not known here.
-    fn folds(self) -> Option<Option<Folds>> {
-        let distances: &[usize] = match self.sizes {
-            [2, 3] => return Some(None),
-            [_, 2] => &[1],
-            [with_1, with_2] if with_2 == 2 * with_1 => &[1, 2],
-            [with_1, with_2] if with_2 == 4 * with_1 => &[1, 4, 2],
-            _ => return None,
-        };
-        Folds::new(distances).map(Some)
+    /// At which distances lanes are added up, none for a chain; `None` for an order that is not known here.
+    fn distances(self) -> Option<&'static [usize]> {
+        match self.sizes {
+            [2, 3] => Some(&[]),
+            [_, 2] => Some(&[1]),
+            [with_1, with_2] if with_2 == 2 * with_1 => Some(&[1, 2]),
+            [with_1, with_2] if with_2 == 4 * with_1 => Some(&[1, 4, 2]),
+            _ => None,
+        }
+    }
+
+    /// How many; 1 for a chain.
+    fn lanes(self) -> Option<usize> {
+        Some(1 << self.distances()?.len())
     }
 
     /// Every order over these blocks that gives the kind's answers.
@@ -192,7 +199,7 @@ impl Kind {
         let both = [Products::Fused, Products::Separate];
         let asked = if self.fused { &both[..1] } else { &both[1..] };
         let with = |sum: Sum, products: &[Products]| products.iter().map(|p| (*p, sum.clone())).collect::<Vec<_>>();
-        let Some(folds) = self.folds()? else {
+        let Some(folds) = Folds::new(self.distances()?) else {
             let mut sums = vec![blocks.clone(), Sum::Chain(k)];
             sums.dedup();
             return Some(sums.into_iter().flat_map(|sum| with(sum, if k > 1 { asked } else { &both })).collect());

@@ -133,7 +133,7 @@ fn an_empty_result_needs_no_probe() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn every_block_list_is_followed(
