@@ -15,12 +15,12 @@
 //! sum        = "chain" | terms
 //! terms      = term { "+" term }
 //! term       = part [ "x" count ]
-//! part       = count | "(" terms ")" | "lanes(" count { count } "," count "," number ")"
+//! part       = number | "(" terms ")" | "lanes(" count { count } "," count "," number ")"
 //! ```
 //! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded
 //! before they are added. Depthwise taps are added in row-major order from +0; `all` counts the taps outside the image
-//! too, as products with +0. In a pointwise sum a count is a chain: that many products added in ascending order from
-//! +0; terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks.
+//! too, as products with +0. In a pointwise sum a number is a chain: that many products added in ascending order from
+//! +0, so that `0+8` adds a chain to +0 (and cannot give -0); terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks.
 //! `lanes(1 2, 16, 3)` deals 16 products out to 4 chains in turn, as the lanes of a vector take them, adds to each lane
 //! the one at distance 1, then the one at distance 2, which leaves one value, and adds 3 more products to that one by
 //! one. `chain` is one chain however long. Some elements of the result may have another order than the rest: the last
@@ -188,6 +188,15 @@ impl Sum {
             Self::Blocks(sums) => Some(sums.iter().filter_map(Self::length).sum()),
             Self::Lanes { folds, each, tail } => Some(folds.lanes() * each + tail),
         }
+    }
+
+    /// The same, added to +0.
+    pub fn after_zero(&self) -> Self {
+        let parts = match self {
+            Self::Blocks(sums) => sums.as_slice(),
+            other => std::slice::from_ref(other),
+        };
+        Self::Blocks([&[Self::Chain(0)], parts].concat())
     }
 
     /// From the lengths of successive chains.
@@ -399,7 +408,7 @@ impl Parser<'_> {
             } else if self.take("lanes(") {
                 (self.lanes()?, 1)
             } else {
-                (Sum::Chain(self.number(1)?), 1)
+                (Sum::Chain(self.number(0)?), 1)
             };
             let times = if self.take("x") { self.number(1)? } else { 1 };
             chains = size.saturating_mul(times).saturating_add(chains);
@@ -432,6 +441,8 @@ mod tests {
         assert_eq!(sum("(8 + 8) x 2 + 4").unwrap().to_string(), "(8x2)x2+4");
         assert_eq!(sum("(8x2)x2+4").unwrap().length(), Some(36));
         assert_eq!(sum("(7)"), Ok(Sum::Chain(7)));
+        assert_eq!(sum("0+8x2"), Ok(Sum::blocks(&[8, 8]).after_zero()));
+        assert_eq!(sum("0+8"), Ok(Sum::Chain(8).after_zero()));
         let lanes = sum("lanes(1, 16, 0)x2+lanes(1 4 2,8,3)").unwrap();
         assert_eq!(lanes.length(), Some(43));
         assert_eq!(lanes.to_string(), "lanes(1, 16, 0)x2+lanes(1 4 2, 8, 3)");
@@ -453,7 +464,6 @@ mod tests {
     fn other_texts_are_refused() {
         for text in [
             "",
-            "0",
             "-1",
             "8+",
             "8x",

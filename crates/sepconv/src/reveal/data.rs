@@ -2,6 +2,7 @@
 
 use super::Unclear;
 use crate::element::Element;
+use crate::numerics::Sum;
 
 /// What a set of values is meant to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,35 @@ impl Data {
         }
         Ok(values)
     }
+}
+
+/// Pixels whose products with weights of 1 make every block of the sum a negative subnormal number, so that where these
+/// are flushed the result is -0 unless something adds it to +0.
+pub fn vanishing<T: Element, E>(rows: usize, k: usize, sum: &Sum) -> Result<Vec<T>, Unclear<E>> {
+    let mut pixels = filled(rows * k, T::from_f64(-0.0))?;
+    let pairs = last_added(sum, &mut 0, k);
+    for row in pixels.chunks_exact_mut(k) {
+        for &(one, other) in &pairs {
+            row[one] = T::from_f64(-1.5 * T::SMALLEST_NORMAL);
+            row[other] = T::from_f64(T::SMALLEST_NORMAL);
+        }
+    }
+    Ok(pixels)
+}
+
+/// Of every block, from product `next` on, two products that no sum but the whole block's holds both of.
+fn last_added(sum: &Sum, next: &mut usize, k: usize) -> Vec<(usize, usize)> {
+    let start = *next;
+    if let Sum::Blocks(sums) = sum {
+        return sums.iter().flat_map(|sum| last_added(sum, next, k)).collect();
+    }
+    let length = sum.length().unwrap_or(k - start);
+    *next += length;
+    let distance = match sum {
+        Sum::Lanes { folds, .. } => folds.distances().last().copied().unwrap_or(1),
+        _ => 1,
+    };
+    if distance < length { vec![(start, start + distance)] } else { Vec::new() }
 }
 
 /// So many of one value.

@@ -86,6 +86,8 @@ fn lanes_are_revealed_where_they_are() {
         ([2, 5, 5, 500], 40, "248x2+4, rows 0..48 columns 36..40 separate lanes(1, 248, 0)x2+4"),
         ([2, 5, 5, 735], 1, "lanes(1 2, 248, 0)x2+lanes(1 2, 236, 3), rows 48..50 columns 0..1 separate 248x2+239"),
         ([1, 2, 2, 5], 3, "lanes(1 2, 4, 1)"),
+        ([1, 3, 3, 19], 4, "0+19"),
+        ([1, 3, 3, 400], 2, "0+lanes(1, 248, 0)+lanes(1, 152, 0), rows 8..9 columns 0..2 separate 0+248+152"),
         ([1, 3, 3, 128], 49, "128, rows 0..9 columns 48..49 fused 128"),
         ([1, 5, 1, 63], 1, "lanes(1 4 2, 48, 0)+lanes(1 4 2, 8, 0)+lanes(1 2, 4, 0)+lanes(1, 2, 0)+1"),
         (
