@@ -1,20 +1,26 @@
 //! The element types: what the reference and the kernels need of a number.
 
 use bytemuck::Pod;
+use half::{bf16, f16};
 
 use crate::kernels::Kernels;
 
-/// A storage type of the convolution: `f32` or `f64`. Sealed: its arithmetic is part of the contract.
+/// A storage type of the convolution: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. Sealed: its arithmetic is part of
+/// the contract.
 pub trait Element: Pod + PartialEq + std::fmt::Debug + Send + Sync + Kernels {
+    /// What sums are in: `f32` for the 16-bit types, the type itself for the others.
+    type Sum: Number;
     const ZERO: Self;
     /// Smallest positive number that is not subnormal.
     const SMALLEST_NORMAL: f64;
+    /// Largest finite number.
+    const LARGEST: f64;
     /// Of a normal number, the first one included.
     const MANTISSA_DIGITS: i32;
-    /// `self * factor + addend` with one rounding, on every machine.
-    fn mul_add(self, factor: Self, addend: Self) -> Self;
-    fn mul(self, factor: Self) -> Self;
-    fn add(self, addend: Self) -> Self;
+    /// Exact.
+    fn widen(self) -> Self::Sum;
+    /// Rounded to the nearest, to even where two are.
+    fn narrow(sum: Self::Sum) -> Self;
     /// Rounds; for test data and probes.
     fn from_f64(value: f64) -> Self;
     fn to_f64(self) -> f64;
@@ -22,15 +28,70 @@ pub trait Element: Pod + PartialEq + std::fmt::Debug + Send + Sync + Kernels {
     fn bits(self) -> u64;
 }
 
+/// A type that sums are in.
+pub trait Number: Element<Sum = Self> {
+    /// `self * factor + addend` with one rounding, on every machine.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    fn mul(self, factor: Self) -> Self;
+    fn add(self, addend: Self) -> Self;
+}
+
+/// True for the types that are stored as they are summed up.
+pub const fn is_sum<T: Element>() -> bool {
+    size_of::<T>() == size_of::<T::Sum>()
+}
+
 macro_rules! element {
-    ($type:ty) => {
+    ($type:ident, $sum:ty, $zero:expr, $widen:expr, $narrow:expr, $to_f64:expr, $from_f64:expr, [$smallest:expr, $largest:expr]) => {
         impl Element for $type {
-            const ZERO: Self = 0.0;
-            const SMALLEST_NORMAL: f64 = <$type>::MIN_POSITIVE as f64;
-            const MANTISSA_DIGITS: i32 = <$type>::MANTISSA_DIGITS as i32;
+            type Sum = $sum;
+            const ZERO: Self = $zero;
+            const SMALLEST_NORMAL: f64 = $smallest;
+            const LARGEST: f64 = $largest;
+            const MANTISSA_DIGITS: i32 = $type::MANTISSA_DIGITS as i32;
+            #[inline(always)]
+            fn widen(self) -> $sum {
+                $widen(self)
+            }
+            #[inline(always)]
+            fn narrow(sum: $sum) -> Self {
+                $narrow(sum)
+            }
+            fn from_f64(value: f64) -> Self {
+                $from_f64(value)
+            }
+            fn to_f64(self) -> f64 {
+                $to_f64(self)
+            }
+            fn bits(self) -> u64 {
+                if self.is_nan() { $type::NAN.to_bits().into() } else { self.to_bits().into() }
+            }
+        }
+    };
+}
+
+/// A value as it is.
+fn same<T>(value: T) -> T {
+    value
+}
+
+macro_rules! number {
+    ($type:ident) => {
+        element!(
+            $type,
+            Self,
+            0.0,
+            same,
+            same,
+            f64::from,
+            |v| v as $type,
+            [$type::MIN_POSITIVE as f64, $type::MAX as f64]
+        );
+
+        impl Number for $type {
             #[inline(always)]
             fn mul_add(self, factor: Self, addend: Self) -> Self {
-                <$type>::mul_add(self, factor, addend)
+                $type::mul_add(self, factor, addend)
             }
             #[inline(always)]
             fn mul(self, factor: Self) -> Self {
@@ -40,18 +101,29 @@ macro_rules! element {
             fn add(self, addend: Self) -> Self {
                 self + addend
             }
-            fn from_f64(value: f64) -> Self {
-                value as $type
-            }
-            fn to_f64(self) -> f64 {
-                self as f64
-            }
-            fn bits(self) -> u64 {
-                if self.is_nan() { <$type>::NAN.to_bits() as u64 } else { self.to_bits() as u64 }
-            }
         }
     };
 }
 
-element!(f32);
-element!(f64);
+number!(f32);
+number!(f64);
+element!(
+    f16,
+    f32,
+    f16::ZERO,
+    f16::to_f32,
+    f16::from_f32,
+    f16::to_f64,
+    f16::from_f64,
+    [f16::MIN_POSITIVE.to_f64_const(), f16::MAX.to_f64_const()]
+);
+element!(
+    bf16,
+    f32,
+    bf16::ZERO,
+    bf16::to_f32,
+    bf16::from_f32,
+    bf16::to_f64,
+    bf16::from_f64,
+    [bf16::MIN_POSITIVE.to_f64_const(), bf16::MAX.to_f64_const()]
+);

@@ -7,9 +7,9 @@
 //! # Text form, version 1
 //! ```text
 //! numerics   = "v1" depthwise pointwise "subnormals(" ( "kept" | "flushed" ) ")"
-//! depthwise  = "depthwise(" products "," ( "inside" | "all" ) ")"
+//! depthwise  = "depthwise(" products "," ( "inside" | "all" ) [ "," "each" ] ")"
 //! pointwise  = "pointwise(" products "," sum { "," elsewhere } ")"
-//! products   = "fused" | "separate"
+//! products   = "fused" | "separate" | "paired"
 //! elsewhere  = "rows" range "columns" range products sum
 //! range      = number ".." number
 //! sum        = "chain" | terms
@@ -18,15 +18,19 @@
 //! part       = number | "(" terms ")" | "lanes(" count { count } "," count "," number ")"
 //! ```
 //! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded
-//! before they are added. Depthwise taps are added in row-major order from +0; `all` counts the taps outside the image
-//! too, as products with +0. In a pointwise sum a number is a chain: that many products added in ascending order from
-//! +0, so that `0+8` adds a chain to +0 (and cannot give -0); terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks.
-//! `lanes(1 2, 16, 3)` deals 16 products out to 4 chains in turn, as the lanes of a vector take them, adds to each lane
-//! the one at distance 1, then the one at distance 2, which leaves one value, and adds 3 more products to that one by
-//! one. `chain` is one chain however long. Some elements of the result may have another order than the rest: the last
-//! of `elsewhere` that holds an element's row (its pixel's number in the batch) and column (its channel) counts. The word `reproducible` alone reads as
-//! [`Numerics::REPRODUCIBLE`]. Sums are in f32 for f32, in f64 for f64; the depthwise result is rounded to the storage
-//! type.
+//! before they are added; `paired` ones are fused too, but enter a chain in pairs, the second of each first, as the dot
+//! products of AVX-512 BF16 take them (a depthwise sum cannot). Sums are in f64 for f64, in f32 for all other types, and
+//! rounded to the storage type at the end: the depthwise result before the pointwise sum takes it up. With `each` the
+//! depthwise sum is rounded to the storage type after every tap.
+//!
+//! Depthwise taps are added in row-major order from +0; `all` counts the taps outside the image too, as products with
+//! +0. In a pointwise sum a number is a chain: that many products added in ascending order from +0, so that `0+8` adds a
+//! chain to +0 (and cannot give -0); terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)`
+//! adds blocks of blocks. `lanes(1 2, 16, 3)` deals 16 products out to 4 chains in turn, as the lanes of a vector take
+//! them, adds to each lane the one at distance 1, then the one at distance 2, which leaves one value, and adds 3 more
+//! products to that one by one. `chain` is one chain however long. Some elements of the result may have another order
+//! than the rest: the last of `elsewhere` that holds an element's row (its pixel's number in the batch) and column (its
+//! channel) counts. The word `reproducible` alone reads as [`Numerics::REPRODUCIBLE`].
 
 use std::fmt;
 use std::ops::Range;
@@ -41,6 +45,24 @@ pub enum Products {
     Fused,
     /// Rounded, then added.
     Separate,
+    /// Fused, two by two, the second of each pair first; of a chain of odd length the last one alone.
+    Paired,
+}
+
+impl Products {
+    /// Which of a chain's products come first, second, ...
+    pub fn in_order(self, length: usize) -> impl Iterator<Item = usize> {
+        let paired = self == Self::Paired;
+        (0..length).map(move |i| if paired && i ^ 1 < length { i ^ 1 } else { i })
+    }
+}
+
+/// When a depthwise sum is rounded to the storage type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rounding {
+    Once,
+    /// After each tap.
+    Each,
 }
 
 /// Which depthwise taps are counted.
@@ -125,6 +147,7 @@ pub struct Numerics {
 pub struct Depthwise {
     pub products: Products,
     pub taps: Taps,
+    pub rounding: Rounding,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -162,7 +185,7 @@ impl Pointwise {
 impl Numerics {
     /// The crate's default: the same bits for every batch size, thread count, machine and instruction set.
     pub const REPRODUCIBLE: Self = Self {
-        depthwise: Depthwise { products: Products::Fused, taps: Taps::Inside },
+        depthwise: Depthwise { products: Products::Fused, taps: Taps::Inside, rounding: Rounding::Once },
         pointwise: Pointwise::everywhere(Products::Fused, Sum::Whole),
         subnormals: Subnormals::Kept,
     };
@@ -237,9 +260,10 @@ impl fmt::Display for Numerics {
         let Self { depthwise, pointwise, subnormals } = self;
         write!(
             f,
-            "v1 depthwise({}, {}) pointwise({}, {}",
+            "v1 depthwise({}, {}{}) pointwise({}, {}",
             word(&PRODUCTS, depthwise.products),
             word(&TAPS, depthwise.taps),
+            if depthwise.rounding == Rounding::Each { ", each" } else { "" },
             word(&PRODUCTS, pointwise.products),
             pointwise.sum,
         )?;
@@ -250,10 +274,11 @@ impl fmt::Display for Numerics {
     }
 }
 
-type Words<T> = [(&'static str, T); 2];
-const PRODUCTS: Words<Products> = [("fused", Products::Fused), ("separate", Products::Separate)];
-const TAPS: Words<Taps> = [("inside", Taps::Inside), ("all", Taps::All)];
-const SUBNORMALS: Words<Subnormals> = [("kept", Subnormals::Kept), ("flushed", Subnormals::Flushed)];
+type Words<T> = [(&'static str, T)];
+const PRODUCTS: [(&str, Products); 3] =
+    [("fused", Products::Fused), ("separate", Products::Separate), ("paired", Products::Paired)];
+const TAPS: [(&str, Taps); 2] = [("inside", Taps::Inside), ("all", Taps::All)];
+const SUBNORMALS: [(&str, Subnormals); 2] = [("kept", Subnormals::Kept), ("flushed", Subnormals::Flushed)];
 
 fn word<T: PartialEq>(words: &Words<T>, value: T) -> &'static str {
     words.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
@@ -286,9 +311,11 @@ impl FromStr for Numerics {
         let mut p = Parser { text, at: 0 };
         p.expect("v1")?;
         p.expect("depthwise(")?;
-        let products = p.one_of(&PRODUCTS)?;
+        let products = p.one_of(&PRODUCTS[..2])?;
         p.expect(",")?;
-        let depthwise = Depthwise { products, taps: p.one_of(&TAPS)? };
+        let taps = p.one_of(&TAPS)?;
+        let rounding = if p.take(",") { p.expect("each").map(|()| Rounding::Each)? } else { Rounding::Once };
+        let depthwise = Depthwise { products, taps, rounding };
         p.expect(")")?;
         p.expect("pointwise(")?;
         let products = p.one_of(&PRODUCTS)?;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, ArrayView4, CowArray, Ix4, s};
 use rayon::prelude::*;
 
-use crate::element::Element;
+use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::kernels::InstructionSet;
@@ -58,9 +58,9 @@ pub fn separable_conv2d<T: Element>(
     assert!(pointwise_filter.shape() == geometry.pointwise_filter_shape());
     let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
     let mut pointwise = Pointwise::new(kernel, filter, &numerics.pointwise);
-    let split = Split::new::<T>(geometry.rows(), geometry.k(), kernel.rows(), threads);
+    let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), kernel.rows(), threads);
     let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, taps);
-    if !split.one_tile() || pointwise.panel_elements() * size_of::<T>() > TILE_BYTES {
+    if !split.one_tile() || pointwise.panel_elements() * size_of::<T::Sum>() > TILE_BYTES {
         pointwise = pointwise.packed(threads > 1)?;
     }
     let output = Output::new(output, geometry.out_channels);
@@ -83,13 +83,15 @@ pub fn depthwise<T: Element>(
     allocate(shape[0] * shape[1], |elements| {
         let input = with_adjacent_channels(input)?;
         let depthwise = Depthwise::new(kernel, input.view(), depthwise_filter, geometry, numerics.depthwise)?;
-        let split = Split::new::<T>(shape[0], shape[1], kernel.rows(), 1);
+        let split = Split::new::<T::Sum>(shape[0], shape[1], kernel.rows(), 1);
         let output = Output::new(elements, shape[1]);
         split.for_each(numerics.subnormals, 0, |tile, first, _, _| {
             depthwise.fill(tile, first);
             for row in 0..tile.rows() {
-                // SAFETY: the tile is filled; the output has the row, and the split gives it to one task.
-                unsafe { tile.copy_row(row, output.at(first + row, 0)) };
+                for (k, piece, length) in tile.pieces(row) {
+                    // SAFETY: the tile is filled; the output has the row, and the split gives it to one task.
+                    unsafe { kernel.narrow(piece, output.at(first + row, k), length) };
+                }
             }
         })
     })
@@ -107,11 +109,12 @@ pub fn pointwise<T: Element>(
     assert_eq!(k, filter.nrows());
     let elements = allocate(rows * columns, |elements| {
         let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise).packed(false)?;
-        let split = Split::new::<T>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
+        let split =
+            Split::new::<T::Sum>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
         split.for_each(numerics.subnormals, pointwise.scratch(), |tile, first, panels, scratch| {
             for row in 0..tile.rows() {
-                tile.set_row(row, pixels.row(first + row).iter().copied());
+                tile.set_row(row, pixels.row(first + row).iter().map(|pixel| pixel.widen()));
             }
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
@@ -204,7 +207,7 @@ impl Split {
 
     /// Calls `work` for every task, on all threads, with a tile to fill, its first row, the column panels and that many
     /// more elements of scratch.
-    fn for_each<T: Element>(
+    fn for_each<T: Number>(
         &self,
         subnormals: Subnormals,
         scratch: usize,

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use ndarray::{Array2, Array4, ArrayView2, ArrayView4};
 
-use crate::element::Element;
+use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Attributes, Geometry};
-use crate::numerics::{Numerics, Products, Sum, Taps};
+use crate::numerics::{Numerics, Products, Rounding, Sum, Taps};
 use crate::subnormals::Flushing;
 
 /// As [`crate::SeparableConv2d::run`], one element after the other on the calling thread.
@@ -53,7 +53,7 @@ fn depthwise<T: Element>(
     let shape = [blocks.shape()[0], extent(&g.height), extent(&g.width), g.k()];
     Array4::from_shape_fn(shape, |(block, y, x, k)| {
         let (channel, multiplier) = (k / g.channel_multiplier, k % g.channel_multiplier);
-        let mut sum = T::ZERO;
+        let mut sum = T::Sum::ZERO;
         for i in 0..g.height.kernel {
             for j in 0..g.width.kernel {
                 let place = (block, y * g.height.stride + i, x * g.width.stride + j, channel);
@@ -63,10 +63,14 @@ fn depthwise<T: Element>(
                     (None, Taps::All) => T::ZERO,
                     (None, Taps::Inside) => continue,
                 };
-                sum = accumulate(numerics.depthwise.products, pixel, filter[(i, j, channel, multiplier)], sum);
+                let weight = filter[(i, j, channel, multiplier)];
+                sum = accumulate(numerics.depthwise.products, pixel.widen(), weight.widen(), sum);
+                if numerics.depthwise.rounding == Rounding::Each {
+                    sum = T::narrow(sum).widen();
+                }
             }
         }
-        sum
+        T::narrow(sum)
     })
 }
 
@@ -85,41 +89,63 @@ fn pointwise<T: Element>(pixels: &Array2<T>, filter: ArrayView2<T>, g: &Geometry
     Array4::from_shape_fn(g.output_shape(), |(n, y, x, column)| {
         let row = (n * g.height.output + y) * width + x;
         let (products, sum) = numerics.pointwise.at(row, column);
-        let mut accumulate = |k, total| accumulate(products, pixels[(row, k)], filter[(k, column)], total);
-        add_up(sum, &mut (0..g.k()), &mut accumulate)
+        let mut accumulate =
+            |k, total| accumulate(products, pixels[(row, k)].widen(), filter[(k, column)].widen(), total);
+        T::narrow(add_up(products, sum, &mut (0..g.k()), &mut accumulate))
     })
 }
 
 /// The sum over the next products of `rest`, which go from it.
-fn add_up<T: Element>(sum: &Sum, rest: &mut Range<usize>, accumulate: &mut impl FnMut(usize, T) -> T) -> T {
+fn add_up<T: Number>(
+    products: Products,
+    sum: &Sum,
+    rest: &mut Range<usize>,
+    accumulate: &mut impl FnMut(usize, T) -> T,
+) -> T {
     match sum {
-        Sum::Whole => rest.fold(T::ZERO, |total, k| accumulate(k, total)),
-        Sum::Chain(length) => rest.take(*length).fold(T::ZERO, |total, k| accumulate(k, total)),
+        Sum::Whole => chain(products, rest.len(), 1, rest, T::ZERO, accumulate),
+        Sum::Chain(length) => chain(products, *length, 1, rest, T::ZERO, accumulate),
         Sum::Blocks(sums) => {
             let mut sums = sums.iter();
-            let first = sums.next().map_or(T::ZERO, |first| add_up(first, rest, accumulate));
-            sums.fold(first, |total, sum| total.add(add_up(sum, rest, accumulate)))
+            let first = sums.next().map_or(T::ZERO, |first| add_up(products, first, rest, accumulate));
+            sums.fold(first, |total, sum| total.add(add_up(products, sum, rest, accumulate)))
         }
         Sum::Lanes { folds, each, tail } => {
             let lanes = folds.lanes();
-            let mut totals = vec![T::ZERO; lanes];
-            for (i, k) in rest.take(lanes * each).enumerate() {
-                totals[i % lanes] = accumulate(k, totals[i % lanes]);
-            }
+            let lane = |lane| {
+                let mut own = rest.start + lane..rest.end;
+                chain(products, *each, lanes, &mut own, T::ZERO, accumulate)
+            };
+            let mut totals: Vec<T> = (0..lanes).map(lane).collect();
+            rest.start += lanes * each;
             for (i, distance) in folds.distances().iter().enumerate() {
                 let folded: usize = folds.distances()[..=i].iter().sum();
                 for lane in (0..lanes).filter(|lane| lane & folded == 0) {
                     totals[lane] = totals[lane].add(totals[lane + distance]);
                 }
             }
-            rest.take(*tail).fold(totals[0], |total, k| accumulate(k, total))
+            chain(products, *tail, 1, rest, totals[0], accumulate)
         }
     }
 }
 
-fn accumulate<T: Element>(products: Products, x: T, w: T, sum: T) -> T {
+/// So many products, every `stride`-th of `rest`, added to a total one by one.
+fn chain<T: Number>(
+    products: Products,
+    length: usize,
+    stride: usize,
+    rest: &mut Range<usize>,
+    total: T,
+    accumulate: &mut impl FnMut(usize, T) -> T,
+) -> T {
+    let first = rest.start;
+    rest.start += length * stride;
+    products.in_order(length).fold(total, |total, i| accumulate(first + i * stride, total))
+}
+
+fn accumulate<T: Number>(products: Products, x: T, w: T, sum: T) -> T {
     match products {
-        Products::Fused => x.mul_add(w, sum),
+        Products::Fused | Products::Paired => x.mul_add(w, sum),
         Products::Separate => sum.add(x.mul(w)),
     }
 }

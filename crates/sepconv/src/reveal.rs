@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array2, ArrayView2, ArrayView4};
 
-use crate::element::Element;
+use crate::element::{Element, is_sum};
 use crate::geometry::Geometry;
-use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Subnormals, Sum, Taps};
+use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Rounding, Subnormals, Sum, Taps};
 use crate::plan;
 use data::Data;
 
@@ -109,14 +109,17 @@ impl<P> Counted<'_, P> {
 fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depthwise, Subnormals), Unclear<P::Error>> {
     let g = counted.geometry;
     // The first that fits is taken where several do, so the likely ones stand first.
-    let mut candidates = [
+    let ways = [
         (Products::Fused, Taps::Inside),
         (Products::Separate, Taps::All),
         (Products::Fused, Taps::All),
         (Products::Separate, Taps::Inside),
-    ]
-    .map(|(products, taps)| (Depthwise { products, taps }, Subnormals::Flushed))
-    .to_vec();
+    ];
+    let roundings: &[Rounding] = if is_sum::<T>() { &[Rounding::Once] } else { &[Rounding::Once, Rounding::Each] };
+    let candidate = |&rounding: &Rounding| {
+        ways.map(|(products, taps)| (Depthwise { products, taps, rounding }, Subnormals::Flushed))
+    };
+    let mut candidates: Vec<_> = roundings.iter().flat_map(candidate).collect();
     let pixels = g.batch * g.height.input * g.width.input;
     let taps = g.height.kernel * g.width.kernel;
     let enough = CONFIRMATIONS.div_ceil(g.rows() * g.k()).min(MOST_DEPTHWISE_CALLS - 2);

@@ -1,10 +1,11 @@
 //! The fast path against the reference, compared as integers: every instruction set that the machine has, over shapes
 //! with tails, borders, views, threads, special values and orders of the sum.
 
+use half::{bf16, f16};
 use ndarray::{Array4, ArrayView4, Axis, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use sepconv::numerics::{Depthwise, Elsewhere, Folds, Pointwise, Products, Subnormals, Sum, Taps};
+use sepconv::numerics::{Depthwise, Elsewhere, Folds, Pointwise, Products, Rounding, Subnormals, Sum, Taps};
 use sepconv::{Attributes, Element, Error, InstructionSet, Numerics, Padding, SeparableConv2d, reference};
 
 /// One call: shapes, attributes, numerics and how the arrays lie in memory.
@@ -35,7 +36,7 @@ enum Layout {
 
 /// Pseudo-random elements (SplitMix64): normal numbers of both signs, and with `special` everything else that a float can be.
 fn elements<T: Element>(count: usize, seed: u64, special: bool) -> Vec<T> {
-    let smallest = if size_of::<T>() == 4 { f32::MIN_POSITIVE as f64 } else { f64::MIN_POSITIVE };
+    let smallest = T::SMALLEST_NORMAL;
     let odd =
         [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, smallest / 8.0, -smallest / 4.0, smallest, -smallest];
     let element = |i: usize| {
@@ -123,6 +124,14 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// For every type of element.
+fn check_all(case: &Case) -> Result<(), TestCaseError> {
+    check::<f32>(case)?;
+    check::<f64>(case)?;
+    check::<f16>(case)?;
+    check::<bf16>(case)
+}
+
 /// A sum over exactly `k` products: chains, blocks, blocks of blocks, cut where the seed says.
 fn sum(k: usize, depth: usize, seed: &mut u64) -> Sum {
     let mut random = |n: usize| {
@@ -154,7 +163,9 @@ fn padding() -> impl Strategy<Value = Padding> {
 }
 
 fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
-    let products = || prop_oneof![Just(Products::Fused), Just(Products::Separate)];
+    let in_taps = prop_oneof![Just(Products::Fused), Just(Products::Separate)];
+    let products = || prop_oneof![Just(Products::Fused), Just(Products::Separate), Just(Products::Paired)];
+    let rounding = prop_oneof![2 => Just(Rounding::Once), 1 => Just(Rounding::Each)];
     let taps = prop_oneof![Just(Taps::Inside), Just(Taps::All)];
     let subnormals = prop_oneof![Just(Subnormals::Kept), Just(Subnormals::Flushed)];
     let sum =
@@ -168,10 +179,8 @@ fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
     });
     let pointwise = (products(), sum(), prop::collection::vec(elsewhere, 0..3))
         .prop_map(|(products, sum, elsewhere)| Pointwise { products, sum, elsewhere });
-    (products(), taps, pointwise, subnormals).prop_map(|(depthwise, taps, pointwise, subnormals)| Numerics {
-        depthwise: Depthwise { products: depthwise, taps },
-        pointwise,
-        subnormals,
+    (in_taps, taps, rounding, pointwise, subnormals).prop_map(|(products, taps, rounding, pointwise, subnormals)| {
+        Numerics { depthwise: Depthwise { products, taps, rounding }, pointwise, subnormals }
     })
 }
 
@@ -214,8 +223,7 @@ proptest! {
 
     #[test]
     fn small_images(case in case([0usize..3, 0..12, 0..12], (1usize..40, 1usize..5), 0usize..80)) {
-        check::<f32>(&case)?;
-        check::<f64>(&case)?;
+        check_all(&case)?;
     }
 }
 
@@ -225,8 +233,7 @@ proptest! {
     /// Long sums, more than a panel of a tile, and one-pixel images.
     #[test]
     fn many_channels(case in case([1usize..3, 1..4, 1..4], (200usize..1500, 1usize..2), 1usize..40)) {
-        check::<f32>(&case)?;
-        check::<f64>(&case)?;
+        check_all(&case)?;
     }
 
     /// Enough work for several threads, and many rows.
@@ -238,8 +245,7 @@ proptest! {
     /// Few rows and many columns: shared between threads by columns.
     #[test]
     fn many_columns(case in case([1usize..2, 1..6, 1..6], (100usize..400, 1usize..2), 200usize..600)) {
-        check::<f32>(&case)?;
-        check::<f64>(&case)?;
+        check_all(&case)?;
     }
 }
 
@@ -253,8 +259,7 @@ proptest! {
         let [_, _, multiplier] = case.kernel;
         let kernel = [3, if case.seed % 2 == 0 { 3 } else { 5 }, multiplier];
         let case = Case { attributes, kernel, ..case };
-        check::<f32>(&case)?;
-        check::<f64>(&case)?;
+        check_all(&case)?;
     }
 }
 
@@ -381,6 +386,8 @@ mod guarded {
                 for out_channels in [1, 7, 16, 33, 61] {
                     check::<f32>(channels, multiplier, out_channels, at_end);
                     check::<f64>(channels, multiplier, out_channels, at_end);
+                    check::<f16>(channels, multiplier, out_channels, at_end);
+                    check::<bf16>(channels, multiplier, out_channels, at_end);
                 }
             }
         }

@@ -1,30 +1,27 @@
-//! AVX2 with FMA: 16 registers of 32 bytes.
+//! AVX2 with FMA and F16C: 16 registers of 32 bytes.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that `Vector` states")]
 
 use std::arch::x86_64::*;
 
-use super::generic;
-use super::vector::{Vector, vector};
-use super::{Block, Kernel, Pack, Run, kernel, products};
+use half::{bf16, f16};
 
-/// Proof that the processor has AVX2 and FMA.
+use super::vector::{Vector, vector, widen};
+use super::{kernels, wrappers};
+
+/// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
 
 impl Avx2 {
     pub fn new() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+        let all =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        all.then_some(Self(()))
     }
 
     // 6 rows by 2 vectors: 12 sums, 2 vectors of the filter and one pixel fill 15 of 16 registers.
-    pub fn f32(self) -> Kernel<f32> {
-        kernel!("avx2-f32", F32x8, [1 2 3 4 5 6])
-    }
-
-    pub fn f64(self) -> Kernel<f64> {
-        kernel!("avx2-f64", F64x4, [1 2 3 4 5 6])
-    }
+    kernels!("avx2", F32x8, F64x4, [1 2 3 4 5 6]);
 }
 
 /// Read from `8 - count` on, these are the masks of the first `count` lanes.
@@ -39,19 +36,41 @@ vector!(
     _mm256_storeu_ps,
     _mm256_fmadd_ps,
     _mm256_mul_ps,
-    _mm256_add_ps,
-    load_first_f32,
-    load_spread_f32
+    _mm256_add_ps
 );
+widen!(F32x8, 8, first_f32, spread_f32);
+widen!(F32x8, 8, spread_f32, f16, __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps, narrow_f16);
+widen!(F32x8, 8, spread_f32, bf16, __m128i, _mm_loadu_si128, _mm_storeu_si128, widen_bf16, narrow_bf16);
 
 #[inline(always)]
-unsafe fn load_first_f32(from: *const f32, count: usize) -> __m256 {
+unsafe fn first_f32(from: *const f32, count: usize) -> __m256 {
     _mm256_maskload_ps(from, _mm256_loadu_si256(FIRST.as_ptr().add(8 - count).cast()))
 }
 
 #[inline(always)]
-unsafe fn load_spread_f32(from: *const f32, count: usize, lanes: &[i32; 16]) -> __m256 {
-    _mm256_permutevar8x32_ps(load_first_f32(from, count), _mm256_loadu_si256(lanes.as_ptr().cast()))
+unsafe fn spread_f32(values: __m256, lanes: &[i32; 16]) -> __m256 {
+    _mm256_permutevar8x32_ps(values, _mm256_loadu_si256(lanes.as_ptr().cast()))
+}
+
+#[inline(always)]
+unsafe fn narrow_f16(values: __m256) -> __m128i {
+    _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values)
+}
+
+#[inline(always)]
+unsafe fn widen_bf16(bits: __m128i) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+}
+
+#[inline(always)]
+unsafe fn narrow_bf16(values: __m256) -> __m128i {
+    let bits = _mm256_castps_si256(values);
+    let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+    let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
+    let rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0_0000), nan);
+    let halves = _mm256_srli_epi32::<16>(rounded);
+    _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
 }
 
 vector!(
@@ -63,36 +82,22 @@ vector!(
     _mm256_storeu_pd,
     _mm256_fmadd_pd,
     _mm256_mul_pd,
-    _mm256_add_pd,
-    load_first_f64,
-    load_spread_f64
+    _mm256_add_pd
 );
+widen!(F64x4, 4, first_f64, spread_f64);
 
 #[inline(always)]
-unsafe fn load_first_f64(from: *const f64, count: usize) -> __m256d {
+unsafe fn first_f64(from: *const f64, count: usize) -> __m256d {
     let mask = _mm_loadu_si128(FIRST.as_ptr().add(8 - count).cast());
     _mm256_maskload_pd(from, _mm256_cvtepi32_epi64(mask))
 }
 
 #[inline(always)]
-unsafe fn load_spread_f64(from: *const f64, _count: usize, lanes: &[i32; 16]) -> __m256d {
-    let lane = |l: usize| *from.add(lanes[l] as usize);
-    _mm256_setr_pd(lane(0), lane(1), lane(2), lane(3))
+unsafe fn spread_f64(values: __m256d, lanes: &[i32; 16]) -> __m256d {
+    // Each 64-bit lane is two of 32 bits, of twice its number and that plus one.
+    let lanes = _mm256_cvtepi32_epi64(_mm_slli_epi32::<1>(_mm_loadu_si128(lanes.as_ptr().cast())));
+    let both = _mm256_or_si256(lanes, _mm256_slli_epi64::<32>(_mm256_add_epi64(lanes, _mm256_set1_epi64x(1))));
+    _mm256_castsi256_pd(_mm256_permutevar8x32_epi32(_mm256_castpd_si256(values), both))
 }
 
-#[target_feature(enable = "avx2,fma")]
-unsafe fn depthwise<V: Vector, const FUSED: bool, const ALL: bool, const SPREAD: bool>(run: &Run<V::Element>) {
-    generic::depthwise::<V, FUSED, ALL, SPREAD>(run)
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED: bool, const COPY: bool>(
-    block: &Block<V::Element>,
-) {
-    generic::product::<V, ROWS, VECTORS, FUSED, COPY>(block)
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn pack<V: Vector, const VECTORS: usize>(pack: &Pack<V::Element>) {
-    generic::pack::<V, VECTORS>(pack)
-}
+wrappers!("avx2,fma,f16c");

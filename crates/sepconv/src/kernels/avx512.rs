@@ -4,9 +4,10 @@
 
 use std::arch::x86_64::*;
 
-use super::generic;
-use super::vector::{Vector, vector};
-use super::{Block, Kernel, Pack, Run, kernel, products};
+use half::{bf16, f16};
+
+use super::vector::{Vector, vector, widen};
+use super::{kernels, wrappers};
 
 /// Proof that the processor has AVX-512F.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +19,7 @@ impl Avx512 {
     }
 
     // 14 rows by 2 vectors: 28 sums, 2 vectors of the filter and one pixel fill 31 of 32 registers.
-    pub fn f32(self) -> Kernel<f32> {
-        kernel!("avx512-f32", F32x16, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
-    }
-
-    pub fn f64(self) -> Kernel<f64> {
-        kernel!("avx512-f64", F64x8, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
-    }
+    kernels!("avx512", F32x16, F64x8, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
 }
 
 vector!(
@@ -36,19 +31,41 @@ vector!(
     _mm512_storeu_ps,
     _mm512_fmadd_ps,
     _mm512_mul_ps,
-    _mm512_add_ps,
-    load_first_f32,
-    load_spread_f32
+    _mm512_add_ps
 );
+widen!(F32x16, 16, first_f32, spread_f32);
+widen!(F32x16, 16, spread_f32, f16, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_cvtph_ps, narrow_f16);
+widen!(F32x16, 16, spread_f32, bf16, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, widen_bf16, narrow_bf16);
 
 #[inline(always)]
-unsafe fn load_first_f32(from: *const f32, count: usize) -> __m512 {
+unsafe fn first_f32(from: *const f32, count: usize) -> __m512 {
     _mm512_maskz_loadu_ps(((1u32 << count) - 1) as __mmask16, from)
 }
 
 #[inline(always)]
-unsafe fn load_spread_f32(from: *const f32, count: usize, lanes: &[i32; 16]) -> __m512 {
-    _mm512_permutexvar_ps(_mm512_loadu_epi32(lanes.as_ptr()), load_first_f32(from, count))
+unsafe fn spread_f32(values: __m512, lanes: &[i32; 16]) -> __m512 {
+    _mm512_permutexvar_ps(_mm512_loadu_epi32(lanes.as_ptr()), values)
+}
+
+#[inline(always)]
+unsafe fn narrow_f16(values: __m512) -> __m256i {
+    _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values)
+}
+
+#[inline(always)]
+unsafe fn widen_bf16(bits: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+}
+
+/// Not by the instruction of AVX-512 BF16, which flushes subnormals always.
+#[inline(always)]
+unsafe fn narrow_bf16(values: __m512) -> __m256i {
+    let bits = _mm512_castps_si512(values);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+    let rounded = _mm512_mask_blend_epi32(nan, rounded, _mm512_set1_epi32(0x7fc0_0000));
+    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded))
 }
 
 vector!(
@@ -60,35 +77,19 @@ vector!(
     _mm512_storeu_pd,
     _mm512_fmadd_pd,
     _mm512_mul_pd,
-    _mm512_add_pd,
-    load_first_f64,
-    load_spread_f64
+    _mm512_add_pd
 );
+widen!(F64x8, 8, first_f64, spread_f64);
 
 #[inline(always)]
-unsafe fn load_first_f64(from: *const f64, count: usize) -> __m512d {
+unsafe fn first_f64(from: *const f64, count: usize) -> __m512d {
     _mm512_maskz_loadu_pd(((1u32 << count) - 1) as __mmask8, from)
 }
 
 #[inline(always)]
-unsafe fn load_spread_f64(from: *const f64, count: usize, lanes: &[i32; 16]) -> __m512d {
+unsafe fn spread_f64(values: __m512d, lanes: &[i32; 16]) -> __m512d {
     let lanes = _mm512_castsi512_si256(_mm512_loadu_epi32(lanes.as_ptr()));
-    _mm512_permutexvar_pd(_mm512_cvtepi32_epi64(lanes), load_first_f64(from, count))
+    _mm512_permutexvar_pd(_mm512_cvtepi32_epi64(lanes), values)
 }
 
-#[target_feature(enable = "avx512f")]
-unsafe fn depthwise<V: Vector, const FUSED: bool, const ALL: bool, const SPREAD: bool>(run: &Run<V::Element>) {
-    generic::depthwise::<V, FUSED, ALL, SPREAD>(run)
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED: bool, const COPY: bool>(
-    block: &Block<V::Element>,
-) {
-    generic::product::<V, ROWS, VECTORS, FUSED, COPY>(block)
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn pack<V: Vector, const VECTORS: usize>(pack: &Pack<V::Element>) {
-    generic::pack::<V, VECTORS>(pack)
-}
+wrappers!("avx512f");

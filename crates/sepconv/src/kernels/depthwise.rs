@@ -8,10 +8,10 @@ use ndarray::{ArrayView4, s};
 use super::memory::Buffer;
 use super::tile::Tile;
 use super::{Kernel, Run, Spread};
-use crate::element::Element;
+use crate::element::{Element, is_sum};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::numerics::{Products, Taps};
+use crate::numerics::{Products, Rounding, Taps};
 
 /// The image and the depthwise filter of one call.
 pub struct Depthwise<'a, T: Element> {
@@ -20,7 +20,7 @@ pub struct Depthwise<'a, T: Element> {
     geometry: &'a Geometry,
     /// Its channels are adjacent.
     input: ArrayView4<'a, T>,
-    filter: Buffer<T>,
+    filter: Buffer<T::Sum>,
     filter_stride: usize,
     rows: Vec<Place>,
     columns: Vec<Place>,
@@ -48,11 +48,12 @@ impl<'a, T: Element> Depthwise<'a, T> {
         assert!(adjacent(&input) && input.shape() == geometry.input_shape());
         assert!(filter.shape() == geometry.depthwise_filter_shape());
         let spread = geometry.channel_multiplier > 1;
+        let each = numerics.rounding == Rounding::Each && !is_sum::<T>();
         let (fused, all) = (numerics.products == Products::Fused, numerics.taps == Taps::All);
         let filter_stride = geometry.k().next_multiple_of(kernel.lanes);
         Ok(Self {
             kernel,
-            function: 4 * fused as usize + 2 * all as usize + spread as usize,
+            function: 8 * each as usize + 4 * fused as usize + 2 * all as usize + spread as usize,
             geometry,
             input,
             filter: pack(filter, geometry, filter_stride)?,
@@ -64,7 +65,7 @@ impl<'a, T: Element> Depthwise<'a, T> {
     }
 
     /// Fills the tile with the results of successive output pixels, from `first` on.
-    pub fn fill(&self, tile: &mut Tile<T>, first: usize) {
+    pub fn fill(&self, tile: &mut Tile<T::Sum>, first: usize) {
         let (height, width) = (self.geometry.height.output, self.geometry.width.output);
         let mut done = 0;
         while done < tile.rows() {
@@ -78,7 +79,7 @@ impl<'a, T: Element> Depthwise<'a, T> {
     }
 
     /// Some pixels of one output row that have the same taps inside the image, into the tile's rows from `row` on.
-    fn run(&self, tile: &mut Tile<T>, row: usize, [n, y]: [usize; 2], columns: &[Place]) {
+    fn run(&self, tile: &mut Tile<T::Sum>, row: usize, [n, y]: [usize; 2], columns: &[Place]) {
         let [of_image, of_row, of_column, _] = *self.input.strides() else { unreachable!("four dimensions") };
         let image = self.input.as_ptr().wrapping_offset((n as isize).wrapping_mul(of_image));
         let line = image.wrapping_offset(self.rows[y].origin.wrapping_mul(of_row));
@@ -113,7 +114,7 @@ pub fn adjacent<T>(input: &ArrayView4<T>) -> bool {
 }
 
 /// [taps down][taps across][`stride`], zero beyond k.
-fn pack<T: Element>(filter: ArrayView4<T>, g: &Geometry, stride: usize) -> Result<Buffer<T>, Error> {
+fn pack<T: Element>(filter: ArrayView4<T>, g: &Geometry, stride: usize) -> Result<Buffer<T::Sum>, Error> {
     let taps = g.height.kernel * g.width.kernel;
     let mut packed = Buffer::new(taps.saturating_mul(stride))?;
     let tap_of = |tap: usize| filter.slice_move(s![tap / g.width.kernel, tap % g.width.kernel, .., ..]);
@@ -121,7 +122,7 @@ fn pack<T: Element>(filter: ArrayView4<T>, g: &Geometry, stride: usize) -> Resul
         let tap = tap_of(tap);
         let zeros = std::iter::repeat_n(T::ZERO, stride - g.k());
         packed.iter_mut().zip(tap.iter().copied().chain(zeros)).for_each(|(to, from)| {
-            to.write(from);
+            to.write(from.widen());
         });
     }
     Ok(packed)

@@ -7,9 +7,15 @@
 use std::ops::Range;
 
 use super::tile::{panel, row_stride};
-use super::vector::{Vector, accumulate};
+use super::vector::{Vector, Widen, accumulate};
 use super::{Block, Pack, Run, Step, Then};
 use crate::element::Element;
+use crate::numerics::Products;
+
+/// How products are added up, as the constant that a product loop is compiled for.
+pub const FUSED: usize = Products::Fused as usize;
+pub const SEPARATE: usize = Products::Separate as usize;
+pub const PAIRED: usize = Products::Paired as usize;
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
 /// the latency of the additions.
@@ -27,58 +33,84 @@ const SPREAD: u8 = 2;
 /// # Safety
 /// What [`Run`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
-pub unsafe fn depthwise<V: Vector, const FUSED: bool, const ALL: bool, const SPREAD_OUT: bool>(run: &Run<V::Element>) {
+pub unsafe fn depthwise<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const EACH: bool,
+    const FUSED: bool,
+    const ALL: bool,
+    const SPREAD_OUT: bool,
+>(
+    run: &Run<S>,
+) {
     let mut pixel = 0;
     let adjacent = run.adjacent && !SPREAD_OUT && run.inside[1].len() == run.kernel[1];
     while pixel + PIXELS <= run.pixels.len() {
         match run.kernel[1] {
-            3 if adjacent => adjacent_pixels::<V, 3, FUSED, ALL>(run, pixel),
-            5 if adjacent => adjacent_pixels::<V, 5, FUSED, ALL>(run, pixel),
-            _ => pixels::<V, PIXELS, FUSED, ALL, SPREAD_OUT>(run, pixel),
+            3 if adjacent => adjacent_pixels::<S, V, 3, EACH, FUSED, ALL>(run, pixel),
+            5 if adjacent => adjacent_pixels::<S, V, 5, EACH, FUSED, ALL>(run, pixel),
+            _ => pixels::<S, V, PIXELS, EACH, FUSED, ALL, SPREAD_OUT>(run, pixel),
         }
         pixel += PIXELS;
     }
     while pixel < run.pixels.len() {
-        pixels::<V, 1, FUSED, ALL, SPREAD_OUT>(run, pixel);
+        pixels::<S, V, 1, EACH, FUSED, ALL, SPREAD_OUT>(run, pixel);
         pixel += 1;
     }
 }
 
 /// All channels of `P` pixels.
 #[inline(always)]
-unsafe fn pixels<V: Vector, const P: usize, const FUSED: bool, const ALL: bool, const SPREAD_OUT: bool>(
-    run: &Run<V::Element>,
+unsafe fn pixels<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const EACH: bool,
+    const FUSED: bool,
+    const ALL: bool,
+    const SPREAD_OUT: bool,
+>(
+    run: &Run<S>,
     pixel: usize,
 ) {
     let mut k = 0;
     if SPREAD_OUT {
         while k < run.k {
-            sums::<V, P, 1, SPREAD, FUSED, ALL>(run, pixel, k);
+            sums::<S, V, P, 1, SPREAD, EACH, FUSED, ALL>(run, pixel, k);
             k += V::LANES;
         }
         return;
     }
     while k + 2 * V::LANES <= run.k {
-        sums::<V, P, 2, WHOLE, FUSED, ALL>(run, pixel, k);
+        sums::<S, V, P, 2, WHOLE, EACH, FUSED, ALL>(run, pixel, k);
         k += 2 * V::LANES;
     }
     if k + V::LANES <= run.k {
-        sums::<V, P, 1, WHOLE, FUSED, ALL>(run, pixel, k);
+        sums::<S, V, P, 1, WHOLE, EACH, FUSED, ALL>(run, pixel, k);
         k += V::LANES;
     }
     if k < run.k {
-        sums::<V, P, 1, FIRST, FUSED, ALL>(run, pixel, k);
+        sums::<S, V, P, 1, FIRST, EACH, FUSED, ALL>(run, pixel, k);
     }
 }
 
 /// `N` vectors of channels of `P` pixels, from channel `k` on.
 #[inline(always)]
-unsafe fn sums<V: Vector, const P: usize, const N: usize, const LOAD: u8, const FUSED: bool, const ALL: bool>(
-    run: &Run<V::Element>,
+unsafe fn sums<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const N: usize,
+    const LOAD: u8,
+    const EACH: bool,
+    const FUSED: bool,
+    const ALL: bool,
+>(
+    run: &Run<S>,
     pixel: usize,
     k: usize,
 ) {
-    let mut origins = [std::ptr::null::<V::Element>(); P];
+    let mut origins = [std::ptr::null::<S>(); P];
     for p in 0..P {
         origins[p] = *run.pixels.get_unchecked(pixel + p);
     }
@@ -91,58 +123,67 @@ unsafe fn sums<V: Vector, const P: usize, const N: usize, const LOAD: u8, const 
         let inside = if !ALL || height.contains(&i) { width.clone() } else { 0..0 };
         if ALL {
             for j in 0..inside.start {
-                add_tap::<V, P, N, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+                add_tap::<S, V, P, N, EACH, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
             }
         }
         for j in inside.clone() {
             let place = (i as isize).wrapping_mul(run.steps[0]).wrapping_add((j as isize).wrapping_mul(run.steps[1]));
             let mut values = zeros;
             for p in 0..P {
-                values[p] = load_pixel::<V, N, LOAD>(run, origins[p].wrapping_offset(place), k);
+                values[p] = load_pixel::<S, V, N, LOAD>(run, origins[p].wrapping_offset(place), k);
             }
-            add_tap::<V, P, N, FUSED>(&values, weights.add(j * run.filter_stride), &mut sums);
+            add_tap::<S, V, P, N, EACH, FUSED>(&values, weights.add(j * run.filter_stride), &mut sums);
         }
         if ALL {
             for j in inside.end..run.kernel[1] {
-                add_tap::<V, P, N, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+                add_tap::<S, V, P, N, EACH, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
             }
         }
     }
-    store_sums::<V, P, N>(run, pixel, k, &sums);
+    store_sums::<S, V, P, N, EACH>(run, pixel, k, &sums);
 }
 
 /// As [`pixels`] for [`PIXELS`] pixels of a run that is [adjacent](Run::adjacent), all columns of taps, `WIDTH` of them,
 /// being inside the image.
 #[inline(always)]
-unsafe fn adjacent_pixels<V: Vector, const WIDTH: usize, const FUSED: bool, const ALL: bool>(
-    run: &Run<V::Element>,
+unsafe fn adjacent_pixels<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const WIDTH: usize,
+    const EACH: bool,
+    const FUSED: bool,
+    const ALL: bool,
+>(
+    run: &Run<S>,
     pixel: usize,
 ) {
     let mut k = 0;
     while k + 2 * V::LANES <= run.k {
-        adjacent_sums::<V, 2, WHOLE, WIDTH, FUSED, ALL>(run, pixel, k);
+        adjacent_sums::<S, V, 2, WHOLE, WIDTH, EACH, FUSED, ALL>(run, pixel, k);
         k += 2 * V::LANES;
     }
     if k + V::LANES <= run.k {
-        adjacent_sums::<V, 1, WHOLE, WIDTH, FUSED, ALL>(run, pixel, k);
+        adjacent_sums::<S, V, 1, WHOLE, WIDTH, EACH, FUSED, ALL>(run, pixel, k);
         k += V::LANES;
     }
     if k < run.k {
-        adjacent_sums::<V, 1, FIRST, WIDTH, FUSED, ALL>(run, pixel, k);
+        adjacent_sums::<S, V, 1, FIRST, WIDTH, EACH, FUSED, ALL>(run, pixel, k);
     }
 }
 
 /// As [`sums`], with every pixel value loaded once for all the sums that it enters.
 #[inline(always)]
 unsafe fn adjacent_sums<
-    V: Vector,
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
     const N: usize,
     const LOAD: u8,
     const WIDTH: usize,
+    const EACH: bool,
     const FUSED: bool,
     const ALL: bool,
 >(
-    run: &Run<V::Element>,
+    run: &Run<S>,
     pixel: usize,
     k: usize,
 ) {
@@ -154,7 +195,7 @@ unsafe fn adjacent_sums<
         let weights = run.filter.add(i * WIDTH * run.filter_stride + k);
         if ALL && !run.inside[0].contains(&i) {
             for j in 0..WIDTH {
-                add_tap::<V, PIXELS, N, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+                add_tap::<S, V, PIXELS, N, EACH, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
             }
             continue;
         }
@@ -166,21 +207,21 @@ unsafe fn adjacent_sums<
         }
         let line = origin.wrapping_offset((i as isize).wrapping_mul(run.steps[0]));
         if i + 1 == run.inside[0].end {
-            prefetch_pixels::<V, N>(line, run.steps[1], k);
+            prefetch_pixels::<S, V, N>(line, run.steps[1], k);
         }
         for column in 0..PIXELS + WIDTH - 1 {
             let from = line.wrapping_offset((column as isize).wrapping_mul(run.steps[1]));
-            let value = load_pixel::<V, N, LOAD>(run, from, k);
+            let value = load_pixel::<S, V, N, LOAD>(run, from, k);
             for p in 0..PIXELS {
                 if p <= column && column - p < WIDTH {
                     for v in 0..N {
-                        sums[p][v] = accumulate::<V, FUSED>(value[v], taps[column - p][v], sums[p][v]);
+                        sums[p][v] = add_product::<S, V, EACH, FUSED>(value[v], taps[column - p][v], sums[p][v]);
                     }
                 }
             }
         }
     }
-    store_sums::<V, PIXELS, N>(run, pixel, k, &sums);
+    store_sums::<S, V, PIXELS, N, EACH>(run, pixel, k, &sums);
 }
 
 /// How many pixels of the lowest row of taps, which nobody has read before, are asked for ahead: some hundred cycles of
@@ -188,7 +229,11 @@ unsafe fn adjacent_sums<
 const PIXELS_AHEAD: isize = 12;
 
 #[inline(always)]
-unsafe fn prefetch_pixels<V: Vector, const N: usize>(line: *const V::Element, step: isize, k: usize) {
+unsafe fn prefetch_pixels<S: Element<Sum = V::Element>, V: Widen<S>, const N: usize>(
+    line: *const S,
+    step: isize,
+    k: usize,
+) {
     for p in 0..PIXELS as isize {
         for v in 0..N {
             let place = line.wrapping_offset(step.wrapping_mul(PIXELS_AHEAD + p)).wrapping_add(k + v * V::LANES);
@@ -199,19 +244,19 @@ unsafe fn prefetch_pixels<V: Vector, const N: usize>(line: *const V::Element, st
 
 /// `N` vectors of a pixel whose channel 0 is at `from`, for the results from `k` on.
 #[inline(always)]
-unsafe fn load_pixel<V: Vector, const N: usize, const LOAD: u8>(
-    run: &Run<V::Element>,
-    from: *const V::Element,
+unsafe fn load_pixel<S: Element<Sum = V::Element>, V: Widen<S>, const N: usize, const LOAD: u8>(
+    run: &Run<S>,
+    from: *const S,
     k: usize,
 ) -> [V; N] {
     let mut values = [V::splat(V::Element::ZERO); N];
     for v in 0..N {
         values[v] = match LOAD {
-            WHOLE => V::load(from.wrapping_add(k + v * V::LANES)),
-            FIRST => V::load_first(from.wrapping_add(k), run.k - k),
+            WHOLE => V::widen(from.wrapping_add(k + v * V::LANES)),
+            FIRST => V::widen_first(from.wrapping_add(k), run.k - k),
             _ => {
                 let spread = run.spread.get_unchecked(k / V::LANES);
-                V::load_spread(from.wrapping_add(spread.channel), spread.count, &spread.lanes)
+                V::widen_spread(from.wrapping_add(spread.channel), spread.count, &spread.lanes)
             }
         };
     }
@@ -219,7 +264,14 @@ unsafe fn load_pixel<V: Vector, const N: usize, const LOAD: u8>(
 }
 
 #[inline(always)]
-unsafe fn add_tap<V: Vector, const P: usize, const N: usize, const FUSED: bool>(
+unsafe fn add_tap<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const N: usize,
+    const EACH: bool,
+    const FUSED: bool,
+>(
     values: &[[V; N]; P],
     weights: *const V::Element,
     sums: &mut [[V; N]; P],
@@ -227,25 +279,37 @@ unsafe fn add_tap<V: Vector, const P: usize, const N: usize, const FUSED: bool>(
     for v in 0..N {
         let weight = V::load(weights.add(v * V::LANES));
         for p in 0..P {
-            sums[p][v] = accumulate::<V, FUSED>(values[p][v], weight, sums[p][v]);
+            sums[p][v] = add_product::<S, V, EACH, FUSED>(values[p][v], weight, sums[p][v]);
         }
     }
 }
 
-/// Into the tile. The vectors lie in one panel of it, and as its rows are whole vectors long, the last one may be stored
+/// One tap's product, the sum rounded to the storage type if `EACH` is.
+#[inline(always)]
+unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, const EACH: bool, const FUSED: bool>(
+    value: V,
+    weight: V,
+    sum: V,
+) -> V {
+    let sum = accumulate::<V, FUSED>(value, weight, sum);
+    if EACH { sum.round() } else { sum }
+}
+
+/// Into the tile, rounded. The vectors lie in one panel of it, and as its rows are whole vectors long, the last one may be stored
 /// whole.
 #[inline(always)]
-unsafe fn store_sums<V: Vector, const P: usize, const N: usize>(
-    run: &Run<V::Element>,
+unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, const N: usize, const EACH: bool>(
+    run: &Run<S>,
     pixel: usize,
     k: usize,
     sums: &[[V; N]; P],
 ) {
-    let panel_length = panel::<V::Element>();
+    let panel_length = panel::<S::Sum>();
     let target = run.target.add(k / panel_length * run.panel_stride + k % panel_length);
     for p in 0..P {
         for v in 0..N {
-            sums[p][v].store(target.add((pixel + p) * row_stride::<V::Element>() + v * V::LANES));
+            let sum = if EACH { sums[p][v] } else { sums[p][v].round() };
+            sum.store(target.add((pixel + p) * row_stride::<S::Sum>() + v * V::LANES));
         }
     }
 }
@@ -256,7 +320,7 @@ unsafe fn store_sums<V: Vector, const P: usize, const N: usize>(
 /// # Safety
 /// What [`Block`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
-pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED: bool, const COPY: bool>(
+pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
     block: &Block<V::Element>,
 ) {
     for step in block.steps {
@@ -269,7 +333,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                     Then::Continue => load::<V, ROWS, VECTORS>(target, &mut sums),
                     _ => {}
                 }
-                chain::<V, ROWS, VECTORS, FUSED, COPY>(block, products.clone(), *stride, &mut sums);
+                chain::<V, ROWS, VECTORS, PRODUCTS, COPY>(block, products.clone(), *stride, &mut sums);
                 if *then == Then::Add {
                     add_to::<V, ROWS, VECTORS>(target, &mut sums);
                 }
@@ -291,7 +355,7 @@ const AHEAD: isize = 16;
 
 /// One ascending chain over every `stride`-th product, in registers from end to end.
 #[inline(always)]
-unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED: bool, const COPY: bool>(
+unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
     block: &Block<V::Element>,
     products: Range<usize>,
     stride: usize,
@@ -300,27 +364,24 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED:
     let mut totals = *sums;
     let panel_length = panel::<V::Element>();
     let filter_stride = if COPY { block.filter_stride } else { (VECTORS * V::LANES) as isize };
-    let mut filter = block.filter.wrapping_offset(products.start as isize * filter_stride);
-    let mut copy = if COPY { block.copy.add(products.start * VECTORS * V::LANES) } else { block.copy };
+    let pixels = |k: usize| block.pixels.add(k / panel_length * block.panel_stride + k % panel_length);
+    let filter = |k: usize| block.filter.wrapping_offset(k as isize * filter_stride);
+    let copy = |k: usize| if COPY { block.copy.add(k * VECTORS * V::LANES) } else { block.copy };
+    if PRODUCTS == PAIRED {
+        for i in Products::Paired.in_order(products.len().div_ceil(stride)) {
+            let k = products.start + i * stride;
+            step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels(k), filter(k), filter_stride, copy(k), &mut totals);
+        }
+        *sums = totals;
+        return;
+    }
+    let (mut filter, mut copy) = (filter(products.start), copy(products.start));
     let mut k = products.start;
     while k < products.end {
-        let mut pixels = block.pixels.add(k / panel_length * block.panel_stride + k % panel_length);
+        let mut pixels = pixels(k);
         let end = products.end.min((k / panel_length + 1) * panel_length);
         while k < end {
-            let mut weights = [V::splat(V::Element::ZERO); VECTORS];
-            for v in 0..VECTORS {
-                weights[v] = V::load(filter.wrapping_add(v * V::LANES));
-                if COPY {
-                    weights[v].store(copy.add(v * V::LANES));
-                    V::prefetch(filter.wrapping_offset(AHEAD * filter_stride).wrapping_add(v * V::LANES));
-                }
-            }
-            for r in 0..ROWS {
-                let x = V::splat(*pixels.add(r * row_stride::<V::Element>()));
-                for v in 0..VECTORS {
-                    totals[r][v] = accumulate::<V, FUSED>(x, weights[v], totals[r][v]);
-                }
-            }
+            step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels, filter, filter_stride, copy, &mut totals);
             pixels = pixels.wrapping_add(stride);
             filter = filter.wrapping_offset(stride as isize * filter_stride);
             copy = if COPY { copy.wrapping_add(stride * VECTORS * V::LANES) } else { copy };
@@ -328,6 +389,35 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED:
         }
     }
     *sums = totals;
+}
+
+/// One product of every sum.
+#[inline(always)]
+unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
+    pixels: *const V::Element,
+    filter: *const V::Element,
+    filter_stride: isize,
+    copy: *mut V::Element,
+    totals: &mut [[V; VECTORS]; ROWS],
+) {
+    let mut weights = [V::splat(V::Element::ZERO); VECTORS];
+    for v in 0..VECTORS {
+        weights[v] = V::load(filter.wrapping_add(v * V::LANES));
+        if COPY {
+            weights[v].store(copy.add(v * V::LANES));
+            V::prefetch(filter.wrapping_offset(AHEAD * filter_stride).wrapping_add(v * V::LANES));
+        }
+    }
+    for r in 0..ROWS {
+        let x = V::splat(*pixels.add(r * row_stride::<V::Element>()));
+        for v in 0..VECTORS {
+            totals[r][v] = if PRODUCTS == SEPARATE {
+                accumulate::<V, false>(x, weights[v], totals[r][v])
+            } else {
+                accumulate::<V, true>(x, weights[v], totals[r][v])
+            };
+        }
+    }
 }
 
 type Target<T> = (*mut T, usize);
@@ -384,12 +474,29 @@ unsafe fn store<V: Vector, const ROWS: usize, const VECTORS: usize>(
 /// # Safety
 /// What [`Pack`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
-pub unsafe fn pack<V: Vector, const VECTORS: usize>(pack: &Pack<V::Element>) {
+pub unsafe fn pack<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usize>(pack: &Pack<S>) {
     for k in 0..pack.k {
         let from = pack.from.wrapping_offset(k as isize * pack.row_stride);
         let to = pack.to.add(k * VECTORS * V::LANES);
         for v in 0..VECTORS {
-            V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
+            V::widen(from.add(v * V::LANES)).store(to.add(v * V::LANES));
         }
+    }
+}
+
+/// Rounds `count` sums to the storage type.
+///
+/// # Safety
+/// They are there, there is room for the results, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(from: *const V::Element, to: *mut S, count: usize) {
+    let mut i = 0;
+    while i + V::LANES <= count {
+        V::load(from.add(i)).narrow(to.add(i));
+        i += V::LANES;
+    }
+    while i < count {
+        to.add(i).write(S::narrow(*from.add(i)));
+        i += 1;
     }
 }

@@ -7,6 +7,10 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use half::{bf16, f16};
+
+use crate::element::Element;
+
 pub mod depthwise;
 mod generic;
 pub mod memory;
@@ -71,11 +75,13 @@ impl InstructionSet {
 
 /// What the kernels provide for an element type.
 pub trait Kernels: Sized {
-    fn kernel(set: InstructionSet) -> Kernel<Self>;
+    fn kernel(set: InstructionSet) -> Kernel<Self>
+    where
+        Self: Element;
 }
 
-macro_rules! kernels {
-    ($element:ident) => {
+macro_rules! provide {
+    ($($element:ident)*) => {$(
         impl Kernels for $element {
             fn kernel(set: InstructionSet) -> Kernel<Self> {
                 match set.0 {
@@ -87,40 +93,51 @@ macro_rules! kernels {
                 }
             }
         }
-    };
+    )*};
 }
-kernels!(f32);
-kernels!(f64);
+provide!(f32 f64 f16 bf16);
 
 /// The inner loops of one element type and instruction set. A value exists only where the processor has the instruction
 /// set; what else the functions ask for is said by their arguments' types.
 #[derive(Clone, Copy)]
-pub struct Kernel<T: 'static> {
+pub struct Kernel<T: Element> {
     /// Such as `avx512-f32`.
     pub name: &'static str,
-    /// Elements of a vector.
+    /// Elements of a vector of sums.
     pub lanes: usize,
-    /// By products fused, all taps, spread.
-    depthwise: [DepthwiseFn<T>; 8],
-    /// By products fused, filter to be copied, vectors of a column panel (1, 2), rows (from 1).
-    product: [[[&'static [ProductFn<T>]; 2]; 2]; 2],
+    /// By each tap rounded, products fused, all taps, spread.
+    depthwise: [DepthwiseFn<T>; 16],
+    /// By [`Products`](crate::numerics::Products), filter to be copied, vectors of a column panel (1, 2), rows (from 1).
+    product: [[[ByRows<T::Sum>; 2]; 2]; 3],
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],
+    narrow: NarrowFn<T>,
 }
 
 type DepthwiseFn<T> = unsafe fn(&Run<T>);
 type ProductFn<T> = unsafe fn(&Block<T>);
+type ByRows<T> = &'static [ProductFn<T>];
 type PackFn<T> = unsafe fn(&Pack<T>);
+type NarrowFn<T> = unsafe fn(*const <T as Element>::Sum, *mut T, usize);
 
-impl<T> Kernel<T> {
+impl<T: Element> Kernel<T> {
     /// The most rows of a register tile.
     pub fn rows(&self) -> usize {
         self.product[0][0][0].len()
     }
+
+    /// Rounds so many sums.
+    ///
+    /// # Safety
+    /// They are there, and there is room for the results elsewhere.
+    pub unsafe fn narrow(&self, from: *const T::Sum, to: *mut T, count: usize) {
+        // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
+        unsafe { (self.narrow)(from, to, count) }
+    }
 }
 
 /// Successive output pixels that have the same taps inside the image, for the depthwise loop.
-pub struct Run<'a, T> {
+pub struct Run<'a, T: Element> {
     /// For each pixel, where tap (0, 0) reads channel 0. A tap inside the image can be read at its place from there;
     /// other places are never formed into a reference or read.
     pub pixels: &'a [*const T],
@@ -133,14 +150,14 @@ pub struct Run<'a, T> {
     /// Elements from one tap to the next, down and across.
     pub steps: [isize; 2],
     /// Packed: [taps down][taps across][`filter_stride`], whole vectors of it readable.
-    pub filter: *const T,
+    pub filter: *const T::Sum,
     pub filter_stride: usize,
     /// Depthwise results of a pixel.
     pub k: usize,
     /// For a channel multiplier above 1: where each vector of results has its pixel values. Otherwise not used.
     pub spread: &'a [Spread],
     /// The first pixel's row in a [tile](tile::Tile), writable in whole vectors.
-    pub target: *mut T,
+    pub target: *mut T::Sum,
     /// Elements from one panel of the tile to the next.
     pub panel_stride: usize,
 }
@@ -210,47 +227,140 @@ pub enum Then {
 }
 
 /// A full column panel of a pointwise filter whose columns are adjacent, to be copied.
-pub struct Pack<T> {
+pub struct Pack<T: Element> {
     pub from: *const T,
     pub row_stride: isize,
     pub k: usize,
     /// [k][columns].
-    pub to: *mut T,
+    pub to: *mut T::Sum,
 }
 
-/// The [`Kernel`] of the wrappers `depthwise`, `product` and `pack` in scope, for one vector type.
+/// The functions that give an instruction set's [`Kernel`]s, over the wrappers in scope; vectors of f32 and f64, and the
+/// numbers of rows of a register tile.
+macro_rules! kernels {
+    ($set:literal, $singles:ty, $doubles:ty, $rows:tt) => {
+        $crate::kernels::kernel!($set, f32, $singles, $rows);
+        $crate::kernels::kernel!($set, f64, $doubles, $rows);
+        $crate::kernels::kernel!($set, f16, $singles, $rows);
+        $crate::kernels::kernel!($set, bf16, $singles, $rows);
+    };
+}
+use kernels;
+
+/// One of these functions.
 macro_rules! kernel {
-    ($name:literal, $vector:ty, [$($rows:literal)*]) => {
-        Kernel {
-            name: $name,
-            lanes: <$vector as Vector>::LANES,
-            depthwise: [
-                depthwise::<$vector, false, false, false>,
-                depthwise::<$vector, false, false, true>,
-                depthwise::<$vector, false, true, false>,
-                depthwise::<$vector, false, true, true>,
-                depthwise::<$vector, true, false, false>,
-                depthwise::<$vector, true, false, true>,
-                depthwise::<$vector, true, true, false>,
-                depthwise::<$vector, true, true, true>,
-            ],
-            product: [
-                [products!($vector, false, false, $($rows)*), products!($vector, false, true, $($rows)*)],
-                [products!($vector, true, false, $($rows)*), products!($vector, true, true, $($rows)*)],
-            ],
-            pack: [pack::<$vector, 1>, pack::<$vector, 2>],
+    ($set:literal, $element:ident, $vector:ty, $rows:tt) => {
+        pub fn $element(self) -> $crate::kernels::Kernel<$element> {
+            $crate::kernels::Kernel {
+                name: concat!($set, "-", stringify!($element)),
+                lanes: <$vector>::LANES,
+                depthwise: [
+                    depthwise::<$element, $vector, false, false, false, false>,
+                    depthwise::<$element, $vector, false, false, false, true>,
+                    depthwise::<$element, $vector, false, false, true, false>,
+                    depthwise::<$element, $vector, false, false, true, true>,
+                    depthwise::<$element, $vector, false, true, false, false>,
+                    depthwise::<$element, $vector, false, true, false, true>,
+                    depthwise::<$element, $vector, false, true, true, false>,
+                    depthwise::<$element, $vector, false, true, true, true>,
+                    depthwise::<$element, $vector, true, false, false, false>,
+                    depthwise::<$element, $vector, true, false, false, true>,
+                    depthwise::<$element, $vector, true, false, true, false>,
+                    depthwise::<$element, $vector, true, false, true, true>,
+                    depthwise::<$element, $vector, true, true, false, false>,
+                    depthwise::<$element, $vector, true, true, false, true>,
+                    depthwise::<$element, $vector, true, true, true, false>,
+                    depthwise::<$element, $vector, true, true, true, true>,
+                ],
+                product: $crate::kernels::products!($vector, $rows),
+                pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
+                narrow: narrow::<$element, $vector>,
+            }
         }
     };
 }
 use kernel;
 
-/// One entry of [`Kernel::product`].
+/// [`Kernel::product`].
 macro_rules! products {
-    ($vector:ty, $fused:literal, $copy:literal, $($rows:literal)*) => {
-        [&[$(product::<$vector, $rows, 1, $fused, $copy>),*], &[$(product::<$vector, $rows, 2, $fused, $copy>),*]]
+    ($vector:ty, $rows:tt) => {
+        [
+            $crate::kernels::products!($vector, FUSED, $rows),
+            $crate::kernels::products!($vector, SEPARATE, $rows),
+            $crate::kernels::products!($vector, PAIRED, $rows),
+        ]
+    };
+    ($vector:ty, $products:ident, $rows:tt) => {
+        [
+            $crate::kernels::products!($vector, $products, false, $rows),
+            $crate::kernels::products!($vector, $products, true, $rows),
+        ]
+    };
+    ($vector:ty, $products:ident, $copy:literal, [$($rows:literal)*]) => {
+        [
+            &[$(product::<$vector, $rows, 1, { $crate::kernels::generic::$products }, $copy>),*],
+            &[$(product::<$vector, $rows, 2, { $crate::kernels::generic::$products }, $copy>),*],
+        ]
     };
 }
 use products;
+
+/// What enables an instruction set's features for the generic algorithms.
+macro_rules! wrappers {
+    ($($features:literal)?) => {
+        $(#[target_feature(enable = $features)])?
+        unsafe fn depthwise<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const EACH: bool,
+            const FUSED: bool,
+            const ALL: bool,
+            const SPREAD: bool,
+        >(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::depthwise::<S, V, EACH, FUSED, ALL, SPREAD>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn product<
+            V: $crate::kernels::vector::Vector,
+            const ROWS: usize,
+            const VECTORS: usize,
+            const PRODUCTS: usize,
+            const COPY: bool,
+        >(
+            block: &$crate::kernels::Block<V::Element>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS, COPY>(block) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn pack<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const VECTORS: usize,
+        >(
+            pack: &$crate::kernels::Pack<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::pack::<S, V, VECTORS>(pack) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn narrow<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            from: *const V::Element,
+            to: *mut S,
+            count: usize,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::narrow::<S, V>(from, to, count) }
+        }
+    };
+}
+use wrappers;
 
 #[cfg(test)]
 mod tests {
@@ -270,6 +380,8 @@ mod tests {
         for set in InstructionSet::available() {
             assert_eq!(f32::kernel(set).name, format!("{}-f32", set.name()));
             assert_eq!(f64::kernel(set).name, format!("{}-f64", set.name()));
+            assert_eq!(f16::kernel(set).name, format!("{}-f16", set.name()));
+            assert_eq!(bf16::kernel(set).name, format!("{}-bf16", set.name()));
         }
     }
 }

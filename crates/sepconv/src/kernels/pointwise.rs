@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
 use super::{Block, Kernel, Pack, Step, Then};
-use crate::element::Element;
+use crate::element::{Element, is_sum};
 use crate::error::Error;
 use crate::numerics::{self, Products, Sum};
 
@@ -27,13 +27,13 @@ pub struct Pointwise<'a, T: Element> {
 }
 
 struct Order {
-    fused: bool,
+    products: Products,
     steps: Vec<Step>,
 }
 
-enum Filter<'a, T> {
+enum Filter<'a, T: Element> {
     /// All panels packed, one after the other, padded with zeros.
-    Packed(Buffer<T>),
+    Packed(Buffer<T::Sum>),
     /// Each task packs each of its panels into its scratch: cheaper where there are not many rows to use it.
     InPlace(ArrayView2<'a, T>),
 }
@@ -46,7 +46,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             let (mut steps, mut length) = (Vec::new(), 0);
             add_steps(sum, k, &mut length, 0, true, &mut steps);
             assert_eq!(length, k, "the sum's length has been checked");
-            Order { fused: products == Products::Fused, steps }
+            Order { products, steps }
         };
         let elsewhere = |e: &numerics::Elsewhere| ([e.rows.clone(), e.columns.clone()], order(e.products, &e.sum));
         let elsewhere: Vec<_> = numerics.elsewhere.iter().map(elsewhere).collect();
@@ -62,7 +62,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let kernel = self.kernel;
         let mut packed = Buffer::new(self.k.saturating_mul(self.columns.next_multiple_of(kernel.lanes)))?;
         let panel_elements = self.panel_elements();
-        let pack = |(panel, to): (usize, &mut [MaybeUninit<T>])| pack_panel(&kernel, filter, panel, to);
+        let pack = |(panel, to): (usize, &mut [MaybeUninit<T::Sum>])| pack_panel(&kernel, filter, panel, to);
         if parallel {
             packed.as_mut_slice().par_chunks_mut(panel_elements).enumerate().for_each(pack);
         } else {
@@ -92,11 +92,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// The tile has been filled, and no other thread uses these panels of these output rows meanwhile.
     pub unsafe fn multiply(
         &self,
-        tile: &Tile<T>,
+        tile: &Tile<T::Sum>,
         panels: Range<usize>,
         output: &Output<T>,
         first: usize,
-        scratch: &mut [MaybeUninit<T>],
+        scratch: &mut [MaybeUninit<T::Sum>],
     ) {
         assert!(scratch.len() >= self.scratch());
         let (sums, packed) = scratch.split_at_mut((self.levels + 1) * self.level_elements());
@@ -113,7 +113,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
     }
 
     /// A column panel, as it lies in the filter if it can be copied by the way, otherwise packed.
-    fn panel(&self, index: usize, packed: &mut [MaybeUninit<T>]) -> Panel<T> {
+    fn panel(&self, index: usize, packed: &mut [MaybeUninit<T::Sum>]) -> Panel<T::Sum> {
         let lanes = self.kernel.lanes;
         let column = index * 2 * lanes;
         let width = (self.columns - column).min(2 * lanes);
@@ -121,10 +121,10 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let panel = |start| Panel { start, row_stride: 0, copy: None, column, width, vectors };
         match &self.filter {
             Filter::Packed(filter) => panel(filter.as_ptr().wrapping_add(column * self.k)),
-            Filter::InPlace(filter) if width == vectors * lanes && filter.strides()[1] == 1 => Panel {
+            Filter::InPlace(filter) if is_sum::<T>() && width == vectors * lanes && filter.strides()[1] == 1 => Panel {
                 row_stride: filter.strides()[0],
                 copy: Some(packed.as_mut_ptr().cast()),
-                ..panel(filter.as_ptr().wrapping_add(column))
+                ..panel(filter.as_ptr().wrapping_add(column).cast())
             },
             Filter::InPlace(filter) => {
                 pack_panel(&self.kernel, *filter, index, &mut packed[..self.k * vectors * lanes]);
@@ -136,12 +136,12 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// Some rows of the tile times one column panel: in the order of the rest, then, where others hold, in theirs.
     unsafe fn block(
         &self,
-        tile: &Tile<T>,
+        tile: &Tile<T::Sum>,
         rows: Range<usize>,
-        panel: &mut Panel<T>,
+        panel: &mut Panel<T::Sum>,
         output: &Output<T>,
         first: usize,
-        sums: &mut [MaybeUninit<T>],
+        sums: &mut [MaybeUninit<T::Sum>],
     ) {
         let place = [first + rows.start..first + rows.end, panel.column..panel.column + panel.width];
         // SAFETY: the caller's promise.
@@ -160,19 +160,20 @@ impl<'a, T: Element> Pointwise<'a, T> {
     unsafe fn run(
         &self,
         order: &Order,
-        tile: &Tile<T>,
+        tile: &Tile<T::Sum>,
         rows: Range<usize>,
-        panel: &mut Panel<T>,
+        panel: &mut Panel<T::Sum>,
         output: &Output<T>,
         first: usize,
         part: [Range<usize>; 2],
-        sums: &mut [MaybeUninit<T>],
+        sums: &mut [MaybeUninit<T::Sum>],
     ) {
         let vectors = panel.vectors;
         let columns = vectors * self.kernel.lanes;
         let (edge, partial) = sums.split_at_mut(self.level_elements());
-        let edge: *mut T = edge.as_mut_ptr().cast();
-        let full = part[0].len() == rows.len() && part[1].len() == columns;
+        let edge: *mut T::Sum = edge.as_mut_ptr().cast();
+        let whole = part[0].len() == rows.len() && part[1].len() == columns;
+        let direct = whole && is_sum::<T>();
         let target = output.at(first + rows.start, panel.column);
         let block = Block {
             pixels: tile.rows_from(rows.start, rows.len()),
@@ -182,21 +183,21 @@ impl<'a, T: Element> Pointwise<'a, T> {
             copy: panel.copy.unwrap_or(std::ptr::null_mut()),
             steps: &order.steps,
             targets: [
-                if full { (target, output.columns()) } else { (edge, columns) },
+                if direct { (target.cast(), output.columns()) } else { (edge, columns) },
                 (partial.as_mut_ptr().cast(), columns),
             ],
             rows: rows.len(),
         };
-        let function = self.kernel.product[order.fused as usize][panel.copy.is_some() as usize][vectors - 1];
+        let function = self.kernel.product[order.products as usize][panel.copy.is_some() as usize][vectors - 1];
         // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel and
         // the scratch room for its copy, the output (or the scratch in its place) the rows and columns, the scratch all
         // levels; the steps come from `add_steps`, which writes each level before it reads it.
         unsafe { function[rows.len() - 1](&block) };
         panel.take_copy();
-        for row in part[0].clone().filter(|_| !full) {
+        for row in part[0].clone().filter(|_| !direct) {
             let from = (row - first - rows.start) * columns + (part[1].start - panel.column);
             // SAFETY: the part lies inside the block, which has just been computed, and inside the output.
-            unsafe { std::ptr::copy_nonoverlapping(edge.add(from), output.at(row, part[1].start), part[1].len()) };
+            unsafe { self.kernel.narrow(edge.add(from), output.at(row, part[1].start), part[1].len()) };
         }
     }
 
@@ -294,7 +295,7 @@ fn add_lanes(products: Range<usize>, stride: usize, folds: &[usize], level: usiz
 }
 
 /// Copies one column panel, and zeros beyond the last column.
-fn pack_panel<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, panel: usize, to: &mut [MaybeUninit<T>]) {
+fn pack_panel<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, panel: usize, to: &mut [MaybeUninit<T::Sum>]) {
     let (k, columns) = filter.dim();
     let stored = to.len() / k;
     let column = panel * 2 * kernel.lanes;
@@ -308,7 +309,7 @@ fn pack_panel<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, panel: usiz
     }
     for (k, to) in to.chunks_exact_mut(stored).enumerate() {
         for (i, to) in to.iter_mut().enumerate() {
-            to.write(if i < width { filter[(k, column + i)] } else { T::ZERO });
+            to.write(if i < width { filter[(k, column + i)].widen() } else { T::Sum::ZERO });
         }
     }
 }

@@ -1,10 +1,11 @@
 //! No instruction set in particular: arrays of elements and the elements' own operations, so that every processor,
 //! with fused multiply-add or without, gives the same bits. The compiler vectorises what it can.
 
-use super::generic;
-use super::vector::Vector;
-use super::{Block, Kernel, Pack, Run, kernel, products};
-use crate::element::Element;
+use half::{bf16, f16};
+
+use super::vector::{Vector, Widen};
+use super::{kernels, wrappers};
+use crate::element::{Element, Number};
 
 /// Proof of nothing: every processor can run this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,19 +14,13 @@ pub struct Portable;
 impl Portable {
     // 16-byte vectors are what SSE2 and NEON, the least of their architectures, have; 4 rows by 2 of them fit into the
     // 16 registers of SSE2.
-    pub fn f32(self) -> Kernel<f32> {
-        kernel!("portable-f32", Lanes<f32, 4>, [1 2 3 4])
-    }
-
-    pub fn f64(self) -> Kernel<f64> {
-        kernel!("portable-f64", Lanes<f64, 2>, [1 2 3 4])
-    }
+    kernels!("portable", Lanes<f32, 4>, Lanes<f64, 2>, [1 2 3 4]);
 }
 
 #[derive(Clone, Copy)]
 struct Lanes<T, const N: usize>([T; N]);
 
-impl<T: Element, const N: usize> Vector for Lanes<T, N> {
+impl<T: Number, const N: usize> Vector for Lanes<T, N> {
     type Element = T;
     const LANES: usize = N;
 
@@ -39,17 +34,7 @@ impl<T: Element, const N: usize> Vector for Lanes<T, N> {
         Self(unsafe { *from.cast::<[T; N]>() })
     }
     #[inline(always)]
-    unsafe fn load_first(from: *const T, count: usize) -> Self {
-        // SAFETY: only the lanes that the caller promises are read.
-        Self(std::array::from_fn(|l| if l < count { unsafe { *from.add(l) } } else { T::ZERO }))
-    }
-    #[inline(always)]
-    unsafe fn load_spread(from: *const T, _count: usize, lanes: &[i32; 16]) -> Self {
-        // SAFETY: the caller promises that every lane is among the elements that are there.
-        Self(std::array::from_fn(|l| unsafe { *from.add(lanes[l] as usize) }))
-    }
-    #[inline(always)]
-    unsafe fn prefetch(_place: *const T) {}
+    unsafe fn prefetch<P>(_place: *const P) {}
     #[inline(always)]
     unsafe fn store(self, to: *mut T) {
         // SAFETY: as for `load`.
@@ -69,19 +54,33 @@ impl<T: Element, const N: usize> Vector for Lanes<T, N> {
     }
 }
 
-unsafe fn depthwise<V: Vector, const FUSED: bool, const ALL: bool, const SPREAD: bool>(run: &Run<V::Element>) {
-    // SAFETY: the caller's promise.
-    unsafe { generic::depthwise::<V, FUSED, ALL, SPREAD>(run) }
+impl<T: Number, S: Element<Sum = T>, const N: usize> Widen<S> for Lanes<T, N> {
+    #[inline(always)]
+    unsafe fn widen(from: *const S) -> Self {
+        // SAFETY: the caller promises that the elements are there.
+        Self(std::array::from_fn(|l| unsafe { *from.add(l) }.widen()))
+    }
+    #[inline(always)]
+    unsafe fn widen_first(from: *const S, count: usize) -> Self {
+        // SAFETY: only the lanes that the caller promises are read.
+        Self(std::array::from_fn(|l| if l < count { unsafe { *from.add(l) }.widen() } else { T::ZERO }))
+    }
+    #[inline(always)]
+    unsafe fn widen_spread(from: *const S, _count: usize, lanes: &[i32; 16]) -> Self {
+        // SAFETY: the caller promises that every lane is among the elements that are there.
+        Self(std::array::from_fn(|l| unsafe { *from.add(lanes[l] as usize) }.widen()))
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        Self(self.0.map(|sum| S::narrow(sum).widen()))
+    }
+    #[inline(always)]
+    unsafe fn narrow(self, to: *mut S) {
+        for (l, sum) in self.0.into_iter().enumerate() {
+            // SAFETY: the caller promises room for them.
+            unsafe { to.add(l).write(S::narrow(sum)) };
+        }
+    }
 }
 
-unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const FUSED: bool, const COPY: bool>(
-    block: &Block<V::Element>,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { generic::product::<V, ROWS, VECTORS, FUSED, COPY>(block) }
-}
-
-unsafe fn pack<V: Vector, const VECTORS: usize>(pack: &Pack<V::Element>) {
-    // SAFETY: the caller's promise.
-    unsafe { generic::pack::<V, VECTORS>(pack) }
-}
+wrappers!();

@@ -69,17 +69,12 @@ impl<'a, T: Pod> Tile<'a, T> {
         }
     }
 
-    /// Copies a row out.
-    ///
-    /// # Safety
-    /// The row has been written.
-    pub unsafe fn copy_row(&self, row: usize, to: *mut T) {
-        for k in (0..self.k).step_by(panel::<T>()) {
-            // SAFETY: inside the scratch, and the caller has room for a row.
-            unsafe {
-                let from = self.rows_from(row, 1).add(k / panel::<T>() * self.panel_stride());
-                std::ptr::copy_nonoverlapping(from, to.add(k), panel::<T>().min(self.k - k));
-            }
-        }
+    /// Hands the row out piece by piece: its first element's number, where it lies, how many lie there.
+    pub fn pieces(&self, row: usize) -> impl Iterator<Item = (usize, *const T, usize)> {
+        let (start, panel_stride, k) = (self.rows_from(row, 1), self.panel_stride(), self.k);
+        (0..k).step_by(panel::<T>()).map(move |first| {
+            let place = start.wrapping_add(first / panel::<T>() * panel_stride);
+            (first, place.cast_const(), panel::<T>().min(k - first))
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! The dozen things that the algorithms need of a vector register.
 
-use crate::element::Element;
+use crate::element::{Element, Number};
 
 /// A register of `LANES` elements. Every operation works lane by lane, so that a result never depends on `LANES`, and
 /// rounds as the element's own operation does.
@@ -8,22 +8,33 @@ use crate::element::Element;
 /// All methods are unsafe for the same reason: the processor must have the implementing type's instruction set. Where
 /// there is a pointer, it must be valid for the elements named; it need not be aligned.
 pub trait Vector: Copy {
-    type Element: Element;
+    type Element: Number;
     const LANES: usize;
 
     unsafe fn splat(value: Self::Element) -> Self;
     unsafe fn load(from: *const Self::Element) -> Self;
-    /// The first `count` (at most `LANES`) lanes; the others are +0 and not read.
-    unsafe fn load_first(from: *const Self::Element, count: usize) -> Self;
-    /// Lane `l` is `from[lanes[l]]`; `lanes` holds at least `LANES` values, all below `count`, which is at most `LANES`.
-    unsafe fn load_spread(from: *const Self::Element, count: usize, lanes: &[i32; 16]) -> Self;
     /// Asks for the cache line of an address that need not exist.
-    unsafe fn prefetch(place: *const Self::Element);
+    unsafe fn prefetch<T>(place: *const T);
     unsafe fn store(self, to: *mut Self::Element);
     /// `self * factor + addend`, rounded once.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     unsafe fn mul(self, factor: Self) -> Self;
     unsafe fn add(self, addend: Self) -> Self;
+}
+
+/// A vector of sums of numbers that are stored as `S`.
+///
+/// All methods are unsafe for the reasons that [`Vector`] states.
+pub trait Widen<S: Element<Sum = Self::Element>>: Vector {
+    unsafe fn widen(from: *const S) -> Self;
+    /// The first `count` (at most `LANES`) lanes; the others are +0 and not read.
+    unsafe fn widen_first(from: *const S, count: usize) -> Self;
+    /// Lane `l` is `from[lanes[l]]`; `lanes` holds at least `LANES` values, all below `count`, which is at most `LANES`.
+    unsafe fn widen_spread(from: *const S, count: usize, lanes: &[i32; 16]) -> Self;
+    /// Rounded to `S` and widened again.
+    unsafe fn round(self) -> Self;
+    /// Rounded to `S`.
+    unsafe fn narrow(self, to: *mut S);
 }
 
 /// `x * w + sum`, with one rounding or two.
@@ -36,12 +47,12 @@ pub unsafe fn accumulate<V: Vector, const FUSED: bool>(x: V, w: V, sum: V) -> V 
     unsafe { if FUSED { x.mul_add(w, sum) } else { sum.add(x.mul(w)) } }
 }
 
-/// A [`Vector`] on one kind of register; what differs between instruction sets beyond names is given as functions.
+/// A [`Vector`] on one kind of register.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
     (
         $name:ident($register:ty), $element:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident,
-        $mul_add:ident, $mul:ident, $add:ident, $load_first:ident, $load_spread:ident
+        $mul_add:ident, $mul:ident, $add:ident
     ) => {
         #[derive(Clone, Copy)]
         pub struct $name($register);
@@ -59,15 +70,7 @@ macro_rules! vector {
                 Self($load(from))
             }
             #[inline(always)]
-            unsafe fn load_first(from: *const $element, count: usize) -> Self {
-                Self($load_first(from, count))
-            }
-            #[inline(always)]
-            unsafe fn load_spread(from: *const $element, count: usize, lanes: &[i32; 16]) -> Self {
-                Self($load_spread(from, count, lanes))
-            }
-            #[inline(always)]
-            unsafe fn prefetch(place: *const $element) {
+            unsafe fn prefetch<T>(place: *const T) {
                 _mm_prefetch::<_MM_HINT_T0>(place.cast())
             }
             #[inline(always)]
@@ -91,3 +94,63 @@ macro_rules! vector {
 }
 #[cfg(target_arch = "x86_64")]
 pub(super) use vector;
+
+/// How such a vector is had from what is stored: functions of a pointer; of that and a count; of a widened vector, a
+/// spread's lanes; and for a 16-bit type, to and from its bits.
+#[cfg(target_arch = "x86_64")]
+macro_rules! widen {
+    ($name:ident, $lanes:literal, $first:ident, $permute:ident) => {
+        impl $crate::kernels::vector::Widen<<$name as Vector>::Element> for $name {
+            #[inline(always)]
+            unsafe fn widen(from: *const <$name as Vector>::Element) -> Self {
+                Self::load(from)
+            }
+            #[inline(always)]
+            unsafe fn widen_first(from: *const <$name as Vector>::Element, count: usize) -> Self {
+                Self($first(from, count))
+            }
+            #[inline(always)]
+            unsafe fn widen_spread(from: *const <$name as Vector>::Element, count: usize, lanes: &[i32; 16]) -> Self {
+                Self($permute($first(from, count), lanes))
+            }
+            #[inline(always)]
+            unsafe fn round(self) -> Self {
+                self
+            }
+            #[inline(always)]
+            unsafe fn narrow(self, to: *mut <$name as Vector>::Element) {
+                self.store(to)
+            }
+        }
+    };
+    ($name:ident, $lanes:literal, $permute:ident, $storage:ty, $bits:ty, $load:ident, $store:ident, $from:ident, $to:ident) => {
+        impl $crate::kernels::vector::Widen<$storage> for $name {
+            #[inline(always)]
+            unsafe fn widen(from: *const $storage) -> Self {
+                Self($from($load(from.cast())))
+            }
+            #[inline(always)]
+            unsafe fn widen_first(from: *const $storage, count: usize) -> Self {
+                // There are no masked loads of 16-bit numbers before AVX-512BW.
+                let mut first = [0u16; $lanes];
+                std::ptr::copy_nonoverlapping(from.cast(), first.as_mut_ptr(), count);
+                Self($from($load(first.as_ptr().cast())))
+            }
+            #[inline(always)]
+            unsafe fn widen_spread(from: *const $storage, count: usize, lanes: &[i32; 16]) -> Self {
+                let first = <Self as $crate::kernels::vector::Widen<$storage>>::widen_first(from, count);
+                Self($permute(first.0, lanes))
+            }
+            #[inline(always)]
+            unsafe fn round(self) -> Self {
+                Self($from($to(self.0)))
+            }
+            #[inline(always)]
+            unsafe fn narrow(self, to: *mut $storage) {
+                $store(to.cast(), $to(self.0))
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use widen;

@@ -11,8 +11,9 @@ pub enum Data {
     Uniform,
     /// The same, for a filter that the caller makes infinite in places.
     Infinite,
-    /// Every rounding, with [`Same`](Self::Same) as weights: neighbours in a row nearly cancel, so that what was rounded
-    /// away decides.
+    /// Every rounding, with [`Same`](Self::Same) as weights: the second half of a row takes back the first, so that
+    /// nothing but what was rounded away is left. Magnitudes vary, or sums of 16-bit numbers would be exact; and are
+    /// large enough for what is left to be a normal number in 16 bits.
     Cancelling,
     /// One value throughout.
     Same,
@@ -46,10 +47,11 @@ impl Data {
             let bits = next(&mut state);
             let uniform = (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
             let value = match self {
-                Self::Cancelling if n % columns % 2 == 1 => -last + uniform * 1e-5,
-                // Without a neighbour.
-                Self::Cancelling if n % columns + 1 == columns => uniform * 1e-5,
+                // Without a partner.
+                Self::Cancelling if 2 * (n % columns) + 1 == columns => uniform * 1e-5,
+                Self::Cancelling => uniform * f64::from(256 >> (bits % 8)),
                 Self::Same if n > 0 => last,
+                Self::Same => uniform * 64.0,
                 Self::Tiny if n == 0 => smallest.sqrt() / 2.0,
                 Self::Tiny if bits.is_multiple_of(3) => uniform * smallest,
                 Self::Tiny if bits % 3 == 1 => uniform * smallest.sqrt(),
@@ -63,6 +65,14 @@ impl Data {
         // An odd number, so that no tile of rows sees the same ones again and again.
         let made = values.len().min(((DISTINCT / columns.max(1)) | 1) * columns);
         values[..made].iter_mut().enumerate().for_each(|(n, to)| *to = value(n));
+        if self == Self::Cancelling {
+            for row in values[..made].chunks_exact_mut(columns) {
+                let (first, second) = row.split_at_mut(columns.div_ceil(2));
+                second.iter_mut().zip(first.iter().rev().skip(columns % 2)).for_each(|(to, from)| {
+                    *to = T::from_f64(-from.to_f64());
+                });
+            }
+        }
         for n in (made..values.len()).step_by(made.max(1)) {
             let end = values.len().min(n + made);
             values.copy_within(..end - n, n);

@@ -1,18 +1,39 @@
 //! The orders of a product's sums, which may differ between places of the result: the last columns may be summed in
 //! lanes where the others are in chains, or with separate products, and the last rows otherwise again.
 //!
-//! Three questions, asked of every element at once, tell what kind of sum it has. Where blocks end is then asked in one
+//! A few questions, asked of every element at once, tell what kind of sum it has. Where blocks end is then asked in one
 //! kind of places, the commonest; all kinds are taken to share it, which the caller checks.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{Unclear, data::filled, tree};
-use crate::element::Element;
+use crate::element::{Element, is_sum};
 use crate::numerics::{Elsewhere, Folds, Products, Sum};
 
-/// Large enough that every other term is lost beside it; exact in every type.
-const MASK: f64 = (1u128 << 80) as f64;
+/// What the terms of a sum are made of: one that every other is lost beside, and units that can be counted. One of a
+/// term's factors is always the same.
+struct Scale {
+    factor: f64,
+    mask: f64,
+    unit: f64,
+}
+
+impl Scale {
+    const fn of<T: Element>() -> Self {
+        if T::LARGEST > 1e30 {
+            Self { factor: 1.0, mask: (1u128 << 80) as f64, unit: 1.0 }
+        } else {
+            // The largest power of two and the smallest number of f16: 2^39 apart, 4096 units are lost in f32.
+            Self { factor: 32768.0, mask: 32768.0, unit: 1.0 / 16777216.0 }
+        }
+    }
+
+    /// How many units a result counts exactly.
+    const fn most<T: Element>() -> usize {
+        1 << if T::MANTISSA_DIGITS < 30 { T::MANTISSA_DIGITS } else { 30 }
+    }
+}
 
 /// A result cut into more rectangles than that follows no order worth following.
 const MOST_RECTANGLES: usize = 256;
@@ -23,13 +44,17 @@ const UNROLLED: [usize; 4] = [1, 2, 4, 8];
 /// More combinations of what the kinds may be than that are not worth trying.
 const MOST_COMBINATIONS: usize = 64;
 
-/// What three questions tell of an element's sum.
+/// The sizes of a chain that products enter two by two, the second of each pair first.
+const PAIRED: [u32; 3] = [2, 4, 3];
+
+/// What some questions tell of an element's sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
-    /// The sizes that hold products 0 and 1, and 0 and 2.
-    sizes: [u32; 2],
-    /// Whether the next product of product 0's lane is fused to it.
-    fused: bool,
+    /// The sizes that hold products 0 and 1, 0 and 2, and (where pairs and four lanes answer alike) 0 and 3.
+    sizes: [u32; 3],
+    /// Whether the next product of product 0's lane is fused to it; `None` where that makes no difference to a sum of
+    /// normal numbers, products of 16-bit numbers being exact.
+    fused: Option<bool>,
 }
 
 /// The sum and its products of the commonest kind, and where there are others.
@@ -92,24 +117,41 @@ impl<F> Product<F> {
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
+        let Scale { factor, mask, unit } = Scale::of::<T>();
         // What too short a sum cannot be asked, it answers like a chain.
-        let mut kinds = filled(rows * columns, Kind { sizes: [2, 3], fused: false })?;
-        let ones = filled(k * columns, T::from_f64(1.0))?;
-        for other in 1..k.min(3) {
-            let mut pixels = filled(rows * k, T::from_f64(1.0))?;
-            for row in pixels.chunks_exact_mut(k) {
-                row[0] = T::from_f64(MASK);
-                row[other] = T::from_f64(-MASK);
+        let mut kinds = filled(rows * columns, Kind { sizes: [2, 3, 4], fused: None })?;
+        let factors = filled(k * columns, T::from_f64(factor))?;
+        for other in 1..k.min(4) {
+            if other == 3 && kinds.iter().all(|kind| kind.sizes[..2] != [2, 4]) {
+                break;
             }
-            let result = (self.call)(&pixels, &ones)?;
-            for (kind, survivors) in kinds.iter_mut().zip(result) {
-                let size = k as f64 - survivors.to_f64();
-                if size.fract() != 0.0 || !(2.0..=k as f64).contains(&size) {
-                    return Err(Unclear::Tree);
+            kinds.iter_mut().for_each(|kind| kind.sizes[other - 1] = 2);
+            for counted in segments::<T>(k) {
+                let mut pixels = filled(rows * k, T::ZERO)?;
+                for row in pixels.chunks_exact_mut(k) {
+                    row[counted.clone()].fill(T::from_f64(unit));
+                    row[0] = T::from_f64(mask);
+                    row[other] = T::from_f64(-mask);
                 }
-                kind.sizes[other - 1] = size as u32;
+                let units = units(&counted, [0, other]);
+                let result = (self.call)(&pixels, &factors)?;
+                for (kind, survivors) in kinds.iter_mut().zip(result) {
+                    let lost = units as f64 - survivors.to_f64() / (unit * factor);
+                    if lost.fract() != 0.0 || !(0.0..=units as f64).contains(&lost) {
+                        return Err(Unclear::Tree);
+                    }
+                    kind.sizes[other - 1] += lost as u32;
+                }
+                // Chains lose nothing from afar, and lanes a lot from near.
+                if kinds.iter().all(|kind| kind.sizes[other - 1] <= 4) {
+                    break;
+                }
             }
         }
+        if !is_sum::<T>() {
+            return Ok(kinds);
+        }
+        kinds.iter_mut().for_each(|kind| kind.fused = Some(false));
         // The next product of product 0's lane is another one for each number of lanes.
         let mut lanes: Vec<usize> = kinds.chunk_by(PartialEq::eq).filter_map(|run| run[0].lanes()).collect();
         lanes.sort_unstable();
@@ -125,18 +167,19 @@ impl<F> Product<F> {
             filter[lanes * columns..][..columns].fill(T::from_f64(1.0 + e));
             let result = (self.call)(&pixels, &filter)?;
             let of_these = kinds.iter_mut().zip(result).filter(|(kind, _)| kind.lanes() == Some(lanes));
-            of_these.for_each(|(kind, rest)| kind.fused = rest != T::ZERO);
+            of_these.for_each(|(kind, rest)| kind.fused = Some(rest != T::ZERO));
         }
         Ok(kinds)
     }
 
     /// The chains and blocks of the commonest kind's sum, as if it had no lanes. Each column of the filter, or each row
-    /// of the pixels, holds one question.
+    /// of the pixels, holds one question, or the part of one that its result can count.
     fn blocks<T: Element, E>(&mut self, kinds: &[Kind], commonest: Kind, thorough: bool) -> Result<Sum, Unclear<E>>
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
+        let Scale { factor, mask, unit } = Scale::of::<T>();
         let lanes = commonest.lanes().ok_or(Unclear::Tree)?;
         let mut in_row = filled(rows, 0usize)?;
         let mut in_column = filled(columns, 0usize)?;
@@ -154,20 +197,59 @@ impl<F> Product<F> {
         } else {
             (0..rows).filter(|row| kinds[row * columns + column] == commonest).collect()
         };
+        let parts: Vec<Range<usize>> = segments::<T>(k).collect();
+        // Where products come in pairs, the pairs are the terms: each one's first product is added last.
+        let products = if commonest.paired() { 2 } else { 1 };
         let ask = |questions: &[tree::Question]| {
-            let mut pixels = filled(rows * k, T::from_f64(1.0))?;
-            let mut filter = filled(k * columns, T::from_f64(1.0))?;
-            for (question, &n) in questions.iter().zip(&askers) {
-                for (at, value) in [(question.first, MASK), (question.other, -MASK)] {
-                    let place = if in_columns { &mut filter[at * columns + n] } else { &mut pixels[n * k + at] };
-                    *place = T::from_f64(value);
+            let mut sizes = vec![2.0; questions.len()];
+            let asked = (0..questions.len()).flat_map(|question| parts.iter().map(move |part| (question, part)));
+            for asked in asked.collect::<Vec<_>>().chunks(askers.len()) {
+                let (in_pixels, in_filter) = if in_columns { (factor, unit) } else { (unit, factor) };
+                let mut pixels = filled(rows * k, T::from_f64(in_pixels))?;
+                let mut filter = filled(k * columns, T::from_f64(in_filter))?;
+                let place = |n: usize, at: usize| if in_columns { at * columns + n } else { n * k + at };
+                let asking = if in_columns { &mut filter } else { &mut pixels };
+                for (&(question, part), &n) in asked.iter().zip(&askers) {
+                    let tree::Question { first, other } = questions[question];
+                    (0..k).filter(|at| !part.contains(at)).for_each(|at| asking[place(n, at)] = T::ZERO);
+                    asking[place(n, first * products)] = T::from_f64(mask);
+                    asking[place(n, other * products)] = T::from_f64(-mask);
+                }
+                let result = (self.call)(&pixels, &filter)?;
+                for (&(question, part), &n) in asked.iter().zip(&askers) {
+                    let tree::Question { first, other } = questions[question];
+                    let survivors = result[if in_columns { row * columns + n } else { n * columns + column }].to_f64();
+                    sizes[question] += units(part, [first, other].map(|term| term * products)) as f64;
+                    sizes[question] -= survivors / (unit * factor);
                 }
             }
-            let result = (self.call)(&pixels, &filter)?;
-            let at = |n: usize| if in_columns { row * columns + n } else { n * columns + column };
-            Ok(askers.iter().take(questions.len()).map(|&n| k as f64 - result[at(n)].to_f64()).collect())
+            Ok(sizes.into_iter().map(|size| (size / products as f64).ceil()).collect())
         };
-        tree::find(k, lanes, askers.len(), thorough, ask)?.ok_or(Unclear::Tree)
+        let at_once = (askers.len() / parts.len()).max(1);
+        let sum = tree::find(k.div_ceil(products), lanes, at_once, thorough, ask)?.ok_or(Unclear::Tree)?;
+        Ok(if commonest.paired() { in_products(&sum, &mut (0..k)) } else { sum })
+    }
+}
+
+/// The products, in as many parts as the units of one part can be counted in a result.
+fn segments<T: Element>(k: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..k).step_by(Scale::most::<T>()).map(move |start| start..k.min(start + Scale::most::<T>()))
+}
+
+/// How many units a segment holds beside the two terms that a question is about.
+fn units(segment: &Range<usize>, terms: [usize; 2]) -> usize {
+    segment.len() - terms.iter().filter(|&term| segment.contains(term)).count()
+}
+
+/// A sum over pairs as one over products, the last of which may have no partner.
+fn in_products(sum: &Sum, rest: &mut Range<usize>) -> Sum {
+    match sum {
+        Sum::Blocks(sums) => Sum::Blocks(sums.iter().map(|sum| in_products(sum, rest)).collect()),
+        other => {
+            let length = rest.len().min(2 * other.length().unwrap_or(rest.len()));
+            rest.start += length;
+            Sum::Chain(length)
+        }
     }
 }
 
@@ -181,12 +263,17 @@ impl Kind {
     /// At which distances lanes are added up, none for a chain; `None` for an order that is not known here.
     fn distances(self) -> Option<&'static [usize]> {
         match self.sizes {
-            [2, 3] => Some(&[]),
-            [_, 2] => Some(&[1]),
-            [with_1, with_2] if with_2 == 2 * with_1 => Some(&[1, 2]),
-            [with_1, with_2] if with_2 == 4 * with_1 => Some(&[1, 4, 2]),
+            [2, 3, _] | PAIRED => Some(&[]),
+            [_, 2, _] => Some(&[1]),
+            [with_1, with_2, _] if with_2 == 2 * with_1 => Some(&[1, 2]),
+            [with_1, with_2, _] if with_2 == 4 * with_1 => Some(&[1, 4, 2]),
             _ => None,
         }
+    }
+
+    /// Whether products are added two by two, the second of each pair first.
+    fn paired(self) -> bool {
+        self.sizes == PAIRED
     }
 
     /// How many; 1 for a chain.
@@ -197,7 +284,12 @@ impl Kind {
     /// Every order over these blocks that gives the kind's answers.
     fn sums(self, blocks: &Sum, k: usize) -> Option<Vec<(Products, Sum)>> {
         let both = [Products::Fused, Products::Separate];
-        let asked = if self.fused { &both[..1] } else { &both[1..] };
+        let asked = match self.fused {
+            Some(true) => &both[..1],
+            Some(false) => &both[1..],
+            None if self.paired() => &[Products::Paired],
+            None => &both,
+        };
         let with = |sum: Sum, products: &[Products]| products.iter().map(|p| (*p, sum.clone())).collect::<Vec<_>>();
         let Some(folds) = Folds::new(self.distances()?) else {
             let mut sums = vec![blocks.clone(), Sum::Chain(k)];

@@ -1,5 +1,6 @@
 //! Reveals what our own crate was asked for.
 
+use half::{bf16, f16};
 use ndarray::{ArrayView2, ArrayView4};
 use proptest::prelude::*;
 
@@ -101,6 +102,32 @@ fn lanes_are_revealed_where_they_are() {
         let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
         assert_eq!(reveal::<f64, _>(&geometry, &mut ours).map(|n| n.to_string()), Ok(asked.to_string()));
         assert!(ours.calls <= MOST_CALLS, "{} calls for {asked}", ours.calls);
+    }
+}
+
+#[test]
+fn orders_of_16_bit_numbers_are_revealed() {
+    for (input, columns, depthwise, pointwise) in [
+        ([1, 7, 7, 1024], 64, "fused, inside", "paired, 352x2+320"),
+        ([1, 7, 7, 1024], 64, "fused, all, each", "fused, 344x2+336"),
+        ([2, 14, 14, 729], 100, "fused, inside", "paired, 729"),
+        ([2, 14, 14, 2047], 9, "fused, inside", "paired, 1280+767"),
+        ([1, 3, 3, 40], 3, "fused, all, each", "fused, 40"),
+        (
+            [2, 5, 5, 735],
+            1,
+            "fused, all",
+            "separate, lanes(1 2, 248, 0)x2+lanes(1 2, 236, 3), rows 48..50 columns 0..1 separate 248x2+239",
+        ),
+    ] {
+        let geometry = geometry(input, 3, columns);
+        let asked = numerics(&format!("v1 depthwise({depthwise}) pointwise({pointwise}) subnormals(flushed)"));
+        let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
+        // Products are exact, but where they vanish.
+        let as_asked = |found: Numerics| found.to_string().replace("fused", "separate");
+        let expected = asked.to_string().replace("fused", "separate");
+        assert_eq!(reveal::<f16, _>(&geometry, &mut ours).map(as_asked), Ok(expected.clone()));
+        assert_eq!(reveal::<bf16, _>(&geometry, &mut ours).map(as_asked), Ok(expected));
     }
 }
 
