@@ -19,6 +19,15 @@ pub use values::{Operands, Values};
 pub enum ElementType {
     F32,
     F64,
+    F16,
+    Bf16,
+}
+
+impl ElementType {
+    /// Whether TensorFlow hands it to oneDNN.
+    pub fn of_onednn(self) -> bool {
+        matches!(self, Self::F32 | Self::Bf16)
+    }
 }
 
 /// One separable convolution with its data.

@@ -56,7 +56,7 @@ impl<T: Element> Composite<T> {
         if self.constant {
             fed.truncate(1);
         }
-        Ok(self.run.run(&fed)?[0].to_vec())
+        Ok(self.run.run(&fed)?.swap_remove(0).into_raw_vec_and_offset().0)
     }
 }
 
@@ -66,7 +66,7 @@ pub fn shapes(geometry: &Geometry) -> [[usize; 4]; 3] {
 }
 
 /// The operands as tensors, in the order of [`placeholders`].
-pub fn feeds<T: Element>(geometry: &Geometry, operands: &Operands<T>) -> Result<Vec<Tensor<T>>, Error> {
+pub fn feeds<T: Element>(geometry: &Geometry, operands: &Operands<T>) -> Result<Vec<Tensor<T::Tensor>>, Error> {
     let Operands { input, depthwise_filter, pointwise_filter } = operands;
     let arrays = [input, depthwise_filter, pointwise_filter];
     shapes(geometry).iter().zip(arrays).map(|(shape, array)| tensor(shape, array)).collect()
@@ -100,14 +100,14 @@ impl<T: Element> Halves<T> {
     pub fn depthwise(&self, input: &[T], filter: &[T]) -> Result<Vec<T>, Error> {
         let g = &self.geometry;
         let fed = [tensor(&g.input_shape(), input)?, tensor(&g.depthwise_filter_shape(), filter)?];
-        Ok(self.depthwise.run(&fed)?[0].to_vec())
+        Ok(self.depthwise.run(&fed)?.swap_remove(0).into_raw_vec_and_offset().0)
     }
 
     /// Rows of K and the filter to rows of out_channels.
     pub fn pointwise(&self, pixels: &[T], filter: &[T]) -> Result<Vec<T>, Error> {
         let g = &self.geometry;
         let fed = [tensor(&pixels_shape(g), pixels)?, tensor(&g.pointwise_filter_shape(), filter)?];
-        Ok(self.pointwise.run(&fed)?[0].to_vec())
+        Ok(self.pointwise.run(&fed)?.swap_remove(0).into_raw_vec_and_offset().0)
     }
 }
 

@@ -8,16 +8,51 @@ use std::env;
 use std::fmt;
 use std::sync::OnceLock;
 
+use half::{bf16, f16};
+use ndarray::ArrayD;
 use tensorflow::{
-    Graph, Operation, OperationDescription, Output, Session, SessionOptions, SessionRunArgs, Shape, Status, Tensor,
-    TensorType,
+    BFloat16, Graph, Operation, OperationDescription, Output, Session, SessionOptions, SessionRunArgs, Shape, Status,
+    Tensor, TensorType,
 };
 
 use crate::trials::variable;
 
+/// A type that TensorFlow's tensors can hold.
+pub trait Held: Copy {
+    /// As the `tensorflow` crate has it.
+    type Tensor: TensorType;
+    fn hold(self) -> Self::Tensor;
+    fn of(held: &Self::Tensor) -> Self;
+}
+
+macro_rules! held {
+    ($($type:ty)*) => {$(
+        impl Held for $type {
+            type Tensor = Self;
+            fn hold(self) -> Self {
+                self
+            }
+            fn of(held: &Self) -> Self {
+                *held
+            }
+        }
+    )*};
+}
+held!(i32 f16 f32 f64);
+
+impl Held for bf16 {
+    type Tensor = BFloat16;
+    fn hold(self) -> BFloat16 {
+        self.to_f32().into()
+    }
+    fn of(held: &BFloat16) -> Self {
+        Self::from_f32(f32::from(*held))
+    }
+}
+
 /// An element type of both crates.
-pub trait Element: sepconv::Element + TensorType {}
-impl<T: sepconv::Element + TensorType> Element for T {}
+pub trait Element: sepconv::Element + Held {}
+impl<T: sepconv::Element + Held> Element for T {}
 
 /// Why TensorFlow gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -120,17 +155,17 @@ impl Nodes {
     pub fn placeholder<T: Element>(&mut self, name: &str, shape: &[Option<usize>]) -> Result<Output, Error> {
         let shape = Shape::from(Some(shape.iter().map(|d| d.map(|d| d as i64)).collect::<Vec<_>>()));
         let output = self.add("Placeholder", name, &[], |node| {
-            node.set_attr_type("dtype", T::data_type())?;
+            node.set_attr_type("dtype", T::Tensor::data_type())?;
             Ok(node.set_attr_shape("shape", &shape)?)
         })?;
         self.fed.push(output.operation.clone());
         Ok(output)
     }
 
-    pub fn constant<T: TensorType>(&mut self, name: &str, shape: &[usize], values: &[T]) -> Result<Output, Error> {
+    pub fn constant<T: Held>(&mut self, name: &str, shape: &[usize], values: &[T]) -> Result<Output, Error> {
         let value = tensor(shape, values)?;
         self.add("Const", name, &[], |node| {
-            node.set_attr_type("dtype", T::data_type())?;
+            node.set_attr_type("dtype", T::Tensor::data_type())?;
             node.set_attr_tensor("value", value)
         })
     }
@@ -171,7 +206,7 @@ pub struct Run {
 
 impl Run {
     /// Feeds the placeholders and computes all outputs.
-    pub fn run<T: Element>(&self, fed: &[Tensor<T>]) -> Result<Vec<Tensor<T>>, Error> {
+    pub fn run<T: Element>(&self, fed: &[Tensor<T::Tensor>]) -> Result<Vec<ArrayD<T>>, Error> {
         assert_eq!(fed.len(), self.fed.len(), "one tensor per placeholder");
         let mut step = SessionRunArgs::new();
         for (placeholder, tensor) in self.fed.iter().zip(fed) {
@@ -179,11 +214,17 @@ impl Run {
         }
         let tokens: Vec<_> = self.outputs.iter().map(|o| step.request_fetch(&o.operation, o.index)).collect();
         self.session.run(&mut step)?;
-        tokens.into_iter().map(|token| Ok(step.fetch(token)?)).collect()
+        let fetch = |token| {
+            let tensor = step.fetch::<T::Tensor>(token)?;
+            let shape: Vec<usize> = tensor.dims().iter().map(|&extent| extent as usize).collect();
+            Ok(ArrayD::from_shape_vec(shape, tensor.iter().map(T::of).collect()).expect("as many as the shape has"))
+        };
+        tokens.into_iter().map(fetch).collect()
     }
 }
 
-pub fn tensor<T: TensorType>(shape: &[usize], values: &[T]) -> Result<Tensor<T>, Error> {
+pub fn tensor<T: Held>(shape: &[usize], values: &[T]) -> Result<Tensor<T::Tensor>, Error> {
     let shape: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
-    Ok(Tensor::new(&shape).with_values(values)?)
+    let values: Vec<T::Tensor> = values.iter().map(|value| value.hold()).collect();
+    Ok(Tensor::new(&shape).with_values(&values)?)
 }

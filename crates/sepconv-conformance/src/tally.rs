@@ -34,6 +34,8 @@ impl Tally {
             ElementType::F32 if case.input[3] == 1 => ONE_CHANNEL,
             ElementType::F32 => "f32",
             ElementType::F64 => "f64",
+            ElementType::F16 => "f16",
+            ElementType::Bf16 => "bf16",
         };
         let outcome = match revealed {
             Ok(_) => FOLLOWED,

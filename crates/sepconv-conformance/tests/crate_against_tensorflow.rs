@@ -4,6 +4,7 @@
 
 use std::error::Error;
 
+use half::{bf16, f16};
 use ndarray::ArrayView4;
 use sepconv::SeparableConv2d;
 use sepconv::reveal::{Unclear, reveal};
@@ -22,6 +23,8 @@ fn every_order_that_is_followed_gives_tensorflows_bits() {
         let outcome = match case.element {
             ElementType::F32 => check::<f32>(case, mode, &tally),
             ElementType::F64 => check::<f64>(case, mode, &tally),
+            ElementType::F16 => check::<f16>(case, mode, &tally),
+            ElementType::Bf16 => check::<bf16>(case, mode, &tally),
         };
         outcome.map_err(|error| format!("{mode}: {error}"))
     });

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::marker::PhantomData;
 
+use half::{bf16, f16};
 use ndarray::{ArrayView4, ArrayViewMut4};
 use sepconv::{Element, Geometry, Orders, SeparableConv2d};
 
@@ -30,6 +31,8 @@ pub fn register_op() -> Result<(), Failure> {
 
 /// The kernel of every element type that is served.
 pub fn register_kernels() -> Result<(), Failure> {
+    register::<f16>()?;
+    register::<bf16>()?;
     register::<f32>()?;
     register::<f64>()
 }
@@ -49,6 +52,8 @@ macro_rules! served {
     };
 }
 
+served!(f16, c"SepconvSeparableConv2DFloat16", FLOAT16_CALLS);
+served!(bf16, c"SepconvSeparableConv2DBfloat16", BFLOAT16_CALLS);
 served!(f32, c"SepconvSeparableConv2DFloat32", FLOAT32_CALLS);
 served!(f64, c"SepconvSeparableConv2DFloat64", FLOAT64_CALLS);
 

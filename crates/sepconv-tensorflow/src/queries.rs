@@ -7,6 +7,7 @@
 use std::ffi::{c_int, c_void};
 
 use bytemuck::Pod;
+use half::{bf16, f16};
 use sepconv::reveal::{Probe, reveal};
 use sepconv::{Attributes, Element, Geometry, Orders, Padding};
 use serde::Deserialize;
@@ -154,9 +155,11 @@ pub unsafe fn reveal_numerics(question: &str, callback: Callback, user: *mut c_v
             pointwise_length: geometry.rows() * geometry.out_channels,
         };
         let found = match question.dtype.as_deref() {
+            Some("float16") => reveal::<f16, _>(&geometry, &mut called),
+            Some("bfloat16") => reveal::<bf16, _>(&geometry, &mut called),
             Some("float32") => reveal::<f32, _>(&geometry, &mut called),
             Some("float64") => reveal::<f64, _>(&geometry, &mut called),
-            other => return Err(format!("dtype must be float32 or float64, got {other:?}")),
+            other => return Err(format!("dtype must be float16, bfloat16, float32 or float64, got {other:?}")),
         };
         Ok(match found {
             Ok(numerics) => json!({"numerics": numerics.to_string()}),

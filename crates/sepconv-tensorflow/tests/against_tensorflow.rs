@@ -6,6 +6,7 @@ mod library;
 use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_void};
 
+use half::{bf16, f16};
 use sepconv::reveal::{Unclear, reveal};
 use sepconv_conformance::cases::{Case, ElementType, Space};
 use sepconv_conformance::composite::{Halves, feeds, placeholders, separable, shapes};
@@ -23,6 +24,8 @@ fn the_op_gives_the_bits_of_the_composite() {
         let outcome = match case.element {
             ElementType::F32 => check::<f32>(case, mode, &library, &tally),
             ElementType::F64 => check::<f64>(case, mode, &library, &tally),
+            ElementType::F16 => check::<f16>(case, mode, &library, &tally),
+            ElementType::Bf16 => check::<bf16>(case, mode, &library, &tally),
         };
         outcome.map_err(|error| format!("{mode}: {error}"))
     });
@@ -45,11 +48,12 @@ fn check<T: Element>(case: &Case, mode: Mode, library: &OpLibrary, tally: &Tally
     let inputs = placeholders::<T>(&mut nodes, shapes(&geometry).map(|shape| shape.map(Some)))?;
     let composite = separable(&mut nodes, &geometry, &case.attributes, inputs.clone())?;
     let op = library.separable(&mut nodes, &case.attributes, &numerics, inputs)?;
-    let outputs = nodes.open(mode, vec![composite, op])?.run(&feeds(&geometry, &case.operands::<T>())?)?;
-    if outputs[0].dims() != outputs[1].dims() {
-        return Err(format!("shape {:?} expected, got {:?}", outputs[0].dims(), outputs[1].dims()).into());
+    let outputs = nodes.open(mode, vec![composite, op])?.run::<T>(&feeds(&geometry, &case.operands::<T>())?)?;
+    if outputs[0].shape() != outputs[1].shape() {
+        return Err(format!("shape {:?} expected, got {:?}", outputs[0].shape(), outputs[1].shape()).into());
     }
-    same_bits(&outputs[0], &outputs[1]).map_err(|difference| format!("{difference}, with {numerics}").into())
+    let [expected, got] = [0, 1].map(|output| outputs[output].as_slice().expect("row-major"));
+    same_bits(expected, got).map_err(|difference| format!("{difference}, with {numerics}").into())
 }
 
 /// Results that the library's kernels have computed in this process.

@@ -76,7 +76,7 @@ fn what_does_not_fit_is_refused_by_the_kernel() {
         let output = library.separable(&mut nodes, &PLAIN, numerics, inputs)?;
         let session = nodes.open(Mode::of_this_process(), vec![output])?;
         let ones = |shape: [usize; 4]| tensor(&shape, &vec![1f32; shape.iter().product()]);
-        Ok(session.run(&[ones(input)?, ones([3, 3, 2, 1])?, ones([1, 1, 2, 5])?])?[0].len())
+        Ok(session.run::<f32>(&[ones(input)?, ones([3, 3, 2, 1])?, ones([1, 1, 2, 5])?])?[0].len())
     };
     assert_eq!(run([1, 8, 8, 2], NUMERICS).unwrap(), 8 * 8 * 5);
     let error = run([1, 8, 8, 3], NUMERICS).unwrap_err().to_string();

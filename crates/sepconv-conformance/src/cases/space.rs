@@ -21,9 +21,9 @@ const DEEP: usize = 512;
 /// Which part of the space cases are drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// `None`: f32 mostly, f64 at times.
+    /// `None`: all of them, f32 most often.
     pub element: Option<ElementType>,
-    /// Only oneDNN accepts strides that differ in height and width, and it takes f32 only.
+    /// Only oneDNN accepts strides that differ in height and width, and it takes f32 and bf16 only.
     pub onednn: bool,
 }
 
@@ -98,6 +98,8 @@ struct Draft {
     paddings: [[usize; 2]; 2],
     wide_padding: bool,
     values: Values,
+    /// A third of the cases without special values.
+    cancelling: bool,
     seed: u64,
 }
 
@@ -129,8 +131,9 @@ pub fn strategy(space: Space, strata: Strata) -> impl Strategy<Value = Case> {
     let attributes = (strides(), rates(), any::<bool>(), paddings);
     let values =
         select(&[Values::NonFinite, Values::InfiniteTaps, Values::SignedZeros, Values::Subnormal, Values::Wide]);
+    let values = (values, prop::bool::weighted(0.33));
     (strata, element_types(space), shapes, attributes, values, any::<u64>().no_shrink()).prop_map(
-        move |(strata, element, shapes, attributes, values, seed)| {
+        move |(strata, element, shapes, attributes, (values, cancelling), seed)| {
             let (batch, extent, kernel, k, channel_multiplier, out_channels) = shapes;
             let (strides, rate, valid, (paddings, wide_padding)) = attributes;
             build(
@@ -150,6 +153,7 @@ pub fn strategy(space: Space, strata: Strata) -> impl Strategy<Value = Case> {
                     paddings,
                     wide_padding,
                     values,
+                    cancelling,
                     seed,
                 },
             )
@@ -160,9 +164,15 @@ pub fn strategy(space: Space, strata: Strata) -> impl Strategy<Value = Case> {
 fn element_types(space: Space) -> BoxedStrategy<ElementType> {
     match space.element {
         Some(element) => Just(element).boxed(),
-        None => {
-            prop::bool::weighted(0.25).prop_map(|f64| if f64 { ElementType::F64 } else { ElementType::F32 }).boxed()
-        }
+        None => select(&[
+            ElementType::F32,
+            ElementType::F32,
+            ElementType::F32,
+            ElementType::F64,
+            ElementType::F16,
+            ElementType::Bf16,
+        ])
+        .boxed(),
     }
 }
 
@@ -230,11 +240,11 @@ fn build(space: Space, mut draft: Draft) -> Case {
     draft.strides = match draft.strides {
         _ if dilated && !dilated_strided => [1, 1],
         [1, 1] if dilated_strided => [2, 2],
-        [height, width] if !(space.onednn && draft.element == ElementType::F32) => [height.max(width); 2],
+        [height, width] if !(space.onednn && draft.element.of_onednn()) => [height.max(width); 2],
         strides => strides,
     };
     if !special {
-        draft.values = Values::Uniform;
+        draft.values = if draft.cancelling { Values::Cancelling } else { Values::Uniform };
     }
     // Shallow ones take what is drawn for deep ones, a quarter of it: K up to 511.
     draft.k = match draft.k {
@@ -363,7 +373,7 @@ mod tests {
         assert!((195..).contains(&share(dilated)));
         assert!((95..).contains(&share(|c| c.attributes.rate != [1, 1] && c.attributes.strides != [1, 1])));
         assert!((95..).contains(&share(|c| matches!(c.attributes.padding, Padding::Explicit(_)))));
-        assert!((95..).contains(&share(|c| c.values != Values::Uniform)));
+        assert!((95..).contains(&share(|c| !matches!(c.values, Values::Uniform | Values::Cancelling))));
         assert!((1..=8).all(|batch| all(ON).any(|c| c.input[0] == batch)));
         assert!((1..=9).all(|kernel| all(ON).any(|c| c.kernel[0] == kernel)));
     }

@@ -7,14 +7,16 @@ use sepconv::{Attributes, Padding};
 
 use super::{Case, ElementType, Values};
 
-const ELEMENTS: [(&str, ElementType); 2] = [("f32", ElementType::F32), ("f64", ElementType::F64)];
-const VALUES: [(&str, Values); 6] = [
+const ELEMENTS: [(&str, ElementType); 4] =
+    [("f32", ElementType::F32), ("f64", ElementType::F64), ("f16", ElementType::F16), ("bf16", ElementType::Bf16)];
+const VALUES: [(&str, Values); 7] = [
     ("uniform", Values::Uniform),
     ("non-finite", Values::NonFinite),
     ("infinite-taps", Values::InfiniteTaps),
     ("signed-zeros", Values::SignedZeros),
     ("subnormal", Values::Subnormal),
     ("wide", Values::Wide),
+    ("cancelling", Values::Cancelling),
 ];
 
 fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
@@ -65,7 +67,7 @@ impl FromStr for Case {
     fn from_str(text: &str) -> Result<Self, NotACase> {
         let mut words = text.split_whitespace();
         let element = words.next().and_then(|word| ELEMENTS.iter().find(|(name, _)| *name == word));
-        let element = element.ok_or(NotACase("f32 or f64"))?.1;
+        let element = element.ok_or(NotACase("f32, f64, f16 or bf16"))?.1;
         let mut field = |name: &'static str| match (words.next(), words.next()) {
             (Some(word), Some(value)) if word == name => Ok(value),
             _ => Err(NotACase(name)),
@@ -117,7 +119,7 @@ mod tests {
             let case = Case::random(Space { element: None, onednn: true }, 1, index);
             assert_eq!(case.to_string().parse(), Ok(case));
         }
-        assert_eq!("f16".parse::<Case>(), Err(NotACase("f32 or f64")));
+        assert_eq!("f8".parse::<Case>(), Err(NotACase("f32, f64, f16 or bf16")));
         assert_eq!("f32 input 1,2,3 kernel".parse::<Case>(), Err(NotACase("input B,H,W,C")));
     }
 }

@@ -18,6 +18,9 @@ pub enum Values {
     Subnormal,
     /// Magnitudes of all sizes, some overflowing.
     Wide,
+    /// The second half of every pointwise sum takes back the first: only what was rounded away is left, which shows the
+    /// order of the sum, and in 16 bits nothing else does.
+    Cancelling,
 }
 
 /// The three arrays of a case, in TensorFlow's layouts.
@@ -52,9 +55,31 @@ impl Case {
                     operands.depthwise_filter[tap * channels + channel] = T::from_f64(f64::INFINITY);
                 }
             }
+            Values::Cancelling => operands.cancel(self.input[3], self.channel_multiplier, self.out_channels),
             _ => {}
         }
         operands
+    }
+}
+
+impl<T: sepconv::Element> Operands<T> {
+    /// Gives the last channels the pixels and depthwise weights of the first, from the middle outwards, and the opposite
+    /// pointwise weights.
+    fn cancel(&mut self, in_channels: usize, channel_multiplier: usize, out_channels: usize) {
+        for pixel in self.input.chunks_exact_mut(in_channels) {
+            (0..in_channels / 2).for_each(|c| pixel[in_channels - 1 - c] = pixel[c]);
+        }
+        let k = in_channels * channel_multiplier;
+        for tap in self.depthwise_filter.chunks_exact_mut(k) {
+            (0..k / 2).for_each(|n| tap[k - 1 - n] = tap[n]);
+        }
+        for (n, m) in (0..k).map(|n| (n, k - 1 - n)).skip(k / 2) {
+            for column in 0..out_channels {
+                let opposite = -self.pointwise_filter[m * out_channels + column].to_f64();
+                let weight = if n == m { 0.0 } else { opposite };
+                self.pointwise_filter[n * out_channels + column] = T::from_f64(weight);
+            }
+        }
     }
 }
 
@@ -62,10 +87,11 @@ impl Values {
     /// One element, before anything is scattered.
     fn draw<T: sepconv::Element>(self, random: &mut Random) -> T {
         let uniform = random.uniform();
-        // The exponents of the largest and the smallest normal number.
-        let (most, least): (f64, f64) = if size_of::<T>() == 4 { (127.0, -126.0) } else { (1023.0, -1022.0) };
+        let (most, least) = (T::LARGEST.log2(), T::SMALLEST_NORMAL.log2());
         T::from_f64(match self {
             Self::Uniform | Self::NonFinite | Self::InfiniteTaps => uniform,
+            // What is left must be a normal number in 16 bits too.
+            Self::Cancelling => uniform * 16.0,
             Self::SignedZeros if random.below(8) > 0 => 0f64.copysign(uniform),
             Self::SignedZeros => uniform,
             // Either an operand or a product of two or three of them is near the smallest normal number.

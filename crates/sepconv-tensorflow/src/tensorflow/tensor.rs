@@ -4,6 +4,7 @@
 use std::ptr::NonNull;
 
 use bytemuck::Pod;
+use half::{bf16, f16};
 
 use super::abi::{DataType, TfTensor, abi};
 use super::status::Failure;
@@ -13,13 +14,14 @@ pub trait TensorElement: Pod {
     const DATA_TYPE: DataType;
 }
 
-impl TensorElement for f32 {
-    const DATA_TYPE: DataType = 1;
+macro_rules! numbered {
+    ($($type:ty = $number:literal)*) => {$(
+        impl TensorElement for $type {
+            const DATA_TYPE: DataType = $number;
+        }
+    )*};
 }
-
-impl TensorElement for f64 {
-    const DATA_TYPE: DataType = 2;
-}
+numbered!(f32 = 1 f64 = 2 bf16 = 14 f16 = 19);
 
 pub struct Tensor(NonNull<TfTensor>);
 
