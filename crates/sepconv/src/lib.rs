@@ -31,6 +31,7 @@ mod plan;
 pub mod reference;
 pub mod reveal;
 mod subnormals;
+mod tap_order;
 
 pub use convolution::{SeparableConv2d, separable_conv2d};
 pub use element::Element;

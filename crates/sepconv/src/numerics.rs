@@ -7,7 +7,8 @@
 //! # Text form, version 1
 //! ```text
 //! numerics   = "v1" depthwise pointwise "subnormals(" ( "kept" | "flushed" ) ")"
-//! depthwise  = "depthwise(" products "," ( "inside" | "all" ) [ "," "each" ] ")"
+//! depthwise  = "depthwise(" products "," taps [ "," ( "columns" | "borders" ) ] [ "," "each" ] ")"
+//! taps       = "inside" | "all" | "beside" | "above"
 //! pointwise  = "pointwise(" products "," sum { "," elsewhere } ")"
 //! products   = "fused" | "separate" | "paired"
 //! elsewhere  = "rows" range "columns" range products sum
@@ -19,12 +20,17 @@
 //! ```
 //! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded
 //! before they are added; `paired` ones are fused too, but enter a chain in pairs, the second of each first, as the dot
-//! products of AVX-512 BF16 take them (a depthwise sum cannot). Sums are in f64 for f64, in f32 for all other types, and
+//! products of AVX-512 BF16 take them; where there is no second one, as for every depthwise tap and at the end of a
+//! chain of odd length, it is a product of zeros (which makes -0 a +0). Sums are in f64 for f64, in f32 for all other types, and
 //! rounded to the storage type at the end: the depthwise result before the pointwise sum takes it up. With `each` the
 //! depthwise sum is rounded to the storage type after every tap.
 //!
-//! Depthwise taps are added in row-major order from +0; `all` counts the taps outside the image too, as products with
-//! +0. In a pointwise sum a number is a chain: that many products added in ascending order from +0, so that `0+8` adds a
+//! Depthwise taps are added in row-major order from +0, with `columns` in column-major order. `all` counts the taps
+//! outside the image too, as products with +0; `beside` those of them in rows inside the image, `above` all but those
+//! in rows below it. With `borders` the columns of taps that all output pixels have inside the image make one chain,
+//! row-major, to which the others are added, the left ones before, the right ones after: a chain of each column where
+//! the kernel is at least as wide as high, else each tap by itself, row-major; and where the first of all columns lies
+//! outside, the sum starts from +0. In a pointwise sum a number is a chain: that many products added in ascending order from +0, so that `0+8` adds a
 //! chain to +0 (and cannot give -0); terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)`
 //! adds blocks of blocks. `lanes(1 2, 16, 3)` deals 16 products out to 4 chains in turn, as the lanes of a vector take
 //! them, adds to each lane the one at distance 1, then the one at distance 2, which leaves one value, and adds 3 more
@@ -45,16 +51,8 @@ pub enum Products {
     Fused,
     /// Rounded, then added.
     Separate,
-    /// Fused, two by two, the second of each pair first; of a chain of odd length the last one alone.
+    /// Fused, two by two, the second of each pair first; one that has no partner after a product of zeros.
     Paired,
-}
-
-impl Products {
-    /// Which of a chain's products come first, second, ...
-    pub fn in_order(self, length: usize) -> impl Iterator<Item = usize> {
-        let paired = self == Self::Paired;
-        (0..length).map(move |i| if paired && i ^ 1 < length { i ^ 1 } else { i })
-    }
 }
 
 /// When a depthwise sum is rounded to the storage type.
@@ -72,6 +70,21 @@ pub enum Taps {
     Inside,
     /// Padding too, as products with +0: an infinite weight makes it NaN.
     All,
+    /// And the padding left and right of the image.
+    Beside,
+    /// And all padding but that below the image.
+    Above,
+}
+
+/// In which order depthwise taps are added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TapOrder {
+    /// Row-major, one chain.
+    Rows,
+    /// Column-major, one chain.
+    Columns,
+    /// Columns of taps that reach into the padding apart: see the [text form](self).
+    Borders,
 }
 
 /// What becomes of subnormal numbers.
@@ -147,6 +160,7 @@ pub struct Numerics {
 pub struct Depthwise {
     pub products: Products,
     pub taps: Taps,
+    pub order: TapOrder,
     pub rounding: Rounding,
 }
 
@@ -185,7 +199,12 @@ impl Pointwise {
 impl Numerics {
     /// The crate's default: the same bits for every batch size, thread count, machine and instruction set.
     pub const REPRODUCIBLE: Self = Self {
-        depthwise: Depthwise { products: Products::Fused, taps: Taps::Inside, rounding: Rounding::Once },
+        depthwise: Depthwise {
+            products: Products::Fused,
+            taps: Taps::Inside,
+            order: TapOrder::Rows,
+            rounding: Rounding::Once,
+        },
         pointwise: Pointwise::everywhere(Products::Fused, Sum::Whole),
         subnormals: Subnormals::Kept,
     };
@@ -260,9 +279,14 @@ impl fmt::Display for Numerics {
         let Self { depthwise, pointwise, subnormals } = self;
         write!(
             f,
-            "v1 depthwise({}, {}{}) pointwise({}, {}",
+            "v1 depthwise({}, {}{}{}) pointwise({}, {}",
             word(&PRODUCTS, depthwise.products),
             word(&TAPS, depthwise.taps),
+            match depthwise.order {
+                TapOrder::Rows => "",
+                TapOrder::Columns => ", columns",
+                TapOrder::Borders => ", borders",
+            },
             if depthwise.rounding == Rounding::Each { ", each" } else { "" },
             word(&PRODUCTS, pointwise.products),
             pointwise.sum,
@@ -277,7 +301,9 @@ impl fmt::Display for Numerics {
 type Words<T> = [(&'static str, T)];
 const PRODUCTS: [(&str, Products); 3] =
     [("fused", Products::Fused), ("separate", Products::Separate), ("paired", Products::Paired)];
-const TAPS: [(&str, Taps); 2] = [("inside", Taps::Inside), ("all", Taps::All)];
+const TAPS: [(&str, Taps); 4] =
+    [("inside", Taps::Inside), ("all", Taps::All), ("beside", Taps::Beside), ("above", Taps::Above)];
+const ORDERS: [(&str, TapOrder); 2] = [("columns", TapOrder::Columns), ("borders", TapOrder::Borders)];
 const SUBNORMALS: [(&str, Subnormals); 2] = [("kept", Subnormals::Kept), ("flushed", Subnormals::Flushed)];
 
 fn word<T: PartialEq>(words: &Words<T>, value: T) -> &'static str {
@@ -311,11 +337,17 @@ impl FromStr for Numerics {
         let mut p = Parser { text, at: 0 };
         p.expect("v1")?;
         p.expect("depthwise(")?;
-        let products = p.one_of(&PRODUCTS[..2])?;
+        let products = p.one_of(&PRODUCTS)?;
         p.expect(",")?;
         let taps = p.one_of(&TAPS)?;
-        let rounding = if p.take(",") { p.expect("each").map(|()| Rounding::Each)? } else { Rounding::Once };
-        let depthwise = Depthwise { products, taps, rounding };
+        let mut depthwise = Depthwise { products, taps, order: TapOrder::Rows, rounding: Rounding::Once };
+        while depthwise.rounding == Rounding::Once && p.take(",") {
+            match depthwise.order {
+                TapOrder::Rows if !p.take("each") => depthwise.order = p.one_of(&ORDERS)?,
+                TapOrder::Rows => depthwise.rounding = Rounding::Each,
+                _ => depthwise.rounding = p.expect("each").map(|()| Rounding::Each)?,
+            }
+        }
         p.expect(")")?;
         p.expect("pointwise(")?;
         let products = p.one_of(&PRODUCTS)?;

@@ -3,13 +3,14 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array4, ArrayView2, ArrayView4};
+use ndarray::{Array2, Array4, ArrayView2, ArrayView4, indices};
 
 use crate::element::{Element, Number};
 use crate::error::Error;
-use crate::geometry::{Attributes, Geometry};
-use crate::numerics::{Numerics, Products, Rounding, Sum, Taps};
+use crate::geometry::{Attributes, Axis, Geometry};
+use crate::numerics::{Depthwise, Numerics, Products, Rounding, Sum};
 use crate::subnormals::Flushing;
+use crate::tap_order::{self, Block, Borders};
 
 /// As [`crate::SeparableConv2d::run`], one element after the other on the calling thread.
 pub fn separable_conv2d<T: Element>(
@@ -49,29 +50,37 @@ fn depthwise<T: Element>(
     g: &Geometry,
     numerics: &Numerics,
 ) -> Array4<T> {
-    let extent = |axis: &crate::geometry::Axis| (axis.output + axis.crop) / axis.rate;
+    let extent = |axis: &Axis| (axis.output + axis.crop) / axis.rate;
     let shape = [blocks.shape()[0], extent(&g.height), extent(&g.width), g.k()];
-    Array4::from_shape_fn(shape, |(block, y, x, k)| {
-        let (channel, multiplier) = (k / g.channel_multiplier, k % g.channel_multiplier);
-        let mut sum = T::Sum::ZERO;
-        for i in 0..g.height.kernel {
-            for j in 0..g.width.kernel {
-                let place = (block, y * g.height.stride + i, x * g.width.stride + j, channel);
-                // SAME may end in the middle of a stride: what lies beyond the padded image is padding too.
-                let pixel = match (blocks.get(place).copied().flatten(), numerics.depthwise.taps) {
-                    (Some(pixel), _) => pixel,
-                    (None, Taps::All) => T::ZERO,
-                    (None, Taps::Inside) => continue,
-                };
-                let weight = filter[(i, j, channel, multiplier)];
-                sum = accumulate(numerics.depthwise.products, pixel.widen(), weight.widen(), sum);
-                if numerics.depthwise.rounding == Rounding::Each {
-                    sum = T::narrow(sum).widen();
+    let Depthwise { products, rounding, .. } = numerics.depthwise;
+    let borders = Borders::of(&g.width);
+    let mut sums = Array4::from_elem(shape, T::ZERO);
+    for (block, y, x) in indices((shape[0], shape[1], shape[2])) {
+        let phase = block / g.batch;
+        let output = [y * g.height.rate + phase / g.width.rate, x * g.width.rate + phase % g.width.rate];
+        let inside = [g.height.inside(output[0]), g.width.inside(output[1])];
+        let order = tap_order::blocks(&numerics.depthwise, [g.height.kernel, g.width.kernel], &inside, &borders);
+        for k in 0..g.k() {
+            let (channel, multiplier) = (k / g.channel_multiplier, k % g.channel_multiplier);
+            let mut total = T::Sum::ZERO;
+            for Block { starts, taps } in &order {
+                let mut sum = T::Sum::ZERO;
+                for &[i, j] in taps {
+                    // SAME may end in the middle of a stride: what lies beyond the padded image is padding too.
+                    let place = (block, y * g.height.stride + i, x * g.width.stride + j, channel);
+                    let pixel = blocks.get(place).copied().flatten().unwrap_or(T::ZERO);
+                    let weight = filter[(i, j, channel, multiplier)];
+                    sum = accumulate(products, pixel.widen(), weight.widen(), alone(products, sum));
+                    if rounding == Rounding::Each {
+                        sum = T::narrow(sum).widen();
+                    }
                 }
+                total = if *starts { sum } else { total.add(sum) };
             }
+            sums[(block, y, x, k)] = T::narrow(total);
         }
-        T::narrow(sum)
-    })
+    }
+    sums
 }
 
 /// Puts the blocks together again and crops; one row per output pixel.
@@ -140,7 +149,21 @@ fn chain<T: Number>(
 ) -> T {
     let first = rest.start;
     rest.start += length * stride;
-    products.in_order(length).fold(total, |total, i| accumulate(first + i * stride, total))
+    let (mut total, mut next) = (total, 0);
+    while next < length {
+        let both = products == Products::Paired && next + 1 < length;
+        if both {
+            total = accumulate(first + (next + 1) * stride, total);
+        }
+        total = accumulate(first + next * stride, if both { total } else { alone(products, total) });
+        next += if both { 2 } else { 1 };
+    }
+    total
+}
+
+/// What a product without a partner is added to.
+fn alone<T: Number>(products: Products, sum: T) -> T {
+    if products == Products::Paired { sum.add(T::ZERO) } else { sum }
 }
 
 fn accumulate<T: Number>(products: Products, x: T, w: T, sum: T) -> T {

@@ -14,7 +14,7 @@ use ndarray::{Array2, ArrayView2, ArrayView4};
 
 use crate::element::{Element, is_sum};
 use crate::geometry::Geometry;
-use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Rounding, Subnormals, Sum, Taps};
+use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps};
 use crate::plan;
 use data::Data;
 
@@ -105,25 +105,21 @@ impl<P> Counted<'_, P> {
     }
 }
 
-/// Tries every combination on three kinds of data, more often if results are small, and keeps those that give every bit.
+/// What the depthwise part made of some input and filter.
+struct Observed<T> {
+    input: Vec<T>,
+    filter: Vec<T>,
+    result: Vec<T>,
+}
+
+/// Probes on three kinds of data, more often if results are small, and takes the first way that gives every bit.
 fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depthwise, Subnormals), Unclear<P::Error>> {
     let g = counted.geometry;
-    // The first that fits is taken where several do, so the likely ones stand first.
-    let ways = [
-        (Products::Fused, Taps::Inside),
-        (Products::Separate, Taps::All),
-        (Products::Fused, Taps::All),
-        (Products::Separate, Taps::Inside),
-    ];
-    let roundings: &[Rounding] = if is_sum::<T>() { &[Rounding::Once] } else { &[Rounding::Once, Rounding::Each] };
-    let candidate = |&rounding: &Rounding| {
-        ways.map(|(products, taps)| (Depthwise { products, taps, rounding }, Subnormals::Flushed))
-    };
-    let mut candidates: Vec<_> = roundings.iter().flat_map(candidate).collect();
     let pixels = g.batch * g.height.input * g.width.input;
     let taps = g.height.kernel * g.width.kernel;
     let enough = CONFIRMATIONS.div_ceil(g.rows() * g.k()).min(MOST_DEPTHWISE_CALLS - 2);
     let kinds = [Data::Infinite, Data::Tiny].into_iter().chain(std::iter::repeat_n(Data::Uniform, enough));
+    let mut observed = Vec::new();
     for (data, seed) in kinds.zip(1..) {
         let input = data.values::<T, _>(pixels, g.in_channels, seed)?;
         let mut filter = data.weights().values::<T, _>(taps, g.k(), !seed)?;
@@ -133,24 +129,55 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
             filter[..g.k()].fill(T::from_f64(f64::INFINITY));
             filter[last..].fill(T::from_f64(f64::INFINITY));
         }
-        if data == Data::Tiny {
-            // No other data can tell.
-            candidates.extend(candidates.clone().into_iter().map(|(depthwise, _)| (depthwise, Subnormals::Kept)));
-        }
-        let got = counted.call(|probe| probe.depthwise(&input, &filter))?;
-        let fits = |(depthwise, subnormals): &(Depthwise, Subnormals), images: usize| {
-            let numerics = Numerics { depthwise: *depthwise, subnormals: *subnormals, ..Numerics::REPRODUCIBLE };
-            let part = Geometry { batch: images, ..*g };
-            let input = ArrayView4::from_shape(part.input_shape(), &input[..images * (input.len() / g.batch)]);
-            let filter = ArrayView4::from_shape(g.depthwise_filter_shape(), &filter);
-            let (Ok(input), Ok(filter)) = (input, filter) else { return false };
-            let expected = plan::depthwise(input, filter, &part, &numerics);
-            expected.is_ok_and(|expected| same(&expected, &got[..got.len() / g.batch * images]))
-        };
-        // The first image refutes most.
-        candidates.retain(|candidate| fits(candidate, 1) && (g.batch == 1 || fits(candidate, g.batch)));
+        let result = counted.call(|probe| probe.depthwise(&input, &filter))?;
+        observed.push(Observed { input, filter, result });
     }
-    candidates.first().copied().ok_or(Unclear::Depthwise)
+    let fits = |&(depthwise, subnormals): &(Depthwise, Subnormals), observed: &Observed<T>, images: usize| {
+        let numerics = Numerics { depthwise, subnormals, ..Numerics::REPRODUCIBLE };
+        let Observed { input, filter, result } = observed;
+        let part = Geometry { batch: images, ..*g };
+        let input = ArrayView4::from_shape(part.input_shape(), &input[..images * (input.len() / g.batch)]);
+        let filter = ArrayView4::from_shape(g.depthwise_filter_shape(), filter);
+        let (Ok(input), Ok(filter)) = (input, filter) else { return false };
+        let expected = plan::depthwise(input, filter, &part, &numerics);
+        expected.is_ok_and(|expected| same(&expected, &result[..result.len() / g.batch * images]))
+    };
+    // The first image refutes most.
+    let fits_all = |way: &(Depthwise, Subnormals)| {
+        observed.iter().all(|o| fits(way, o, 1)) && (g.batch == 1 || observed.iter().all(|o| fits(way, o, g.batch)))
+    };
+    ways::<T>().find(fits_all).ok_or(Unclear::Depthwise)
+}
+
+/// All ways of the depthwise part, the likeliest first: where several fit, that one is taken.
+fn ways<T: Element>() -> impl Iterator<Item = (Depthwise, Subnormals)> {
+    const PRODUCTS_AND_TAPS: [(Products, Taps); 12] = [
+        (Products::Fused, Taps::Inside),
+        (Products::Separate, Taps::All),
+        (Products::Fused, Taps::All),
+        (Products::Separate, Taps::Inside),
+        (Products::Fused, Taps::Beside),
+        (Products::Fused, Taps::Above),
+        (Products::Separate, Taps::Beside),
+        (Products::Separate, Taps::Above),
+        (Products::Paired, Taps::Inside),
+        (Products::Paired, Taps::All),
+        (Products::Paired, Taps::Beside),
+        (Products::Paired, Taps::Above),
+    ];
+    // Only sums in another type than the stored one can be paired, or rounded after each tap.
+    let (products_and_taps, roundings) = if is_sum::<T>() { (8, 1) } else { (12, 2) };
+    let mut ways = Vec::new();
+    for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
+        for &rounding in &[Rounding::Once, Rounding::Each][..roundings] {
+            for order in [TapOrder::Rows, TapOrder::Columns, TapOrder::Borders] {
+                for &(products, taps) in &PRODUCTS_AND_TAPS[..products_and_taps] {
+                    ways.push((Depthwise { products, taps, order, rounding }, subnormals));
+                }
+            }
+        }
+    }
+    ways.into_iter()
 }
 
 /// What a bisection finds, or else what asking of every product finds.

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use ndarray::{Array4, ArrayView4, Axis, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use sepconv::numerics::{Depthwise, Elsewhere, Folds, Pointwise, Products, Rounding, Subnormals, Sum, Taps};
+use sepconv::numerics::{Depthwise, Elsewhere, Folds, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps};
 use sepconv::{Attributes, Element, Error, InstructionSet, Numerics, Padding, SeparableConv2d, reference};
 
 /// One call: shapes, attributes, numerics and how the arrays lie in memory.
@@ -110,7 +110,11 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
     for set in InstructionSet::available() {
         let op = SeparableConv2d::new(strides, padding, rate).numerics(case.numerics.clone()).on(set);
         let result = bits(&pool.install(|| op.run(input, filter, pointwise)));
-        prop_assert!(result == expected, "{set:?} differs: {case:?}\n{result:?}\n{expected:?}");
+        if let (Ok((_, result)), Ok((_, expected))) = (&result, &expected) {
+            let first = result.iter().zip(expected).position(|(result, expected)| result != expected);
+            prop_assert!(first.is_none(), "{set:?} differs, first in element {first:?}: {case:?}");
+        }
+        prop_assert!(result == expected, "{set:?} differs in shape or error: {case:?}");
         if let Ok((shape, expected)) = &expected {
             // Into a view that is not contiguous.
             let mut memory = Array4::from_elem([shape[0], shape[1], shape[2], shape[3] + 1], T::from_f64(7.0));
@@ -163,10 +167,11 @@ fn padding() -> impl Strategy<Value = Padding> {
 }
 
 fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
-    let in_taps = prop_oneof![Just(Products::Fused), Just(Products::Separate)];
     let products = || prop_oneof![Just(Products::Fused), Just(Products::Separate), Just(Products::Paired)];
     let rounding = prop_oneof![2 => Just(Rounding::Once), 1 => Just(Rounding::Each)];
-    let taps = prop_oneof![Just(Taps::Inside), Just(Taps::All)];
+    let taps = prop_oneof![Just(Taps::Inside), Just(Taps::All), Just(Taps::Beside), Just(Taps::Above)];
+    let order = prop_oneof![2 => Just(TapOrder::Rows), 1 => Just(TapOrder::Columns), 1 => Just(TapOrder::Borders)];
+    let taps = (taps, order);
     let subnormals = prop_oneof![Just(Subnormals::Kept), Just(Subnormals::Flushed)];
     let sum =
         move || prop_oneof![1 => Just(Sum::Whole), 3 => any::<u64>().prop_map(move |mut seed| sum(k, 0, &mut seed))];
@@ -179,9 +184,13 @@ fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
     });
     let pointwise = (products(), sum(), prop::collection::vec(elsewhere, 0..3))
         .prop_map(|(products, sum, elsewhere)| Pointwise { products, sum, elsewhere });
-    (in_taps, taps, rounding, pointwise, subnormals).prop_map(|(products, taps, rounding, pointwise, subnormals)| {
-        Numerics { depthwise: Depthwise { products, taps, rounding }, pointwise, subnormals }
-    })
+    (products(), taps, rounding, pointwise, subnormals).prop_map(
+        |(products, (taps, order), rounding, pointwise, subnormals)| Numerics {
+            depthwise: Depthwise { products, taps, order, rounding },
+            pointwise,
+            subnormals,
+        },
+    )
 }
 
 fn layout() -> impl Strategy<Value = Layout> {

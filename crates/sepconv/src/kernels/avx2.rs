@@ -8,6 +8,7 @@ use half::{bf16, f16};
 
 use super::vector::{Vector, vector, widen};
 use super::{kernels, wrappers};
+use crate::element::is_sum;
 
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

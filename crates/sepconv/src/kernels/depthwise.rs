@@ -7,16 +7,17 @@ use ndarray::{ArrayView4, s};
 
 use super::memory::Buffer;
 use super::tile::Tile;
-use super::{Kernel, Run, Spread};
-use crate::element::{Element, is_sum};
+use super::{Entry, Kernel, Run, Spread};
+use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::numerics::{Products, Rounding, Taps};
+use crate::numerics::{Depthwise as Numerics, TapOrder};
+use crate::tap_order::{self, Block, Borders};
 
 /// The image and the depthwise filter of one call.
 pub struct Depthwise<'a, T: Element> {
     kernel: Kernel<T>,
-    function: usize,
+    numerics: Numerics,
     geometry: &'a Geometry,
     /// Its channels are adjacent.
     input: ArrayView4<'a, T>,
@@ -25,6 +26,7 @@ pub struct Depthwise<'a, T: Element> {
     rows: Vec<Place>,
     columns: Vec<Place>,
     spread: Vec<Spread>,
+    borders: Borders,
 }
 
 /// What one output row or column reads.
@@ -43,23 +45,22 @@ impl<'a, T: Element> Depthwise<'a, T> {
         input: ArrayView4<'a, T>,
         filter: ArrayView4<T>,
         geometry: &'a Geometry,
-        numerics: crate::numerics::Depthwise,
+        numerics: Numerics,
     ) -> Result<Self, Error> {
         assert!(adjacent(&input) && input.shape() == geometry.input_shape());
         assert!(filter.shape() == geometry.depthwise_filter_shape());
         let spread = geometry.channel_multiplier > 1;
-        let each = numerics.rounding == Rounding::Each && !is_sum::<T>();
-        let (fused, all) = (numerics.products == Products::Fused, numerics.taps == Taps::All);
         let filter_stride = geometry.k().next_multiple_of(kernel.lanes);
         Ok(Self {
             kernel,
-            function: 8 * each as usize + 4 * fused as usize + 2 * all as usize + spread as usize,
+            numerics,
             geometry,
             input,
             filter: pack(filter, geometry, filter_stride)?,
             filter_stride,
             rows: places(&geometry.height)?,
             columns: places(&geometry.width)?,
+            borders: Borders::of(&geometry.width),
             spread: if spread { spreads(geometry, kernel.lanes) } else { Vec::new() },
         })
     }
@@ -88,12 +89,18 @@ impl<'a, T: Element> Depthwise<'a, T> {
             *pixel = line.wrapping_offset(column.origin.wrapping_mul(of_column));
         }
         let (height, width) = (&self.geometry.height, &self.geometry.width);
+        let kernel = [height.kernel, width.kernel];
+        let inside = [self.rows[y].inside.clone(), columns[0].inside.clone()];
+        let steps = [of_row.wrapping_mul(height.rate as isize), of_column.wrapping_mul(width.rate as isize)];
+        let entries = self.entries(kernel, &inside, steps);
         let run = Run {
             pixels: &pixels[..columns.len()],
             adjacent: width.stride == 1 && width.rate == 1,
-            kernel: [height.kernel, width.kernel],
-            inside: [self.rows[y].inside.clone(), columns[0].inside.clone()],
-            steps: [of_row.wrapping_mul(height.rate as isize), of_column.wrapping_mul(width.rate as isize)],
+            kernel,
+            counted: tap_order::counted(self.numerics.taps, kernel, &inside),
+            inside,
+            entries: &entries,
+            steps,
             filter: self.filter.as_ptr(),
             filter_stride: self.filter_stride,
             k: self.geometry.k(),
@@ -101,10 +108,33 @@ impl<'a, T: Element> Depthwise<'a, T> {
             target: tile.rows_from(row, columns.len()),
             panel_stride: tile.panel_stride(),
         };
+        let Numerics { rounding, products, .. } = self.numerics;
+        let function =
+            self.kernel.depthwise[rounding as usize][products as usize][usize::from(!self.spread.is_empty())];
         // SAFETY: the kernel's existence proves its instruction set. `inside` names only taps whose place, origin + tap
         // * rate, is in the image; the filter has `filter_stride`, whole vectors, for each tap; the tile has the rows
         // and panels, of whole vectors.
-        unsafe { self.kernel.depthwise[self.function](&run) }
+        unsafe { function(&run) }
+    }
+
+    /// The sum of a pixel, if it is not row-major.
+    fn entries(&self, kernel: [usize; 2], inside: &[Range<usize>; 2], steps: [isize; 2]) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        if self.numerics.order == TapOrder::Rows {
+            return entries;
+        }
+        for Block { starts, taps } in tap_order::blocks(&self.numerics, kernel, inside, &self.borders) {
+            entries.extend(taps.iter().map(|&[i, j]| Entry::Tap {
+                place: (i as isize).wrapping_mul(steps[0]).wrapping_add((j as isize).wrapping_mul(steps[1])),
+                inside: inside[0].contains(&i) && inside[1].contains(&j),
+                weights: (i * kernel[1] + j) * self.filter_stride,
+            }));
+            entries.push(Entry::End { starts });
+        }
+        if entries.is_empty() {
+            entries.push(Entry::End { starts: true });
+        }
+        entries
     }
 }
 

@@ -7,15 +7,9 @@
 use std::ops::Range;
 
 use super::tile::{panel, row_stride};
-use super::vector::{Vector, Widen, accumulate};
-use super::{Block, Pack, Run, Step, Then};
+use super::vector::{PAIRED, Vector, Widen, accumulate, alone};
+use super::{Block, Entry, Pack, Run, Step, Then};
 use crate::element::Element;
-use crate::numerics::Products;
-
-/// How products are added up, as the constant that a product loop is compiled for.
-pub const FUSED: usize = Products::Fused as usize;
-pub const SEPARATE: usize = Products::Separate as usize;
-pub const PAIRED: usize = Products::Paired as usize;
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
 /// the latency of the additions.
@@ -37,24 +31,34 @@ pub unsafe fn depthwise<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
     const EACH: bool,
-    const FUSED: bool,
-    const ALL: bool,
+    const PRODUCTS: usize,
     const SPREAD_OUT: bool,
 >(
     run: &Run<S>,
 ) {
     let mut pixel = 0;
+    if !run.entries.is_empty() {
+        while pixel + PIXELS <= run.pixels.len() {
+            listed::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
+            pixel += PIXELS;
+        }
+        while pixel < run.pixels.len() {
+            listed::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
+            pixel += 1;
+        }
+        return;
+    }
     let adjacent = run.adjacent && !SPREAD_OUT && run.inside[1].len() == run.kernel[1];
     while pixel + PIXELS <= run.pixels.len() {
         match run.kernel[1] {
-            3 if adjacent => adjacent_pixels::<S, V, 3, EACH, FUSED, ALL>(run, pixel),
-            5 if adjacent => adjacent_pixels::<S, V, 5, EACH, FUSED, ALL>(run, pixel),
-            _ => pixels::<S, V, PIXELS, EACH, FUSED, ALL, SPREAD_OUT>(run, pixel),
+            3 if adjacent => adjacent_pixels::<S, V, 3, EACH, PRODUCTS>(run, pixel),
+            5 if adjacent => adjacent_pixels::<S, V, 5, EACH, PRODUCTS>(run, pixel),
+            _ => pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
         }
         pixel += PIXELS;
     }
     while pixel < run.pixels.len() {
-        pixels::<S, V, 1, EACH, FUSED, ALL, SPREAD_OUT>(run, pixel);
+        pixels::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
         pixel += 1;
     }
 }
@@ -66,8 +70,7 @@ unsafe fn pixels<
     V: Widen<S>,
     const P: usize,
     const EACH: bool,
-    const FUSED: bool,
-    const ALL: bool,
+    const PRODUCTS: usize,
     const SPREAD_OUT: bool,
 >(
     run: &Run<S>,
@@ -76,21 +79,21 @@ unsafe fn pixels<
     let mut k = 0;
     if SPREAD_OUT {
         while k < run.k {
-            sums::<S, V, P, 1, SPREAD, EACH, FUSED, ALL>(run, pixel, k);
+            sums::<S, V, P, 1, SPREAD, EACH, PRODUCTS>(run, pixel, k);
             k += V::LANES;
         }
         return;
     }
     while k + 2 * V::LANES <= run.k {
-        sums::<S, V, P, 2, WHOLE, EACH, FUSED, ALL>(run, pixel, k);
+        sums::<S, V, P, 2, WHOLE, EACH, PRODUCTS>(run, pixel, k);
         k += 2 * V::LANES;
     }
     if k + V::LANES <= run.k {
-        sums::<S, V, P, 1, WHOLE, EACH, FUSED, ALL>(run, pixel, k);
+        sums::<S, V, P, 1, WHOLE, EACH, PRODUCTS>(run, pixel, k);
         k += V::LANES;
     }
     if k < run.k {
-        sums::<S, V, P, 1, FIRST, EACH, FUSED, ALL>(run, pixel, k);
+        sums::<S, V, P, 1, FIRST, EACH, PRODUCTS>(run, pixel, k);
     }
 }
 
@@ -103,8 +106,7 @@ unsafe fn sums<
     const N: usize,
     const LOAD: u8,
     const EACH: bool,
-    const FUSED: bool,
-    const ALL: bool,
+    const PRODUCTS: usize,
 >(
     run: &Run<S>,
     pixel: usize,
@@ -116,15 +118,13 @@ unsafe fn sums<
     }
     let zeros = [[V::splat(V::Element::ZERO); N]; P];
     let mut sums = zeros;
-    let rows = if ALL { 0..run.kernel[0] } else { run.inside[0].clone() };
+    let [rows, columns] = &run.counted;
     let [height, width] = &run.inside;
-    for i in rows {
+    for i in rows.clone() {
         let weights = run.filter.add(i * run.kernel[1] * run.filter_stride + k);
-        let inside = if !ALL || height.contains(&i) { width.clone() } else { 0..0 };
-        if ALL {
-            for j in 0..inside.start {
-                add_tap::<S, V, P, N, EACH, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
-            }
+        let inside = if height.contains(&i) { width.clone() } else { columns.end..columns.end };
+        for j in columns.start..inside.start {
+            add_tap::<S, V, P, N, EACH, PRODUCTS>(&zeros, weights.add(j * run.filter_stride), &mut sums);
         }
         for j in inside.clone() {
             let place = (i as isize).wrapping_mul(run.steps[0]).wrapping_add((j as isize).wrapping_mul(run.steps[1]));
@@ -132,15 +132,77 @@ unsafe fn sums<
             for p in 0..P {
                 values[p] = load_pixel::<S, V, N, LOAD>(run, origins[p].wrapping_offset(place), k);
             }
-            add_tap::<S, V, P, N, EACH, FUSED>(&values, weights.add(j * run.filter_stride), &mut sums);
+            add_tap::<S, V, P, N, EACH, PRODUCTS>(&values, weights.add(j * run.filter_stride), &mut sums);
         }
-        if ALL {
-            for j in inside.end..run.kernel[1] {
-                add_tap::<S, V, P, N, EACH, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
-            }
+        for j in inside.end..columns.end {
+            add_tap::<S, V, P, N, EACH, PRODUCTS>(&zeros, weights.add(j * run.filter_stride), &mut sums);
         }
     }
     store_sums::<S, V, P, N, EACH>(run, pixel, k, &sums);
+}
+
+/// All channels of `P` pixels, in the order of the run's list.
+#[inline(always)]
+unsafe fn listed<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const SPREAD_OUT: bool,
+>(
+    run: &Run<S>,
+    pixel: usize,
+) {
+    for k in (0..run.k).step_by(V::LANES) {
+        if SPREAD_OUT {
+            listed_sums::<S, V, P, SPREAD, EACH, PRODUCTS>(run, pixel, k);
+        } else if k + V::LANES <= run.k {
+            listed_sums::<S, V, P, WHOLE, EACH, PRODUCTS>(run, pixel, k);
+        } else {
+            listed_sums::<S, V, P, FIRST, EACH, PRODUCTS>(run, pixel, k);
+        }
+    }
+}
+
+/// A vector of channels of `P` pixels, from channel `k` on, in the order of the run's list.
+#[inline(always)]
+unsafe fn listed_sums<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const LOAD: u8,
+    const EACH: bool,
+    const PRODUCTS: usize,
+>(
+    run: &Run<S>,
+    pixel: usize,
+    k: usize,
+) {
+    let zeros = [[V::splat(V::Element::ZERO); 1]; P];
+    let (mut totals, mut sums) = (zeros, zeros);
+    for entry in run.entries {
+        match *entry {
+            Entry::Tap { place, inside, weights } => {
+                let mut values = zeros;
+                for p in 0..P {
+                    if inside {
+                        let origin = *run.pixels.get_unchecked(pixel + p);
+                        values[p] = load_pixel::<S, V, 1, LOAD>(run, origin.wrapping_offset(place), k);
+                    }
+                }
+                add_tap::<S, V, P, 1, EACH, PRODUCTS>(&values, run.filter.add(weights + k), &mut sums);
+            }
+            Entry::End { starts } => {
+                for p in 0..P {
+                    totals[p][0] = if starts { sums[p][0] } else { totals[p][0].add(sums[p][0]) };
+                }
+                sums = zeros;
+            }
+        }
+    }
+    // Blocks that are added up are rounded again.
+    store_sums::<S, V, P, 1, false>(run, pixel, k, &totals);
 }
 
 /// As [`pixels`] for [`PIXELS`] pixels of a run that is [adjacent](Run::adjacent), all columns of taps, `WIDTH` of them,
@@ -151,23 +213,22 @@ unsafe fn adjacent_pixels<
     V: Widen<S>,
     const WIDTH: usize,
     const EACH: bool,
-    const FUSED: bool,
-    const ALL: bool,
+    const PRODUCTS: usize,
 >(
     run: &Run<S>,
     pixel: usize,
 ) {
     let mut k = 0;
     while k + 2 * V::LANES <= run.k {
-        adjacent_sums::<S, V, 2, WHOLE, WIDTH, EACH, FUSED, ALL>(run, pixel, k);
+        adjacent_sums::<S, V, 2, WHOLE, WIDTH, EACH, PRODUCTS>(run, pixel, k);
         k += 2 * V::LANES;
     }
     if k + V::LANES <= run.k {
-        adjacent_sums::<S, V, 1, WHOLE, WIDTH, EACH, FUSED, ALL>(run, pixel, k);
+        adjacent_sums::<S, V, 1, WHOLE, WIDTH, EACH, PRODUCTS>(run, pixel, k);
         k += V::LANES;
     }
     if k < run.k {
-        adjacent_sums::<S, V, 1, FIRST, WIDTH, EACH, FUSED, ALL>(run, pixel, k);
+        adjacent_sums::<S, V, 1, FIRST, WIDTH, EACH, PRODUCTS>(run, pixel, k);
     }
 }
 
@@ -180,8 +241,7 @@ unsafe fn adjacent_sums<
     const LOAD: u8,
     const WIDTH: usize,
     const EACH: bool,
-    const FUSED: bool,
-    const ALL: bool,
+    const PRODUCTS: usize,
 >(
     run: &Run<S>,
     pixel: usize,
@@ -190,12 +250,11 @@ unsafe fn adjacent_sums<
     let origin = *run.pixels.get_unchecked(pixel);
     let zeros = [[V::splat(V::Element::ZERO); N]; PIXELS];
     let mut sums = zeros;
-    let rows = if ALL { 0..run.kernel[0] } else { run.inside[0].clone() };
-    for i in rows {
+    for i in run.counted[0].clone() {
         let weights = run.filter.add(i * WIDTH * run.filter_stride + k);
-        if ALL && !run.inside[0].contains(&i) {
+        if !run.inside[0].contains(&i) {
             for j in 0..WIDTH {
-                add_tap::<S, V, PIXELS, N, EACH, FUSED>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+                add_tap::<S, V, PIXELS, N, EACH, PRODUCTS>(&zeros, weights.add(j * run.filter_stride), &mut sums);
             }
             continue;
         }
@@ -215,7 +274,7 @@ unsafe fn adjacent_sums<
             for p in 0..PIXELS {
                 if p <= column && column - p < WIDTH {
                     for v in 0..N {
-                        sums[p][v] = add_product::<S, V, EACH, FUSED>(value[v], taps[column - p][v], sums[p][v]);
+                        sums[p][v] = add_product::<S, V, EACH, PRODUCTS>(value[v], taps[column - p][v], sums[p][v]);
                     }
                 }
             }
@@ -270,7 +329,7 @@ unsafe fn add_tap<
     const P: usize,
     const N: usize,
     const EACH: bool,
-    const FUSED: bool,
+    const PRODUCTS: usize,
 >(
     values: &[[V; N]; P],
     weights: *const V::Element,
@@ -279,19 +338,19 @@ unsafe fn add_tap<
     for v in 0..N {
         let weight = V::load(weights.add(v * V::LANES));
         for p in 0..P {
-            sums[p][v] = add_product::<S, V, EACH, FUSED>(values[p][v], weight, sums[p][v]);
+            sums[p][v] = add_product::<S, V, EACH, PRODUCTS>(values[p][v], weight, sums[p][v]);
         }
     }
 }
 
 /// One tap's product, the sum rounded to the storage type if `EACH` is.
 #[inline(always)]
-unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, const EACH: bool, const FUSED: bool>(
+unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, const EACH: bool, const PRODUCTS: usize>(
     value: V,
     weight: V,
     sum: V,
 ) -> V {
-    let sum = accumulate::<V, FUSED>(value, weight, sum);
+    let sum = accumulate::<V, PRODUCTS>(value, weight, alone::<V, PRODUCTS>(sum));
     if EACH { sum.round() } else { sum }
 }
 
@@ -368,9 +427,15 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
     let filter = |k: usize| block.filter.wrapping_offset(k as isize * filter_stride);
     let copy = |k: usize| if COPY { block.copy.add(k * VECTORS * V::LANES) } else { block.copy };
     if PRODUCTS == PAIRED {
-        for i in Products::Paired.in_order(products.len().div_ceil(stride)) {
-            let k = products.start + i * stride;
-            step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels(k), filter(k), filter_stride, copy(k), &mut totals);
+        for first in products.clone().step_by(2 * stride) {
+            let second = first + stride;
+            for k in [second, first] {
+                if k < products.end {
+                    step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels(k), filter(k), filter_stride, copy(k), &mut totals);
+                } else {
+                    totals = totals.map(|row| row.map(|sum| alone::<V, PRODUCTS>(sum)));
+                }
+            }
         }
         *sums = totals;
         return;
@@ -411,11 +476,7 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCT
     for r in 0..ROWS {
         let x = V::splat(*pixels.add(r * row_stride::<V::Element>()));
         for v in 0..VECTORS {
-            totals[r][v] = if PRODUCTS == SEPARATE {
-                accumulate::<V, false>(x, weights[v], totals[r][v])
-            } else {
-                accumulate::<V, true>(x, weights[v], totals[r][v])
-            };
+            totals[r][v] = accumulate::<V, PRODUCTS>(x, weights[v], totals[r][v]);
         }
     }
 }

@@ -105,8 +105,8 @@ pub struct Kernel<T: Element> {
     pub name: &'static str,
     /// Elements of a vector of sums.
     pub lanes: usize,
-    /// By each tap rounded, products fused, all taps, spread.
-    depthwise: [DepthwiseFn<T>; 16],
+    /// By each tap rounded, [`Products`](crate::numerics::Products), spread.
+    depthwise: [[[DepthwiseFn<T>; 2]; 3]; 2],
     /// By [`Products`](crate::numerics::Products), filter to be copied, vectors of a column panel (1, 2), rows (from 1).
     product: [[[ByRows<T::Sum>; 2]; 2]; 3],
     /// By vectors of a column panel (1, 2).
@@ -147,6 +147,10 @@ pub struct Run<'a, T: Element> {
     pub kernel: [usize; 2],
     /// Those of them that lie inside the image.
     pub inside: [Range<usize>; 2],
+    /// Those that are added up, in row-major order; all that lie inside, and others as if there were zeros.
+    pub counted: [Range<usize>; 2],
+    /// In another order, this one: where it is not empty, it counts.
+    pub entries: &'a [Entry],
     /// Elements from one tap to the next, down and across.
     pub steps: [isize; 2],
     /// Packed: [taps down][taps across][`filter_stride`], whole vectors of it readable.
@@ -160,6 +164,21 @@ pub struct Run<'a, T: Element> {
     pub target: *mut T::Sum,
     /// Elements from one panel of the tile to the next.
     pub panel_stride: usize,
+}
+
+/// One step of a depthwise sum.
+#[derive(Clone, Copy)]
+pub enum Entry {
+    /// Adds a tap's product to the chain.
+    Tap {
+        /// From where tap (0, 0) reads to where this one does; it reads zeros if it is not inside the image.
+        place: isize,
+        inside: bool,
+        /// From the filter's first weight to the tap's.
+        weights: usize,
+    },
+    /// Makes the chain the sum so far, or adds it to that; the next chain starts at +0.
+    End { starts: bool },
 }
 
 /// Where one vector of depthwise results has its pixel values if each channel serves several.
@@ -255,22 +274,8 @@ macro_rules! kernel {
                 name: concat!($set, "-", stringify!($element)),
                 lanes: <$vector>::LANES,
                 depthwise: [
-                    depthwise::<$element, $vector, false, false, false, false>,
-                    depthwise::<$element, $vector, false, false, false, true>,
-                    depthwise::<$element, $vector, false, false, true, false>,
-                    depthwise::<$element, $vector, false, false, true, true>,
-                    depthwise::<$element, $vector, false, true, false, false>,
-                    depthwise::<$element, $vector, false, true, false, true>,
-                    depthwise::<$element, $vector, false, true, true, false>,
-                    depthwise::<$element, $vector, false, true, true, true>,
-                    depthwise::<$element, $vector, true, false, false, false>,
-                    depthwise::<$element, $vector, true, false, false, true>,
-                    depthwise::<$element, $vector, true, false, true, false>,
-                    depthwise::<$element, $vector, true, false, true, true>,
-                    depthwise::<$element, $vector, true, true, false, false>,
-                    depthwise::<$element, $vector, true, true, false, true>,
-                    depthwise::<$element, $vector, true, true, true, false>,
-                    depthwise::<$element, $vector, true, true, true, true>,
+                    $crate::kernels::depthwises!($element, $vector, false),
+                    $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }),
                 ],
                 product: $crate::kernels::products!($vector, $rows),
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
@@ -280,6 +285,24 @@ macro_rules! kernel {
     };
 }
 use kernel;
+
+/// One half of [`Kernel::depthwise`].
+macro_rules! depthwises {
+    ($element:ident, $vector:ty, $each:expr) => {
+        [
+            $crate::kernels::depthwises!($element, $vector, $each, FUSED),
+            $crate::kernels::depthwises!($element, $vector, $each, SEPARATE),
+            $crate::kernels::depthwises!($element, $vector, $each, PAIRED),
+        ]
+    };
+    ($element:ident, $vector:ty, $each:expr, $products:ident) => {
+        [
+            depthwise::<$element, $vector, $each, { $crate::kernels::vector::$products }, false>,
+            depthwise::<$element, $vector, $each, { $crate::kernels::vector::$products }, true>,
+        ]
+    };
+}
+use depthwises;
 
 /// [`Kernel::product`].
 macro_rules! products {
@@ -298,8 +321,8 @@ macro_rules! products {
     };
     ($vector:ty, $products:ident, $copy:literal, [$($rows:literal)*]) => {
         [
-            &[$(product::<$vector, $rows, 1, { $crate::kernels::generic::$products }, $copy>),*],
-            &[$(product::<$vector, $rows, 2, { $crate::kernels::generic::$products }, $copy>),*],
+            &[$(product::<$vector, $rows, 1, { $crate::kernels::vector::$products }, $copy>),*],
+            &[$(product::<$vector, $rows, 2, { $crate::kernels::vector::$products }, $copy>),*],
         ]
     };
 }
@@ -313,14 +336,13 @@ macro_rules! wrappers {
             S: $crate::element::Element<Sum = V::Element>,
             V: $crate::kernels::vector::Widen<S>,
             const EACH: bool,
-            const FUSED: bool,
-            const ALL: bool,
+            const PRODUCTS: usize,
             const SPREAD: bool,
         >(
             run: &$crate::kernels::Run<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::depthwise::<S, V, EACH, FUSED, ALL, SPREAD>(run) }
+            unsafe { $crate::kernels::generic::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run) }
         }
 
         $(#[target_feature(enable = $features)])?

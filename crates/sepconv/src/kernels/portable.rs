@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 use super::vector::{Vector, Widen};
 use super::{kernels, wrappers};
-use crate::element::{Element, Number};
+use crate::element::{Element, Number, is_sum};
 
 /// Proof of nothing: every processor can run this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

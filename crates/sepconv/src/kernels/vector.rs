@@ -1,6 +1,7 @@
 //! The dozen things that the algorithms need of a vector register.
 
 use crate::element::{Element, Number};
+use crate::numerics::Products;
 
 /// A register of `LANES` elements. Every operation works lane by lane, so that a result never depends on `LANES`, and
 /// rounds as the element's own operation does.
@@ -37,14 +38,29 @@ pub trait Widen<S: Element<Sum = Self::Element>>: Vector {
     unsafe fn narrow(self, to: *mut S);
 }
 
+/// How products enter a sum, as the constant that a loop is compiled for.
+pub const FUSED: usize = Products::Fused as usize;
+pub const SEPARATE: usize = Products::Separate as usize;
+pub const PAIRED: usize = Products::Paired as usize;
+
 /// `x * w + sum`, with one rounding or two.
 ///
 /// # Safety
 /// As for every method of [`Vector`].
 #[inline(always)]
-pub unsafe fn accumulate<V: Vector, const FUSED: bool>(x: V, w: V, sum: V) -> V {
+pub unsafe fn accumulate<V: Vector, const PRODUCTS: usize>(x: V, w: V, sum: V) -> V {
     // SAFETY: the caller's promise.
-    unsafe { if FUSED { x.mul_add(w, sum) } else { sum.add(x.mul(w)) } }
+    unsafe { if PRODUCTS == SEPARATE { sum.add(x.mul(w)) } else { x.mul_add(w, sum) } }
+}
+
+/// What a product without a partner is added to.
+///
+/// # Safety
+/// As for every method of [`Vector`].
+#[inline(always)]
+pub unsafe fn alone<V: Vector, const PRODUCTS: usize>(sum: V) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { if PRODUCTS == PAIRED { sum.add(V::splat(V::Element::ZERO)) } else { sum } }
 }
 
 /// A [`Vector`] on one kind of register.
