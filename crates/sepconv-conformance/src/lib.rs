@@ -6,10 +6,26 @@
 //! Python wheel: `target/tensorflow`); nothing here is linked to it. oneDNN is as `TF_ENABLE_ONEDNN_OPTS` says, intra-op
 //! threads as `SEPCONV_THREADS` does; both hold for the whole process.
 
+mod case_directory;
 pub mod cases;
+pub mod cli;
+pub mod compare;
 pub mod composite;
+pub mod difference;
+mod drawing;
+mod files;
+pub mod implementation;
+mod npy;
 pub mod op;
+pub mod program;
 mod random;
+pub mod reference;
+mod report;
+pub mod reveal;
+pub mod run;
 pub mod session;
 pub mod tally;
 pub mod trials;
+pub mod vectors;
+mod whole;
+mod worker;
