@@ -13,6 +13,7 @@ use crate::session::{Element, Error, Mode};
 /// Whether the composite's filters are fed or constants of the graph. What ran before decides what TensorFlow gives, so
 /// a process should stay with one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
 pub enum Filters {
     Fed,
     Constant,
@@ -21,6 +22,7 @@ pub enum Filters {
 /// TensorFlow in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
+    #[serde(flatten)]
     pub mode: Mode,
     pub filters: Filters,
 }
