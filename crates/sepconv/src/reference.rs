@@ -70,7 +70,8 @@ fn depthwise<T: Element>(
                     let place = (block, y * g.height.stride + i, x * g.width.stride + j, channel);
                     let pixel = blocks.get(place).copied().flatten().unwrap_or(T::ZERO);
                     let weight = filter[(i, j, channel, multiplier)];
-                    sum = accumulate(products, pixel.widen(), weight.widen(), alone(products, sum));
+                    let before = if products.in_pairs() { sum.add(T::Sum::ZERO) } else { sum };
+                    sum = accumulate(products, pixel.widen(), weight.widen(), before);
                     if rounding == Rounding::Each {
                         sum = T::narrow(sum).widen();
                     }
@@ -98,10 +99,23 @@ fn pointwise<T: Element>(pixels: &Array2<T>, filter: ArrayView2<T>, g: &Geometry
     Array4::from_shape_fn(g.output_shape(), |(n, y, x, column)| {
         let row = (n * g.height.output + y) * width + x;
         let (products, sum) = numerics.pointwise.at(row, column);
-        let mut accumulate =
-            |k, total| accumulate(products, pixels[(row, k)].widen(), filter[(k, column)].widen(), total);
+        let mut accumulate = |k: Index, total| match k {
+            Index::Product(k) => accumulate(products, pixels[(row, k)].widen(), filter[(k, column)].widen(), total),
+            Index::Behind(k) if products == Products::Overrun => {
+                let behind = pixels.as_slice().and_then(|pixels| pixels.get(row * g.k() + k + 1));
+                behind.map_or(T::ZERO, |pixel| *pixel).widen().mul_add(T::Sum::ZERO, total)
+            }
+            Index::Behind(_) => total.add(T::Sum::ZERO),
+        };
         T::narrow(add_up(products, sum, &mut (0..g.k()), &mut accumulate))
     })
+}
+
+/// What enters a sum.
+enum Index {
+    Product(usize),
+    /// In place of the partner that this product lacks.
+    Behind(usize),
 }
 
 /// The sum over the next products of `rest`, which go from it.
@@ -109,7 +123,7 @@ fn add_up<T: Number>(
     products: Products,
     sum: &Sum,
     rest: &mut Range<usize>,
-    accumulate: &mut impl FnMut(usize, T) -> T,
+    accumulate: &mut impl FnMut(Index, T) -> T,
 ) -> T {
     match sum {
         Sum::Whole => chain(products, rest.len(), 1, rest, T::ZERO, accumulate),
@@ -145,30 +159,26 @@ fn chain<T: Number>(
     stride: usize,
     rest: &mut Range<usize>,
     total: T,
-    accumulate: &mut impl FnMut(usize, T) -> T,
+    accumulate: &mut impl FnMut(Index, T) -> T,
 ) -> T {
     let first = rest.start;
     rest.start += length * stride;
     let (mut total, mut next) = (total, 0);
     while next < length {
-        let both = products == Products::Paired && next + 1 < length;
-        if both {
-            total = accumulate(first + (next + 1) * stride, total);
+        let place = first + next * stride;
+        if products.in_pairs() {
+            let partner = if next + 1 < length { Index::Product(place + stride) } else { Index::Behind(place) };
+            total = accumulate(partner, total);
         }
-        total = accumulate(first + next * stride, if both { total } else { alone(products, total) });
-        next += if both { 2 } else { 1 };
+        total = accumulate(Index::Product(place), total);
+        next += if products.in_pairs() { 2 } else { 1 };
     }
     total
 }
 
-/// What a product without a partner is added to.
-fn alone<T: Number>(products: Products, sum: T) -> T {
-    if products == Products::Paired { sum.add(T::ZERO) } else { sum }
-}
-
 fn accumulate<T: Number>(products: Products, x: T, w: T, sum: T) -> T {
     match products {
-        Products::Fused | Products::Paired => x.mul_add(w, sum),
+        Products::Fused | Products::Paired | Products::Overrun => x.mul_add(w, sum),
         Products::Separate => sum.add(x.mul(w)),
     }
 }

@@ -65,13 +65,15 @@ impl<'a, T: Element> Depthwise<'a, T> {
         })
     }
 
-    /// Fills the tile with the results of successive output pixels, from `first` on.
+    /// Fills the tile with the results of successive output pixels, from `first` on; zeros behind the last.
     pub fn fill(&self, tile: &mut Tile<T::Sum>, first: usize) {
         let (height, width) = (self.geometry.height.output, self.geometry.width.output);
         let mut done = 0;
-        while done < tile.rows() {
+        let there = self.geometry.rows().min(first + tile.all_rows()) - first;
+        (there..tile.all_rows()).for_each(|row| tile.set_row(row, std::iter::repeat(T::Sum::ZERO)));
+        while done < there {
             let (line, x) = ((first + done) / width, (first + done) % width);
-            let columns = &self.columns[x..width.min(x + tile.rows() - done)];
+            let columns = &self.columns[x..width.min(x + there - done)];
             for run in columns.chunk_by(|a, b| a.inside == b.inside).flat_map(|run| run.chunks(RUN)) {
                 self.run(tile, done, [line / height, line % height], run);
                 done += run.len();
