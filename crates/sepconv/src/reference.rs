@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::geometry::{Attributes, Axis, Geometry};
 use crate::numerics::{Depthwise, Numerics, Products, Rounding, Sum};
 use crate::subnormals::Flushing;
-use crate::tap_order::{self, Block, Borders};
+use crate::tap_order::{self, Block, Borders, Term};
 
 /// As [`crate::SeparableConv2d::run`], one element after the other on the calling thread.
 pub fn separable_conv2d<T: Element>(
@@ -58,20 +58,26 @@ fn depthwise<T: Element>(
     for (block, y, x) in indices((shape[0], shape[1], shape[2])) {
         let phase = block / g.batch;
         let output = [y * g.height.rate + phase / g.width.rate, x * g.width.rate + phase % g.width.rate];
-        let inside = [g.height.inside(output[0]), g.width.inside(output[1])];
-        let order = tap_order::blocks(&numerics.depthwise, [g.height.kernel, g.width.kernel], &inside, &borders);
+        let order = tap_order::blocks(&numerics.depthwise, g, &borders, output);
         for k in 0..g.k() {
             let (channel, multiplier) = (k / g.channel_multiplier, k % g.channel_multiplier);
             let mut total = T::Sum::ZERO;
-            for Block { starts, taps } in &order {
+            let pixel = |i: isize, j: isize| {
+                let place = [y * g.height.stride, x * g.width.stride];
+                let place = [place[0].checked_add_signed(i)?, place[1].checked_add_signed(j)?];
+                // SAME may end in the middle of a stride: what lies beyond the padded image is padding too.
+                blocks.get((block, place[0], place[1], channel)).copied().flatten()
+            };
+            for Block { starts, terms } in &order {
                 let mut sum = T::Sum::ZERO;
-                for &[i, j] in taps {
-                    // SAME may end in the middle of a stride: what lies beyond the padded image is padding too.
-                    let place = (block, y * g.height.stride + i, x * g.width.stride + j, channel);
-                    let pixel = blocks.get(place).copied().flatten().unwrap_or(T::ZERO);
-                    let weight = filter[(i, j, channel, multiplier)];
-                    let before = if products.in_pairs() { sum.add(T::Sum::ZERO) } else { sum };
-                    sum = accumulate(products, pixel.widen(), weight.widen(), before);
+                for term in terms {
+                    let (pixel, weight) = match *term {
+                        Term::Tap([i, j]) => (pixel(i as isize, j as isize), filter[(i, j, channel, multiplier)]),
+                        Term::Beyond(place) => (place.and_then(|[i, j]| pixel(i, j)), T::ZERO),
+                    };
+                    // What has no partner is added after a product of zeros.
+                    sum = if products == Products::Paired { sum.add(T::Sum::ZERO) } else { sum };
+                    sum = accumulate(products, pixel.unwrap_or(T::ZERO).widen(), weight.widen(), sum);
                     if rounding == Rounding::Each {
                         sum = T::narrow(sum).widen();
                     }

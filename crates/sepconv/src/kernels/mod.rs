@@ -306,7 +306,8 @@ macro_rules! depthwises {
             $crate::kernels::depthwises!($element, $vector, $each, FUSED),
             $crate::kernels::depthwises!($element, $vector, $each, SEPARATE),
             $crate::kernels::depthwises!($element, $vector, $each, PAIRED),
-            $crate::kernels::depthwises!($element, $vector, $each, PAIRED),
+            // What is beside the taps stands in the run's list.
+            $crate::kernels::depthwises!($element, $vector, $each, FUSED),
         ]
     };
     ($element:ident, $vector:ty, $each:expr, $products:ident) => {
