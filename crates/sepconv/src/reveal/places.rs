@@ -108,9 +108,11 @@ pub fn orders<T: Element, E>(
         Some((products, sum, rectangles.iter().map(elsewhere).collect::<Option<_>>()?))
     };
     let mut orders: Vec<Orders> = combinations.into_iter().filter_map(orders).collect();
-    if counts.len() == 1 && commonest.paired() && k % 2 == 1 {
+    // Of less than four products pairs cannot be told from a chain.
+    if !is_sum::<T>() && counts.len() == 1 && (commonest.paired() || k < 4) && k % 2 == 1 {
         let overrun = product.overrun_rows()?;
-        for (products, sum, elsewhere) in &mut orders {
+        let orders = if overrun.contains(&true) { orders.as_mut_slice() } else { &mut [] };
+        for (products, sum, elsewhere) in orders {
             *products = Products::Overrun;
             // Behind the last row there is nothing to overrun into.
             let mut row = 0;
