@@ -18,7 +18,7 @@ fn constant_filters_give_the_same_where_k_is_small() {
     let constant = Composite::with_constant_filters(&geometry, &case.attributes, mode, &operands).unwrap();
     let expected = fed.run(&operands).unwrap();
     assert_eq!(constant.run(&operands).unwrap(), expected);
-    assert_eq!(expected.len(), geometry.output_shape().iter().product());
+    assert_eq!(expected.len(), geometry.output_shape().iter().product::<usize>());
 
     // Its own filters, whatever others are given.
     let ones = |v: &[f32]| vec![1.0; v.len()];
