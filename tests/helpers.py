@@ -1,5 +1,7 @@
 """What several test files share: making tensors, comparing bits, counting the op's calls."""
 
+import json
+import pathlib
 import subprocess
 import sys
 
@@ -9,6 +11,11 @@ import tensorflow as tf
 
 # Kept from before any test may replace it.
 tensorflows = tf.nn.separable_conv2d
+
+HERE = pathlib.Path(__file__).parent
+# What TensorFlow answers, by case; and where sepconv deliberately differs (crates/sepconv-conformance lists it).
+CASES = {case["name"]: case for case in json.loads((HERE / "semantics.json").read_text())}
+REGISTER = {row["case"]: row for row in json.loads((HERE / "deviations.json").read_text())}
 
 # batch, height, width, in_channels, channel_multiplier, kernel, stride, rate, out_channels
 SHAPES = {
@@ -38,6 +45,17 @@ def arrays_of(name: str, seed=0):
     shapes = image, (kernel, kernel, channels, multiplier), (1, 1, k, columns)
     arrays = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
     return arrays, {"strides": [1, stride, stride, 1], "padding": "SAME", "dilations": [rate, rate]}
+
+
+def attributes_of(case) -> dict:
+    """A semantics case's attributes by the names of `separable_conv2d`."""
+    return {"dilations": case["rate"], **{name: case[name] for name in ("strides", "padding", "data_format")}}
+
+
+def ones(case):
+    """Tensors of a semantics case, all ones, and its attributes."""
+    shapes = [case[name] for name in ("input", "depthwise_filter", "pointwise_filter")]
+    return [tf.ones(shape, case["dtype"]) for shape in shapes], attributes_of(case)
 
 
 def bits(tensor) -> np.ndarray:

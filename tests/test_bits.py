@@ -122,7 +122,7 @@ def random_case(rng):
         extent = np.maximum(extent, (kernel - 1) * rate + 1 - pads.sum(1))
         padding = [[0, 0], pads[0].tolist(), pads[1].tolist(), [0, 0]]
     columns = 1 if one_column else int(rng.integers(1, 200))
-    dtype = np.float64 if rng.random() < 0.2 else np.float32
+    dtype = rng.choice([*[np.float32] * 3, np.float64, np.float16, tf.bfloat16.as_numpy_dtype])
     shapes = [batch, *extent, channels], [*kernel, channels, multiplier], [1, 1, channels * multiplier, columns]
     arrays = [rng.standard_normal(np.asarray(shape, int)).astype(dtype) for shape in shapes]
     return arrays, {"strides": [1, stride, stride, 1], "padding": padding, "dilations": rate.tolist()}

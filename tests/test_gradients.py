@@ -46,7 +46,7 @@ def all_same(ours, theirs):
     return len(ours) == len(theirs) and all(same(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
 def test_on_a_tape_and_in_a_function(case, dtype):
     tensors, attributes = tensors_of(dtype), CASES[case]

@@ -51,7 +51,7 @@ HARD = [
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *HARD], ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_budget_of_calls(shape, dtype, begun):
     """At most 20 calls of TensorFlow's parts, or more within 50 ms. (What the library itself takes is not counted.)"""
     if isinstance(shape, str):

@@ -12,7 +12,7 @@ from tensorflow.python.util import _pywrap_util_port
 from sepconv import _arguments, _library, _orders, _pipeline, _probes
 from sepconv._arguments import Call, refusal
 
-DTYPES = (tf.float32, tf.float64)
+DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def separable_conv2d(
 
     Args:
         input: 4-D tensor, `[batch, height, width, in_channels]` (or `[batch, in_channels, height, width]`), float16,
-            bfloat16, float32 or float64. The op takes float32 and float64, TensorFlow's own operations the others.
+            bfloat16, float32 or float64.
         depthwise_filter: 4-D tensor, `[height, width, in_channels, channel_multiplier]`, of the same dtype.
         pointwise_filter: 4-D tensor, `[1, 1, in_channels * channel_multiplier, out_channels]`, of the same dtype.
         strides: Four integers; those of batch and channels are 1. Height's and width's may differ.
@@ -203,7 +203,7 @@ def _way(tensors, attributes, numerics) -> _Way:
     if len({t.dtype.base_dtype for t in tensors}) > 1:
         return _tensorflow("the dtypes of the arguments differ", certain)
     if call.dtype not in DTYPES and not named:
-        raise refusal(f"numerics={numerics!r} takes float32 and float64, got {call.dtype.name}")
+        raise refusal(f"numerics={numerics!r} takes float16, bfloat16, float32 and float64, got {call.dtype.name}")
     if call.dtype not in DTYPES:
         return _tensorflow(f"the op does not take {call.dtype.name}", certain)
     _use_threads()

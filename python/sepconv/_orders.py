@@ -91,7 +91,7 @@ def _reveal(call: Call, context: str) -> Order:
 
 def _affordable(call: Call, geometry: dict) -> bool:
     """Whether a reveal leaves at least half of the machine's memory alone; TensorFlow's own operations hold each array
-    of the call once, a reveal up to four times."""
+    of the call once, a reveal up to eight times."""
     batch, height, width, channels = call.input
     pixels = batch
     for extent, zeros in zip((height, width), geometry["paddings"], strict=True):
@@ -99,7 +99,7 @@ def _affordable(call: Call, geometry: dict) -> bool:
     k, columns = call.pointwise_filter[2:]
     elements = pixels * (channels + k) + math.prod(geometry["output"][:3]) * (k + columns)
     elements += math.prod(call.depthwise_filter) + k * columns
-    return 4 * elements * call.dtype.size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return 8 * elements * call.dtype.size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _array(pointer, shape, dtype) -> np.ndarray:

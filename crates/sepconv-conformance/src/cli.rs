@@ -1,6 +1,7 @@
 //! The command line: what it takes, and what its exit status says: 0 if all is well, 1 if a case failed, 2 for bad usage
 //! and for what keeps a command from being done at all.
 
+mod deviations;
 mod progress;
 mod reveal;
 mod run;
@@ -33,6 +34,9 @@ enum Command {
     Reveal(reveal::Arguments),
     #[command(subcommand)]
     Vectors(vectors::Command),
+    Deviations(deviations::Arguments),
+    #[command(hide = true)]
+    Observe(deviations::ObserveArguments),
     /// What the child process does.
     #[command(name = worker::SUBCOMMAND, hide = true)]
     Worker {
@@ -46,6 +50,8 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(arguments),
         Command::Reveal(arguments) => reveal::main(arguments),
         Command::Vectors(command) => vectors::main(command),
+        Command::Deviations(arguments) => deviations::main(&arguments),
+        Command::Observe(arguments) => deviations::observations(&arguments),
         Command::Worker { task } => return worker::main(&task),
     };
     match done {

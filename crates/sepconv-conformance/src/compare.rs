@@ -56,13 +56,13 @@ impl Failure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Told {
     pub why: String,
-    pub difference: Option<Difference>,
+    pub difference: Option<Box<Difference>>,
 }
 
 impl From<Failure> for Told {
     fn from(failure: Failure) -> Self {
         let why = failure.to_string();
-        let difference = if let Failure::Bits(difference) = failure { Some(*difference) } else { None };
+        let difference = if let Failure::Bits(difference) = failure { Some(difference) } else { None };
         Self { why, difference }
     }
 }
@@ -112,5 +112,5 @@ pub fn equal<T: session::Element>(
         return Err(Failure::Length { expected: expected.len(), got: got.len() });
     }
     let shape = case.geometry().map_err(implementation::Error::from)?.output_shape();
-    Difference::between(shape, expected, &got).map_err(|difference| Failure::Bits(Box::new(difference)))
+    Difference::between(shape, expected, &got).map_err(Failure::Bits)
 }

@@ -178,7 +178,8 @@ pub fn separable(
     pointwise(nodes, pixels, pointwise_filter)
 }
 
-fn depthwise(
+/// Adds the depthwise half to input and depthwise filter.
+pub fn depthwise(
     nodes: &mut Nodes,
     geometry: &Geometry,
     attributes: &Attributes,

@@ -34,12 +34,12 @@ pub struct Map {
 
 impl Difference {
     /// Compares results of that shape and length.
-    pub fn between<T: sepconv::Element>(shape: [usize; 4], expected: &[T], got: &[T]) -> Result<(), Self> {
+    pub fn between<T: sepconv::Element>(shape: [usize; 4], expected: &[T], got: &[T]) -> Result<(), Box<Self>> {
         let different: Vec<usize> = (0..got.len()).filter(|&i| expected[i].bits() != got[i].bits()).collect();
         let Some(&element) = different.first() else { return Ok(()) };
         let [batch, height, width, channels] = shape;
         let show = |value: T| format!("{value:?} ({:#0digits$x})", value.bits(), digits = 2 * size_of::<T>() + 2);
-        Err(Self {
+        Err(Box::new(Self {
             count: different.len(),
             shape,
             element,
@@ -51,7 +51,7 @@ impl Difference {
                 [pixel / width % height, pixel % width]
             }),
             product: Map::of([batch * height * width, channels], 1, &different, |i| [i / channels, i % channels]),
-        })
+        }))
     }
 }
 

@@ -70,7 +70,7 @@ pub enum Verdict {
     /// The order cannot be followed: TensorFlow's own ops do it.
     TensorFlow,
     /// The smallest case that was found to fail, and why.
-    Failed { case: Case, told: Told },
+    Failed { case: Box<Case>, told: Told },
 }
 
 /// Tries one case; `trying` is told of every case before it is, smaller ones of a failing case included.
@@ -102,7 +102,7 @@ pub fn attempt(
     let outcome = match attempted {
         Ok(()) if left.is_some() => Verdict::TensorFlow,
         Ok(()) => Verdict::Passed,
-        Err(failing) => Verdict::Failed { case: failing.case, told: failing.why.into() },
+        Err(failing) => Verdict::Failed { case: Box::new(failing.case), told: failing.why.into() },
     };
     Record { index, case: trials.case(index), numerics, reason: left.or(reason), outcome }
 }

@@ -164,7 +164,15 @@ impl Nodes {
 
     /// A placeholder; [`Run::run`] feeds them in the order of their making. `None` is an unknown extent.
     pub fn placeholder<T: Element>(&mut self, name: &str, shape: &[Option<usize>]) -> Result<Output, Error> {
-        let shape = Shape::from(Some(shape.iter().map(|d| d.map(|d| d as i64)).collect::<Vec<_>>()));
+        self.placeholder_of_shape::<T>(name, Some(shape.iter().map(|d| d.map(|d| d as i64)).collect()).into())
+    }
+
+    /// A placeholder of which the graph does not even know the rank.
+    pub fn placeholder_of_any_rank<T: Element>(&mut self, name: &str) -> Result<Output, Error> {
+        self.placeholder_of_shape::<T>(name, Shape::from(None))
+    }
+
+    fn placeholder_of_shape<T: Element>(&mut self, name: &str, shape: Shape) -> Result<Output, Error> {
         let output = self.add("Placeholder", name, &[], |node| {
             node.set_attr_type("dtype", T::Tensor::data_type())?;
             Ok(node.set_attr_shape("shape", &shape)?)

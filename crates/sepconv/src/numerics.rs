@@ -10,7 +10,7 @@
 //! depthwise  = "depthwise(" products "," taps [ "," ( "columns" | "borders" ) ] [ "," "each" ] ")"
 //! taps       = "inside" | "all" | "beside" | "above"
 //! pointwise  = "pointwise(" products "," sum { "," elsewhere } ")"
-//! products   = "fused" | "separate" | "paired"
+//! products   = "fused" | "separate" | "paired" | "overrun"
 //! elsewhere  = "rows" range "columns" range products sum
 //! range      = number ".." number
 //! sum        = "chain" | terms
@@ -21,7 +21,9 @@
 //! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded
 //! before they are added; `paired` ones are fused too, but enter a chain in pairs, the second of each first, as the dot
 //! products of AVX-512 BF16 take them; where there is no second one, as for every depthwise tap and at the end of a
-//! chain of odd length, it is a product of zeros (which makes -0 a +0). Sums are in f64 for f64, in f32 for all other types, and
+//! chain of odd length, it is a product of zeros (which makes -0 a +0). `overrun` ones are paired, but where there is
+//! no second one, what lies behind the first in memory is multiplied by +0: the next channel, or the next row's first
+//! one, zero behind the last row; so infinities and NaNs there make a NaN here. Sums are in f64 for f64, in f32 for all other types, and
 //! rounded to the storage type at the end: the depthwise result before the pointwise sum takes it up. With `each` the
 //! depthwise sum is rounded to the storage type after every tap.
 //!
@@ -53,6 +55,15 @@ pub enum Products {
     Separate,
     /// Fused, two by two, the second of each pair first; one that has no partner after a product of zeros.
     Paired,
+    /// Paired, but one that has no partner after the product of +0 and what lies behind it in memory.
+    Overrun,
+}
+
+impl Products {
+    /// Whether they enter a sum two by two.
+    pub fn in_pairs(self) -> bool {
+        matches!(self, Self::Paired | Self::Overrun)
+    }
 }
 
 /// When a depthwise sum is rounded to the storage type.
@@ -299,8 +310,12 @@ impl fmt::Display for Numerics {
 }
 
 type Words<T> = [(&'static str, T)];
-const PRODUCTS: [(&str, Products); 3] =
-    [("fused", Products::Fused), ("separate", Products::Separate), ("paired", Products::Paired)];
+const PRODUCTS: [(&str, Products); 4] = [
+    ("fused", Products::Fused),
+    ("separate", Products::Separate),
+    ("paired", Products::Paired),
+    ("overrun", Products::Overrun),
+];
 const TAPS: [(&str, Taps); 4] =
     [("inside", Taps::Inside), ("all", Taps::All), ("beside", Taps::Beside), ("above", Taps::Above)];
 const ORDERS: [(&str, TapOrder); 2] = [("columns", TapOrder::Columns), ("borders", TapOrder::Borders)];

@@ -64,7 +64,7 @@ pub fn separable_conv2d<T: Element>(
         pointwise = pointwise.packed(threads > 1)?;
     }
     let output = Output::new(output, geometry.out_channels);
-    split.for_each(numerics.subnormals, pointwise.scratch(), |tile, first, panels, scratch| {
+    split.for_each(numerics.subnormals, pointwise.following(), pointwise.scratch(), |tile, first, panels, scratch| {
         depthwise.fill(tile, first);
         // SAFETY: the tile is filled; the split gives each part of the output to one task.
         unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
@@ -85,7 +85,7 @@ pub fn depthwise<T: Element>(
         let depthwise = Depthwise::new(kernel, input.view(), depthwise_filter, geometry, numerics.depthwise)?;
         let split = Split::new::<T::Sum>(shape[0], shape[1], kernel.rows(), 1);
         let output = Output::new(elements, shape[1]);
-        split.for_each(numerics.subnormals, 0, |tile, first, _, _| {
+        split.for_each(numerics.subnormals, 0, 0, |tile, first, _, _| {
             depthwise.fill(tile, first);
             for row in 0..tile.rows() {
                 for (k, piece, length) in tile.pieces(row) {
@@ -112,13 +112,19 @@ pub fn pointwise<T: Element>(
         let split =
             Split::new::<T::Sum>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
-        split.for_each(numerics.subnormals, pointwise.scratch(), |tile, first, panels, scratch| {
-            for row in 0..tile.rows() {
-                tile.set_row(row, pixels.row(first + row).iter().map(|pixel| pixel.widen()));
-            }
-            // SAFETY: the tile is filled; the split gives each part of the output to one task.
-            unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
-        })
+        split.for_each(
+            numerics.subnormals,
+            pointwise.following(),
+            pointwise.scratch(),
+            |tile, first, panels, scratch| {
+                for row in 0..tile.all_rows() {
+                    let pixel = |k| pixels.get((first + row, k)).map_or(T::ZERO, |pixel| *pixel);
+                    tile.set_row(row, (0..k).map(|k| pixel(k).widen()));
+                }
+                // SAFETY: the tile is filled; the split gives each part of the output to one task.
+                unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
+            },
+        )
     })?;
     Ok(Array2::from_shape_vec([rows, columns], elements).expect("as many elements as asked for"))
 }
@@ -205,22 +211,23 @@ impl Split {
         (row(tile)..row(tile + 1), panel(group)..panel(group + 1))
     }
 
-    /// Calls `work` for every task, on all threads, with a tile to fill, its first row, the column panels and that many
-    /// more elements of scratch.
+    /// Calls `work` for every task, on all threads, with a tile to fill (and so many rows that follow it), its first row,
+    /// the column panels and that many more elements of scratch.
     fn for_each<T: Number>(
         &self,
         subnormals: Subnormals,
+        following: usize,
         scratch: usize,
         work: impl Fn(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]) + Sync,
     ) -> Result<(), Error> {
         let task = |task: usize| {
             let (rows, panels) = self.task(task);
-            let in_tile = rows.len() * row_elements::<T>(self.k);
+            let in_tile = (rows.len() + following) * row_elements::<T>(self.k);
             with_scratch(in_tile + scratch, |elements| {
                 // A thread starts with its maker's state, so it is set anew in each task.
                 let _flushing = Flushing::set(subnormals);
                 let (in_tile, scratch) = elements.split_at_mut(in_tile);
-                work(&mut Tile::new(in_tile, rows.len(), self.k), rows.start, panels, scratch);
+                work(&mut Tile::new(in_tile, rows.len(), following, self.k), rows.start, panels, scratch);
             })
         };
         let tasks = self.tiles * self.groups;

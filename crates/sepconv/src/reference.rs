@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::geometry::{Attributes, Axis, Geometry};
 use crate::numerics::{Depthwise, Numerics, Products, Rounding, Sum};
 use crate::subnormals::Flushing;
-use crate::tap_order::{self, Block, Borders};
+use crate::tap_order::{self, Block, Borders, Term};
 
 /// As [`crate::SeparableConv2d::run`], one element after the other on the calling thread.
 pub fn separable_conv2d<T: Element>(
@@ -58,19 +58,26 @@ fn depthwise<T: Element>(
     for (block, y, x) in indices((shape[0], shape[1], shape[2])) {
         let phase = block / g.batch;
         let output = [y * g.height.rate + phase / g.width.rate, x * g.width.rate + phase % g.width.rate];
-        let inside = [g.height.inside(output[0]), g.width.inside(output[1])];
-        let order = tap_order::blocks(&numerics.depthwise, [g.height.kernel, g.width.kernel], &inside, &borders);
+        let order = tap_order::blocks(&numerics.depthwise, g, &borders, output);
         for k in 0..g.k() {
             let (channel, multiplier) = (k / g.channel_multiplier, k % g.channel_multiplier);
             let mut total = T::Sum::ZERO;
-            for Block { starts, taps } in &order {
+            let pixel = |i: isize, j: isize| {
+                let place = [y * g.height.stride, x * g.width.stride];
+                let place = [place[0].checked_add_signed(i)?, place[1].checked_add_signed(j)?];
+                // SAME may end in the middle of a stride: what lies beyond the padded image is padding too.
+                blocks.get((block, place[0], place[1], channel)).copied().flatten()
+            };
+            for Block { starts, terms } in &order {
                 let mut sum = T::Sum::ZERO;
-                for &[i, j] in taps {
-                    // SAME may end in the middle of a stride: what lies beyond the padded image is padding too.
-                    let place = (block, y * g.height.stride + i, x * g.width.stride + j, channel);
-                    let pixel = blocks.get(place).copied().flatten().unwrap_or(T::ZERO);
-                    let weight = filter[(i, j, channel, multiplier)];
-                    sum = accumulate(products, pixel.widen(), weight.widen(), alone(products, sum));
+                for term in terms {
+                    let (pixel, weight) = match *term {
+                        Term::Tap([i, j]) => (pixel(i as isize, j as isize), filter[(i, j, channel, multiplier)]),
+                        Term::Beyond(place) => (place.and_then(|[i, j]| pixel(i, j)), T::ZERO),
+                    };
+                    // What has no partner is added after a product of zeros.
+                    sum = if products == Products::Paired { sum.add(T::Sum::ZERO) } else { sum };
+                    sum = accumulate(products, pixel.unwrap_or(T::ZERO).widen(), weight.widen(), sum);
                     if rounding == Rounding::Each {
                         sum = T::narrow(sum).widen();
                     }
@@ -98,10 +105,23 @@ fn pointwise<T: Element>(pixels: &Array2<T>, filter: ArrayView2<T>, g: &Geometry
     Array4::from_shape_fn(g.output_shape(), |(n, y, x, column)| {
         let row = (n * g.height.output + y) * width + x;
         let (products, sum) = numerics.pointwise.at(row, column);
-        let mut accumulate =
-            |k, total| accumulate(products, pixels[(row, k)].widen(), filter[(k, column)].widen(), total);
+        let mut accumulate = |k: Index, total| match k {
+            Index::Product(k) => accumulate(products, pixels[(row, k)].widen(), filter[(k, column)].widen(), total),
+            Index::Behind(k) if products == Products::Overrun => {
+                let behind = pixels.as_slice().and_then(|pixels| pixels.get(row * g.k() + k + 1));
+                behind.map_or(T::ZERO, |pixel| *pixel).widen().mul_add(T::Sum::ZERO, total)
+            }
+            Index::Behind(_) => total.add(T::Sum::ZERO),
+        };
         T::narrow(add_up(products, sum, &mut (0..g.k()), &mut accumulate))
     })
+}
+
+/// What enters a sum.
+enum Index {
+    Product(usize),
+    /// In place of the partner that this product lacks.
+    Behind(usize),
 }
 
 /// The sum over the next products of `rest`, which go from it.
@@ -109,7 +129,7 @@ fn add_up<T: Number>(
     products: Products,
     sum: &Sum,
     rest: &mut Range<usize>,
-    accumulate: &mut impl FnMut(usize, T) -> T,
+    accumulate: &mut impl FnMut(Index, T) -> T,
 ) -> T {
     match sum {
         Sum::Whole => chain(products, rest.len(), 1, rest, T::ZERO, accumulate),
@@ -145,30 +165,26 @@ fn chain<T: Number>(
     stride: usize,
     rest: &mut Range<usize>,
     total: T,
-    accumulate: &mut impl FnMut(usize, T) -> T,
+    accumulate: &mut impl FnMut(Index, T) -> T,
 ) -> T {
     let first = rest.start;
     rest.start += length * stride;
     let (mut total, mut next) = (total, 0);
     while next < length {
-        let both = products == Products::Paired && next + 1 < length;
-        if both {
-            total = accumulate(first + (next + 1) * stride, total);
+        let place = first + next * stride;
+        if products.in_pairs() {
+            let partner = if next + 1 < length { Index::Product(place + stride) } else { Index::Behind(place) };
+            total = accumulate(partner, total);
         }
-        total = accumulate(first + next * stride, if both { total } else { alone(products, total) });
-        next += if both { 2 } else { 1 };
+        total = accumulate(Index::Product(place), total);
+        next += if products.in_pairs() { 2 } else { 1 };
     }
     total
 }
 
-/// What a product without a partner is added to.
-fn alone<T: Number>(products: Products, sum: T) -> T {
-    if products == Products::Paired { sum.add(T::ZERO) } else { sum }
-}
-
 fn accumulate<T: Number>(products: Products, x: T, w: T, sum: T) -> T {
     match products {
-        Products::Fused | Products::Paired => x.mul_add(w, sum),
+        Products::Fused | Products::Paired | Products::Overrun => x.mul_add(w, sum),
         Products::Separate => sum.add(x.mul(w)),
     }
 }

@@ -2,15 +2,23 @@
 
 use std::ops::Range;
 
-use crate::geometry::Axis;
-use crate::numerics::{Depthwise, TapOrder, Taps};
+use crate::geometry::{Axis, Geometry};
+use crate::numerics::{Depthwise, Products, TapOrder, Taps};
 
-/// A chain of taps, down and across, from +0.
+/// A chain of products from +0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// It is the sum so far; another one is added to that, or to +0 where nothing is.
     pub starts: bool,
-    pub taps: Vec<[usize; 2]>,
+    pub terms: Vec<Term>,
+}
+
+/// One product of a depthwise sum. Places are taps, down and across, from where tap (0, 0) is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    Tap([usize; 2]),
+    /// The pixel there, or a zero, times +0.
+    Beyond(Option<[isize; 2]>),
 }
 
 /// The columns of taps that some output pixels lack at the left, those that none lacks, those that some lack at the
@@ -44,16 +52,25 @@ pub fn counted(taps: Taps, kernel: [usize; 2], inside: &[Range<usize>; 2]) -> [R
     }
 }
 
-/// The sum of a pixel.
-pub fn blocks(numerics: &Depthwise, kernel: [usize; 2], inside: &[Range<usize>; 2], borders: &Borders) -> Vec<Block> {
-    let [rows, columns] = counted(numerics.taps, kernel, inside);
-    let in_rows = |columns: Range<usize>| rows.clone().flat_map(move |i| columns.clone().map(move |j| [i, j]));
-    let one = |taps: Vec<[usize; 2]>| vec![Block { starts: true, taps }];
+/// The sum of output pixel (y, x).
+pub fn blocks(numerics: &Depthwise, g: &Geometry, borders: &Borders, [y, x]: [usize; 2]) -> Vec<Block> {
+    let kernel = [g.height.kernel, g.width.kernel];
+    let [rows, columns] = counted(numerics.taps, kernel, &[g.height.inside(y), g.width.inside(x)]);
+    if numerics.products == Products::Overrun {
+        let terms = match numerics.order {
+            TapOrder::Columns => overrun_columns(g, x),
+            _ => rows.flat_map(|row| overrun_row(g, [y, x], row)).collect(),
+        };
+        return vec![Block { starts: true, terms }];
+    }
+    let in_rows =
+        |columns: Range<usize>| rows.clone().flat_map(move |i| columns.clone().map(move |j| Term::Tap([i, j])));
+    let one = |terms: Vec<Term>| vec![Block { starts: true, terms }];
     match numerics.order {
         TapOrder::Rows => one(in_rows(columns).collect()),
-        TapOrder::Columns => one(columns.flat_map(|j| rows.clone().map(move |i| [i, j])).collect()),
+        TapOrder::Columns => one(columns.flat_map(|j| rows.clone().map(move |i| Term::Tap([i, j]))).collect()),
         TapOrder::Borders => {
-            let mut blocks = Vec::new();
+            let mut blocks: Vec<Vec<Term>> = Vec::new();
             for (part, phase) in borders.0.iter().enumerate() {
                 let phase = phase.start.max(columns.start)..phase.end.min(columns.end);
                 if part == 1 {
@@ -64,17 +81,68 @@ pub fn blocks(numerics: &Depthwise, kernel: [usize; 2], inside: &[Range<usize>; 
                     blocks.extend(in_rows(phase).map(|tap| vec![tap]));
                 }
             }
-            blocks.retain(|taps| !taps.is_empty());
+            blocks.retain(|terms| !terms.is_empty());
             // The very first block of all pixels is stored; a pixel that lacks it adds to the zeros that are there.
             let first = borders.0.iter().find(|phase| !phase.is_empty()).map(|phase| phase.start);
-            let starts = |taps: &[[usize; 2]]| taps.first().is_some_and(|tap| Some(tap[1]) == first);
-            let mut blocks: Vec<_> = blocks.into_iter().map(|taps| Block { starts: false, taps }).collect();
-            if let Some(block) = blocks.first_mut() {
-                block.starts = starts(&block.taps);
-            }
-            blocks
+            let stored = |terms: &[Term]| matches!(terms[0], Term::Tap([_, j]) if Some(j) == first);
+            let block = |(n, terms): (usize, Vec<Term>)| Block { starts: n == 0 && stored(&terms), terms };
+            blocks.into_iter().enumerate().map(block).collect()
         }
     }
+}
+
+/// Dot products go on to whole pairs, and behind this many products to multiples of it, with weights of +0.
+const LONG: usize = 32;
+
+fn padded(products: usize) -> usize {
+    products.next_multiple_of(if products > LONG { LONG } else { 2 })
+}
+
+/// The second of each pair first.
+fn in_pairs(terms: impl Iterator<Item = Term>) -> impl Iterator<Item = Term> {
+    let mut terms = terms;
+    std::iter::from_fn(move || terms.next().zip(terms.next())).flat_map(|(first, second)| [second, first])
+}
+
+/// How many columns of taps an image (of one phase, where it is dilated) has for all its outputs, and which output of
+/// it this one is.
+fn columns_read(g: &Geometry, x: usize) -> (usize, usize) {
+    let outputs = (g.width.output + g.width.crop) / g.width.rate;
+    ((outputs - 1) * g.width.stride + g.width.kernel, x / g.width.rate)
+}
+
+/// Column-major over all taps, then on to the right, where nothing is right of the last output's columns.
+fn overrun_columns(g: &Geometry, x: usize) -> Vec<Term> {
+    let [height, width] = [g.height.kernel, g.width.kernel];
+    let (end, x) = columns_read(g, x);
+    let term = |n: usize| match [n % height, n / height] {
+        [i, j] if j < width => Term::Tap([i, j]),
+        [i, j] => Term::Beyond((x * g.width.stride + j < end).then_some([i as isize, j as isize])),
+    };
+    in_pairs((0..padded(height * width)).map(term)).collect()
+}
+
+/// A row of taps, then on to the right, and right of the last output's columns to the left end of the next row of the
+/// image, if any output reads that one.
+fn overrun_row(g: &Geometry, [y, x]: [usize; 2], row: usize) -> Vec<Term> {
+    let (height, width) = (&g.height, &g.width);
+    let outputs = (height.output + height.crop) / height.rate;
+    let rows_read = (outputs - 1) * height.stride + height.kernel;
+    let (end, x) = columns_read(g, x);
+    // Where several rows are taken at once they are whole strides long.
+    let at_once = height.stride == 1 && (end == width.kernel || width.kernel <= width.stride);
+    let end = if at_once { end.next_multiple_of(width.stride) } else { end };
+    let term = |j: usize| {
+        if j < width.kernel {
+            return Term::Tap([row, j]);
+        }
+        let (further, column) = ((x * width.stride + j) / end, (x * width.stride + j) % end);
+        let below = y / height.rate * height.stride + row + further;
+        let there = further == 0 || below < rows_read;
+        let place = [(row + further) as isize, column as isize - (x * width.stride) as isize];
+        Term::Beyond(there.then_some(place))
+    };
+    in_pairs((0..padded(width.kernel)).map(term)).collect()
 }
 
 #[cfg(test)]
@@ -90,9 +158,13 @@ mod tests {
         let attributes = Attributes { strides: [1, 1], padding, rate: [1, 1] };
         let filter = [kernel[0], kernel[1], 1, 1];
         let g = Geometry::new(&[1, width, width, 1], &filter, &[1, 1, 1, 1], &attributes).unwrap();
-        let inside = [g.height.inside(y), g.width.inside(x)];
-        let blocks = blocks(&numerics.depthwise, kernel, &inside, &Borders::of(&g.width));
-        let taps = |b: &Block| b.taps.iter().map(|[i, j]| format!("{i},{j}")).collect::<Vec<_>>().join(" ");
+        let blocks = blocks(&numerics.depthwise, &g, &Borders::of(&g.width), [y, x]);
+        let text = |term: &Term| match term {
+            Term::Tap([i, j]) => format!("{i},{j}"),
+            Term::Beyond(Some([i, j])) => format!("({i},{j})"),
+            Term::Beyond(None) => "()".into(),
+        };
+        let taps = |b: &Block| b.terms.iter().map(text).collect::<Vec<_>>().join(" ");
         let text = blocks.iter().map(taps).collect::<Vec<_>>().join(" + ");
         if blocks.first().is_some_and(|block| !block.starts) { format!("0 + {text}") } else { text }
     }
@@ -111,6 +183,11 @@ mod tests {
         assert_eq!(borders([2, 3], 4, [1, 1]), "0,0 1,0 + 0,1 1,1 + 0,2 1,2");
         assert_eq!(borders([2, 3], 4, [0, 0]), "0 + 1,1 + 1,2");
         assert_eq!(borders([4, 3], 4, [1, 3]), "0,0 + 1,0 + 2,0 + 3,0 + 0,1 1,1 2,1 3,1");
+        let overrun = |taps: &str, kernel, at| sum(&format!("depthwise(overrun, {taps})"), kernel, 5, 0, at);
+        assert_eq!(overrun("all, columns", [3, 1], [1, 0]), "1,0 0,0 (0,1) 2,0");
+        assert_eq!(overrun("all, columns", [3, 1], [1, 4]), "1,0 0,0 () 2,0");
+        assert_eq!(overrun("inside", [2, 3], [0, 0]), "0,1 0,0 (0,3) 0,2 1,1 1,0 (1,3) 1,2");
+        assert_eq!(overrun("inside", [2, 3], [3, 2]), "0,1 0,0 (1,-2) 0,2 1,1 1,0 () 1,2");
         // Every column is lacked by some.
         assert_eq!(borders([3, 3], 1, [0, 0]), "1,1");
     }

@@ -167,7 +167,9 @@ fn padding() -> impl Strategy<Value = Padding> {
 }
 
 fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
-    let products = || prop_oneof![Just(Products::Fused), Just(Products::Separate), Just(Products::Paired)];
+    let products = || {
+        prop_oneof![Just(Products::Fused), Just(Products::Separate), Just(Products::Paired), Just(Products::Overrun)]
+    };
     let rounding = prop_oneof![2 => Just(Rounding::Once), 1 => Just(Rounding::Each)];
     let taps = prop_oneof![Just(Taps::Inside), Just(Taps::All), Just(Taps::Beside), Just(Taps::Above)];
     let order = prop_oneof![2 => Just(TapOrder::Rows), 1 => Just(TapOrder::Columns), 1 => Just(TapOrder::Borders)];

@@ -5,8 +5,11 @@ use sepconv::Padding;
 use super::space::DEEP;
 use super::{Case, Values};
 
+/// A name, and whether a case is of that kind.
+pub type Kind = (&'static str, fn(&Case) -> bool);
+
 /// The kinds in the order of a report, each with what makes a case one.
-pub const KINDS: [(&str, fn(&Case) -> bool); 9] = [
+pub const KINDS: [Kind; 9] = [
     ("K of 512 or more", |case| case.k() >= DEEP),
     ("one output channel", |case| case.out_channels == 1),
     ("one output pixel", |case| case.geometry().is_ok_and(|g| g.rows() == 1)),

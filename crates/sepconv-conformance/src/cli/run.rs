@@ -115,7 +115,7 @@ fn do_all(task: &Task) -> Result<(String, Vec<Record>), Error> {
         let why = ended.as_ref().err().map(Error::to_string).unwrap_or_default();
         if let Err(Error::Died { case, .. }) = ended {
             let index = records.len();
-            let outcome = Verdict::Failed { case: *case, told: Told { why, difference: None } };
+            let outcome = Verdict::Failed { case, told: Told { why, difference: None } };
             add(&mut records, Record { index, case: task.trials.case(index), numerics: None, reason: None, outcome });
         } else {
             ended?;

@@ -1,6 +1,7 @@
 //! The depthwise half: fills tiles with the depthwise results of successive output pixels, reading the image where it
 //! lies, whatever strides, rate and padding are.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use ndarray::{ArrayView4, s};
@@ -11,8 +12,8 @@ use super::{Entry, Kernel, Run, Spread};
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::numerics::{Depthwise as Numerics, TapOrder};
-use crate::tap_order::{self, Block, Borders};
+use crate::numerics::{Depthwise as Numerics, Products, TapOrder};
+use crate::tap_order::{self, Block, Borders, Term};
 
 /// The image and the depthwise filter of one call.
 pub struct Depthwise<'a, T: Element> {
@@ -31,6 +32,8 @@ pub struct Depthwise<'a, T: Element> {
 
 /// What one output row or column reads.
 struct Place {
+    /// The output's number.
+    at: usize,
     origin: isize,
     inside: Range<usize>,
 }
@@ -65,14 +68,16 @@ impl<'a, T: Element> Depthwise<'a, T> {
         })
     }
 
-    /// Fills the tile with the results of successive output pixels, from `first` on.
+    /// Fills the tile with the results of successive output pixels, from `first` on; zeros behind the last.
     pub fn fill(&self, tile: &mut Tile<T::Sum>, first: usize) {
         let (height, width) = (self.geometry.height.output, self.geometry.width.output);
         let mut done = 0;
-        while done < tile.rows() {
+        let there = self.geometry.rows().min(first + tile.all_rows()) - first;
+        (there..tile.all_rows()).for_each(|row| tile.set_row(row, std::iter::repeat(T::Sum::ZERO)));
+        while done < there {
             let (line, x) = ((first + done) / width, (first + done) % width);
-            let columns = &self.columns[x..width.min(x + tile.rows() - done)];
-            for run in columns.chunk_by(|a, b| a.inside == b.inside).flat_map(|run| run.chunks(RUN)) {
+            let columns = &self.columns[x..width.min(x + there - done)];
+            for run in columns.chunk_by(|a, b| self.same_sum(a, b)).flat_map(|run| run.chunks(RUN)) {
                 self.run(tile, done, [line / height, line % height], run);
                 done += run.len();
             }
@@ -92,7 +97,7 @@ impl<'a, T: Element> Depthwise<'a, T> {
         let kernel = [height.kernel, width.kernel];
         let inside = [self.rows[y].inside.clone(), columns[0].inside.clone()];
         let steps = [of_row.wrapping_mul(height.rate as isize), of_column.wrapping_mul(width.rate as isize)];
-        let entries = self.entries(kernel, &inside, steps);
+        let entries = self.entries(y, &columns[0], steps);
         let run = Run {
             pixels: &pixels[..columns.len()],
             adjacent: width.stride == 1 && width.rate == 1,
@@ -117,17 +122,39 @@ impl<'a, T: Element> Depthwise<'a, T> {
         unsafe { function(&run) }
     }
 
+    /// Whether two columns' sums take up the same terms.
+    fn same_sum(&self, a: &Place, b: &Place) -> bool {
+        a.inside == b.inside && self.numerics.products != Products::Overrun
+    }
+
+    /// Where the filter has weights of +0.
+    fn zeros(&self) -> usize {
+        self.geometry.height.kernel * self.geometry.width.kernel * self.filter_stride
+    }
+
     /// The sum of a pixel, if it is not row-major.
-    fn entries(&self, kernel: [usize; 2], inside: &[Range<usize>; 2], steps: [isize; 2]) -> Vec<Entry> {
+    fn entries(&self, y: usize, column: &Place, steps: [isize; 2]) -> Vec<Entry> {
         let mut entries = Vec::new();
-        if self.numerics.order == TapOrder::Rows {
+        if self.numerics.order == TapOrder::Rows && self.numerics.products != Products::Overrun {
             return entries;
         }
-        for Block { starts, taps } in tap_order::blocks(&self.numerics, kernel, inside, &self.borders) {
-            entries.extend(taps.iter().map(|&[i, j]| Entry::Tap {
-                place: (i as isize).wrapping_mul(steps[0]).wrapping_add((j as isize).wrapping_mul(steps[1])),
-                inside: inside[0].contains(&i) && inside[1].contains(&j),
-                weights: (i * kernel[1] + j) * self.filter_stride,
+        let g = self.geometry;
+        let inside = |[i, j]: [isize; 2]| {
+            let within = |axis: &Axis, origin: isize, tap: isize| {
+                (0..axis.input as isize).contains(&(origin + tap * axis.rate as isize))
+            };
+            within(&g.height, self.rows[y].origin, i) && within(&g.width, column.origin, j)
+        };
+        let entry = |place: [isize; 2], weights| Entry::Tap {
+            place: place[0].wrapping_mul(steps[0]).wrapping_add(place[1].wrapping_mul(steps[1])),
+            inside: inside(place),
+            weights,
+        };
+        for Block { starts, terms } in tap_order::blocks(&self.numerics, g, &self.borders, [y, column.at]) {
+            entries.extend(terms.iter().map(|term| match *term {
+                Term::Tap([i, j]) => entry([i as isize, j as isize], (i * g.width.kernel + j) * self.filter_stride),
+                Term::Beyond(Some(place)) => entry(place, self.zeros()),
+                Term::Beyond(None) => Entry::Tap { place: 0, inside: false, weights: self.zeros() },
             }));
             entries.push(Entry::End { starts });
         }
@@ -143,12 +170,14 @@ pub fn adjacent<T>(input: &ArrayView4<T>) -> bool {
     input.is_empty() || input.shape()[3] == 1 || input.strides()[3] == 1
 }
 
-/// [taps down][taps across][`stride`], zero beyond k.
+/// [taps down][taps across][`stride`], zero beyond k; and one more tap, all zeros.
 fn pack<T: Element>(filter: ArrayView4<T>, g: &Geometry, stride: usize) -> Result<Buffer<T::Sum>, Error> {
     let taps = g.height.kernel * g.width.kernel;
-    let mut packed = Buffer::new(taps.saturating_mul(stride))?;
+    let mut packed = Buffer::new((taps + 1).saturating_mul(stride))?;
     let tap_of = |tap: usize| filter.slice_move(s![tap / g.width.kernel, tap % g.width.kernel, .., ..]);
-    for (tap, packed) in packed.as_mut_slice().chunks_exact_mut(stride).enumerate() {
+    let (weights, zeros) = packed.as_mut_slice().split_at_mut(taps * stride);
+    zeros.fill(MaybeUninit::new(T::Sum::ZERO));
+    for (tap, packed) in weights.chunks_exact_mut(stride).enumerate() {
         let tap = tap_of(tap);
         let zeros = std::iter::repeat_n(T::ZERO, stride - g.k());
         packed.iter_mut().zip(tap.iter().copied().chain(zeros)).for_each(|(to, from)| {
@@ -161,7 +190,7 @@ fn pack<T: Element>(filter: ArrayView4<T>, g: &Geometry, stride: usize) -> Resul
 fn places(axis: &Axis) -> Result<Vec<Place>, Error> {
     let mut places = Vec::new();
     places.try_reserve_exact(axis.output).map_err(|_| Error::Memory { elements: axis.output })?;
-    places.extend((0..axis.output).map(|i| Place { origin: axis.origin(i), inside: axis.inside(i) }));
+    places.extend((0..axis.output).map(|i| Place { at: i, origin: axis.origin(i), inside: axis.inside(i) }));
     Ok(places)
 }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::tile::{panel, row_stride};
-use super::vector::{PAIRED, Vector, Widen, accumulate, alone};
+use super::vector::{OVERRUN, PAIRED, Vector, Widen, accumulate, alone};
 use super::{Block, Entry, Pack, Run, Step, Then};
 use crate::element::Element;
 
@@ -426,14 +426,21 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
     let pixels = |k: usize| block.pixels.add(k / panel_length * block.panel_stride + k % panel_length);
     let filter = |k: usize| block.filter.wrapping_offset(k as isize * filter_stride);
     let copy = |k: usize| if COPY { block.copy.add(k * VECTORS * V::LANES) } else { block.copy };
-    if PRODUCTS == PAIRED {
+    if PRODUCTS == PAIRED || PRODUCTS == OVERRUN {
         for first in products.clone().step_by(2 * stride) {
             let second = first + stride;
             for k in [second, first] {
                 if k < products.end {
                     step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels(k), filter(k), filter_stride, copy(k), &mut totals);
-                } else {
+                } else if PRODUCTS == PAIRED {
                     totals = totals.map(|row| row.map(|sum| alone::<V, PRODUCTS>(sum)));
+                } else {
+                    let next_row = if first + 1 < block.k { 0 } else { row_stride::<V::Element>() };
+                    let behind = pixels((first + 1) % block.k).add(next_row);
+                    for r in 0..ROWS {
+                        let x = V::splat(*behind.add(r * row_stride::<V::Element>()));
+                        totals[r] = totals[r].map(|sum| x.mul_add(V::splat(V::Element::ZERO), sum));
+                    }
                 }
             }
         }

@@ -106,9 +106,11 @@ pub struct Kernel<T: Element> {
     /// Elements of a vector of sums.
     pub lanes: usize,
     /// By each tap rounded, [`Products`](crate::numerics::Products), spread.
-    depthwise: [[[DepthwiseFn<T>; 2]; 3]; 2],
-    /// By [`Products`](crate::numerics::Products), filter to be copied, vectors of a column panel (1, 2), rows (from 1).
-    product: [[[ByRows<T::Sum>; 2]; 2]; 3],
+    depthwise: [[[DepthwiseFn<T>; 2]; 4]; 2],
+    /// By [`Products`](crate::numerics::Products), vectors of a column panel (1, 2), rows (from 1).
+    product: [[ByRows<T::Sum>; 2]; 4],
+    /// The same, leaving a copy of the filter; not for products in pairs.
+    copying: [[ByRows<T::Sum>; 2]; 2],
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],
     narrow: NarrowFn<T>,
@@ -123,7 +125,7 @@ type NarrowFn<T> = unsafe fn(*const <T as Element>::Sum, *mut T, usize);
 impl<T: Element> Kernel<T> {
     /// The most rows of a register tile.
     pub fn rows(&self) -> usize {
-        self.product[0][0][0].len()
+        self.product[0][0].len()
     }
 
     /// Rounds so many sums.
@@ -209,6 +211,8 @@ pub struct Block<'a, T> {
     /// other): rows of whole vectors, so far apart.
     pub targets: [(*mut T, usize); 2],
     pub rows: usize,
+    /// Products of a whole sum.
+    pub k: usize,
 }
 
 impl<T> Block<'_, T> {
@@ -277,7 +281,16 @@ macro_rules! kernel {
                     $crate::kernels::depthwises!($element, $vector, false),
                     $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }),
                 ],
-                product: $crate::kernels::products!($vector, $rows),
+                product: [
+                    $crate::kernels::products!($vector, FUSED, false, $rows),
+                    $crate::kernels::products!($vector, SEPARATE, false, $rows),
+                    $crate::kernels::products!($vector, PAIRED, false, $rows),
+                    $crate::kernels::products!($vector, OVERRUN, false, $rows),
+                ],
+                copying: [
+                    $crate::kernels::products!($vector, FUSED, true, $rows),
+                    $crate::kernels::products!($vector, SEPARATE, true, $rows),
+                ],
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
                 narrow: narrow::<$element, $vector>,
             }
@@ -293,6 +306,8 @@ macro_rules! depthwises {
             $crate::kernels::depthwises!($element, $vector, $each, FUSED),
             $crate::kernels::depthwises!($element, $vector, $each, SEPARATE),
             $crate::kernels::depthwises!($element, $vector, $each, PAIRED),
+            // What is beside the taps stands in the run's list.
+            $crate::kernels::depthwises!($element, $vector, $each, FUSED),
         ]
     };
     ($element:ident, $vector:ty, $each:expr, $products:ident) => {
@@ -304,21 +319,8 @@ macro_rules! depthwises {
 }
 use depthwises;
 
-/// [`Kernel::product`].
+/// An element of [`Kernel::product`] or [`Kernel::copying`].
 macro_rules! products {
-    ($vector:ty, $rows:tt) => {
-        [
-            $crate::kernels::products!($vector, FUSED, $rows),
-            $crate::kernels::products!($vector, SEPARATE, $rows),
-            $crate::kernels::products!($vector, PAIRED, $rows),
-        ]
-    };
-    ($vector:ty, $products:ident, $rows:tt) => {
-        [
-            $crate::kernels::products!($vector, $products, false, $rows),
-            $crate::kernels::products!($vector, $products, true, $rows),
-        ]
-    };
     ($vector:ty, $products:ident, $copy:literal, [$($rows:literal)*]) => {
         [
             &[$(product::<$vector, $rows, 1, { $crate::kernels::vector::$products }, $copy>),*],

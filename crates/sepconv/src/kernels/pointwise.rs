@@ -77,6 +77,12 @@ impl<'a, T: Element> Pointwise<'a, T> {
         panel + (self.levels + 1) * self.level_elements()
     }
 
+    /// How many rows behind a tile are needed.
+    pub fn following(&self) -> usize {
+        let mut orders = self.elsewhere.iter().map(|(_, order)| order).chain([&self.order]);
+        orders.any(|order| order.products == Products::Overrun).into()
+    }
+
     /// Elements of a full column panel.
     pub fn panel_elements(&self) -> usize {
         2 * self.kernel.lanes * self.k
@@ -121,11 +127,18 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let panel = |start| Panel { start, row_stride: 0, copy: None, column, width, vectors };
         match &self.filter {
             Filter::Packed(filter) => panel(filter.as_ptr().wrapping_add(column * self.k)),
-            Filter::InPlace(filter) if is_sum::<T>() && width == vectors * lanes && filter.strides()[1] == 1 => Panel {
-                row_stride: filter.strides()[0],
-                copy: Some(packed.as_mut_ptr().cast()),
-                ..panel(filter.as_ptr().wrapping_add(column).cast())
-            },
+            Filter::InPlace(filter)
+                if is_sum::<T>()
+                    && !self.order.products.in_pairs()
+                    && width == vectors * lanes
+                    && filter.strides()[1] == 1 =>
+            {
+                Panel {
+                    row_stride: filter.strides()[0],
+                    copy: Some(packed.as_mut_ptr().cast()),
+                    ..panel(filter.as_ptr().wrapping_add(column).cast())
+                }
+            }
             Filter::InPlace(filter) => {
                 pack_panel(&self.kernel, *filter, index, &mut packed[..self.k * vectors * lanes]);
                 panel(packed.as_ptr().cast())
@@ -187,12 +200,15 @@ impl<'a, T: Element> Pointwise<'a, T> {
                 (partial.as_mut_ptr().cast(), columns),
             ],
             rows: rows.len(),
+            k: self.k,
         };
-        let function = self.kernel.product[order.products as usize][panel.copy.is_some() as usize][vectors - 1];
+        let products = order.products as usize;
+        let functions =
+            if panel.copy.is_some() { self.kernel.copying[products] } else { self.kernel.product[products] };
         // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel and
         // the scratch room for its copy, the output (or the scratch in its place) the rows and columns, the scratch all
         // levels; the steps come from `add_steps`, which writes each level before it reads it.
-        unsafe { function[rows.len() - 1](&block) };
+        unsafe { functions[vectors - 1][rows.len() - 1](&block) };
         panel.take_copy();
         for row in part[0].clone().filter(|_| !direct) {
             let from = (row - first - rows.start) * columns + (part[1].start - panel.column);

@@ -33,29 +33,35 @@ pub const fn row_elements<T>(k: usize) -> usize {
 pub struct Tile<'a, T> {
     start: *mut T,
     rows: usize,
+    following: usize,
     k: usize,
     _scratch: PhantomData<&'a mut [MaybeUninit<T>]>,
 }
 
 impl<'a, T: Pod> Tile<'a, T> {
-    /// In a scratch of at least `rows * row_elements(k)`.
-    pub fn new(scratch: &'a mut [MaybeUninit<T>], rows: usize, k: usize) -> Self {
-        assert!(rows * row_elements::<T>(k) <= scratch.len());
-        Self { start: scratch.as_mut_ptr().cast(), rows, k, _scratch: PhantomData }
+    /// With the rows that follow, in a scratch of at least `(rows + following) * row_elements(k)`.
+    pub fn new(scratch: &'a mut [MaybeUninit<T>], rows: usize, following: usize, k: usize) -> Self {
+        assert!((rows + following) * row_elements::<T>(k) <= scratch.len());
+        Self { start: scratch.as_mut_ptr().cast(), rows, following, k, _scratch: PhantomData }
     }
 
     pub fn rows(&self) -> usize {
         self.rows
     }
 
+    /// Those that follow included.
+    pub fn all_rows(&self) -> usize {
+        self.rows + self.following
+    }
+
     /// Elements from one panel to the next.
     pub fn panel_stride(&self) -> usize {
-        self.rows * row_stride::<T>()
+        self.all_rows() * row_stride::<T>()
     }
 
     /// Where some rows start in the first panel.
     pub fn rows_from(&self, first: usize, count: usize) -> *mut T {
-        assert!(first + count <= self.rows);
+        assert!(first + count <= self.all_rows());
         // SAFETY: inside the scratch.
         unsafe { self.start.add(first * row_stride::<T>()) }
     }

@@ -42,6 +42,7 @@ pub trait Widen<S: Element<Sum = Self::Element>>: Vector {
 pub const FUSED: usize = Products::Fused as usize;
 pub const SEPARATE: usize = Products::Separate as usize;
 pub const PAIRED: usize = Products::Paired as usize;
+pub const OVERRUN: usize = Products::Overrun as usize;
 
 /// `x * w + sum`, with one rounding or two.
 ///

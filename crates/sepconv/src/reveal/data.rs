@@ -11,6 +11,8 @@ pub enum Data {
     Uniform,
     /// The same, for a filter that the caller makes infinite in places.
     Infinite,
+    /// What is read beside what counts: some infinities.
+    Scattered,
     /// Every rounding, with [`Same`](Self::Same) as weights: the second half of a row takes back the first, so that
     /// nothing but what was rounded away is left. Magnitudes vary, or sums of 16-bit numbers would be exact; and are
     /// large enough for what is left to be a normal number in 16 bits.
@@ -32,6 +34,7 @@ impl Data {
     pub fn weights(self) -> Self {
         match self {
             Self::Tiny => Self::TinyWeights,
+            Self::Scattered => Self::Uniform,
             Self::Cancelling => Self::Same,
             other => other,
         }
@@ -50,6 +53,7 @@ impl Data {
                 // Without a partner.
                 Self::Cancelling if 2 * (n % columns) + 1 == columns => uniform * 1e-5,
                 Self::Cancelling => uniform * f64::from(256 >> (bits % 8)),
+                Self::Scattered if bits.is_multiple_of(23) => f64::INFINITY,
                 Self::Same if n > 0 => last,
                 Self::Same => uniform * 64.0,
                 Self::Tiny if n == 0 => smallest.sqrt() / 2.0,

@@ -107,7 +107,25 @@ pub fn orders<T: Element, E>(
         let (products, sum) = of(commonest)?;
         Some((products, sum, rectangles.iter().map(elsewhere).collect::<Option<_>>()?))
     };
-    Ok(combinations.into_iter().filter_map(orders).collect())
+    let mut orders: Vec<Orders> = combinations.into_iter().filter_map(orders).collect();
+    // Of less than four products pairs cannot be told from a chain.
+    if !is_sum::<T>() && counts.len() == 1 && (commonest.paired() || k < 4) && k % 2 == 1 {
+        let overrun = product.overrun_rows()?;
+        let orders = if overrun.contains(&true) { orders.as_mut_slice() } else { &mut [] };
+        for (products, sum, elsewhere) in orders {
+            *products = Products::Overrun;
+            // Behind the last row there is nothing to overrun into.
+            let mut row = 0;
+            for run in overrun[..rows - 1].chunk_by(PartialEq::eq) {
+                if !run[0] {
+                    let (rows, columns) = (row..row + run.len(), 0..columns);
+                    elsewhere.push(Elsewhere { rows, columns, products: Products::Paired, sum: sum.clone() });
+                }
+                row += run.len();
+            }
+        }
+    }
+    Ok(orders)
 }
 
 impl<F> Product<F> {
@@ -170,6 +188,27 @@ impl<F> Product<F> {
             of_these.for_each(|(kind, rest)| kind.fused = Some(rest != T::ZERO));
         }
         Ok(kinds)
+    }
+
+    /// For each row, whether the product of its last pixel value is paired with the next row's first one.
+    fn overrun_rows<T: Element, E>(&mut self) -> Result<Vec<bool>, Unclear<E>>
+    where
+        F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
+    {
+        let (rows, k, columns) = (self.rows, self.k, self.columns);
+        let ones = filled(k * columns, T::from_f64(1.0))?;
+        let mut overrun = filled(rows, false)?;
+        for first in [0, 1] {
+            let mut pixels = filled(rows * k, T::from_f64(1.0))?;
+            for row in (first..rows).step_by(2) {
+                pixels[row * k] = T::from_f64(f64::INFINITY);
+            }
+            let result = (self.call)(&pixels, &ones)?;
+            for row in (1 - first..rows).step_by(2) {
+                overrun[row] = result[row * columns].to_f64().is_nan();
+            }
+        }
+        Ok(overrun)
     }
 
     /// The chains and blocks of the commonest kind's sum, as if it had no lanes. Each column of the filter, or each row
