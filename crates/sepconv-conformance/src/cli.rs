@@ -98,7 +98,7 @@ impl Settings {
 /// Which cases.
 #[derive(Args)]
 struct Selection {
-    /// Random cases, besides the named ones
+    /// Random cases, besides the named ones [default: 2000 of `run`, 100 of `vectors export`]
     #[arg(long)]
     cases: Option<u32>,
     /// Of the random cases [default: another one each time]

@@ -69,8 +69,8 @@ pub enum Verdict {
     Passed,
     /// The order cannot be followed: TensorFlow's own ops do it.
     TensorFlow,
-    /// The smallest case that was found to fail, and why.
-    Failed { case: Box<Case>, told: Told },
+    /// The smallest case that was found to fail, the order that was revealed for it, and why it failed.
+    Failed { case: Box<Case>, numerics: Option<String>, told: Told },
 }
 
 /// Tries one case; `trying` is told of every case before it is, smaller ones of a failing case included.
@@ -81,7 +81,7 @@ pub fn attempt(
     implementation: &mut impl Implementation,
     mut trying: impl FnMut(&Case),
 ) -> Record {
-    let mut first = None;
+    let (mut first, mut smallest) = (None, None);
     let attempted = trials.attempt(index, |case| {
         trying(case);
         let Compared { order, outcome } = compare(case, reference, implementation);
@@ -92,7 +92,10 @@ pub fn attempt(
         let (left, result) = match outcome {
             Outcome::Equal => (None, Ok(())),
             Outcome::LeftToTensorFlow(reason) => (Some(reason), Ok(())),
-            Outcome::Failed(failure) => (None, Err(failure)),
+            Outcome::Failed(failure) => {
+                smallest.clone_from(&numerics);
+                (None, Err(failure))
+            }
         };
         // Of the case itself, not of the smaller ones that may follow.
         first.get_or_insert((numerics, reason, left));
@@ -102,7 +105,7 @@ pub fn attempt(
     let outcome = match attempted {
         Ok(()) if left.is_some() => Verdict::TensorFlow,
         Ok(()) => Verdict::Passed,
-        Err(failing) => Verdict::Failed { case: Box::new(failing.case), told: failing.why.into() },
+        Err(failing) => Verdict::Failed { case: Box::new(failing.case), numerics: smallest, told: failing.why.into() },
     };
     Record { index, case: trials.case(index), numerics, reason: left.or(reason), outcome }
 }
@@ -136,12 +139,9 @@ pub fn against_tensorflow(implementation: &mut impl Implementation) -> usize {
     for index in 0..trials.len() {
         let record = attempt(&trials, index, reference, implementation, |_| {});
         match &record.outcome {
-            Verdict::Failed { case, told } => {
-                let Record { case: found, numerics, .. } = record;
-                panic!(
-                    "{mode}: {}, with {numerics:?}\nrepeat it with SEPCONV_CASE='{case}'\nfound as {found}",
-                    told.why
-                );
+            Verdict::Failed { case, numerics, told } => {
+                let (why, found) = (&told.why, &record.case);
+                panic!("{mode}: {why}, with {numerics:?}\nrepeat it with SEPCONV_CASE='{case}'\nfound as {found}");
             }
             Verdict::TensorFlow => println!("{}: {}", record.reason.as_ref().map_or("", |r| &r.kind), record.case),
             Verdict::Passed => {}

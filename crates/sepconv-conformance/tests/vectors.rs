@@ -4,7 +4,7 @@
 mod program;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -15,20 +15,20 @@ use sepconv_conformance::cases::{Case, Operands};
 use sepconv_conformance::implementation::{Crate, Error, Implementation};
 use sepconv_conformance::session::Element;
 use sepconv_conformance::vectors::check::{Checked, check};
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 
 /// Of all types, written once for all tests here.
 fn vectors() -> &'static Path {
-    static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
-    let directory = DIRECTORY.get_or_init(|| {
-        let directory = tempdir().unwrap();
-        let path = directory.path().join("vectors");
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vectors");
+        // Those of an earlier run.
+        let _ = fs::remove_dir_all(&path);
         let arguments = ["vectors", "export", path.to_str().unwrap(), "--cases", "60", "--seed", "1"];
         let exported = sepconv_conformance(&arguments);
         assert_eq!(exported.status, Some(0), "{}", exported.stderr);
-        directory
-    });
-    Box::leak(directory.path().join("vectors").into_boxed_path())
+        path
+    })
 }
 
 /// The crate with something done wrong.

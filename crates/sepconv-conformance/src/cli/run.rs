@@ -97,30 +97,32 @@ fn do_all(task: &Task) -> Result<(String, Vec<Record>), Error> {
     let bar = bar(task.trials.len());
     let mut records = Vec::new();
     let add = |records: &mut Vec<Record>, record: Record| {
-        if let Verdict::Failed { case, told } = &record.outcome {
-            bar.suspend(|| print!("{}", failure(task, &record, case, told)));
+        if let Some(text) = failure(task, &record) {
+            bar.suspend(|| print!("{text}"));
         }
         bar.inc(1);
         records.push(record);
     };
-    let (mut tensorflow, mut kernel_calls) = (String::new(), None);
+    let (mut tensorflow, mut kernel_calls) = (String::new(), None::<u64>);
     while records.len() < task.trials.len() {
         let rest = worker::Task::Run(Task { from: records.len(), ..task.clone() });
         let ended = worker::run(&rest, task.reference.mode, |message| match message {
             Message::Record(record) => add(&mut records, *record),
             Message::Loaded(version) => tensorflow = version,
-            Message::KernelCalls(calls) => kernel_calls = Some(calls),
+            Message::KernelCalls(calls) => kernel_calls = Some(kernel_calls.unwrap_or(0) + calls),
             _ => {}
         });
         let why = ended.as_ref().err().map(Error::to_string).unwrap_or_default();
         if let Err(Error::Died { case, .. }) = ended {
             let index = records.len();
-            let outcome = Verdict::Failed { case, told: Told { why, difference: None } };
+            let outcome = Verdict::Failed { case, numerics: None, told: Told { why, difference: None } };
             add(&mut records, Record { index, case: task.trials.case(index), numerics: None, reason: None, outcome });
         } else {
             ended?;
+            break;
         }
     }
+    assert_eq!(records.len(), task.trials.len(), "a record for every case");
     bar.finish_and_clear();
     if let Some(calls) = kernel_calls {
         println!("the op library's kernels counted {calls} calls");
@@ -128,8 +130,10 @@ fn do_all(task: &Task) -> Result<(String, Vec<Record>), Error> {
     Ok((tensorflow, records))
 }
 
-fn failure(task: &Task, record: &Record, case: &Case, told: &Told) -> String {
-    let numerics = record.numerics.as_ref().map(|numerics| format!("\n  with {numerics}")).unwrap_or_default();
-    let found = if *case == record.case { String::new() } else { format!("\n  found as {}", record.case) };
-    format!("FAILED {case}\n  {}{numerics}{found}\n  repeat it: {}\n", told.why, task.repeat(case))
+/// What is to be said of a record that is one of a failure.
+fn failure(task: &Task, record: &Record) -> Option<String> {
+    let Verdict::Failed { case, numerics, told } = &record.outcome else { return None };
+    let numerics = numerics.as_ref().map(|numerics| format!("\n  with {numerics}")).unwrap_or_default();
+    let found = if **case == record.case { String::new() } else { format!("\n  found as {}", record.case) };
+    Some(format!("FAILED {case}\n  {}{numerics}{found}\n  repeat it: {}\n", told.why, task.repeat(case)))
 }

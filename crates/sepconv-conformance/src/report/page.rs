@@ -75,14 +75,14 @@ fn table(head: &str, groups: &[(String, Vec<&Record>)]) -> String {
 }
 
 fn failure(record: &Record, repeat: &str) -> String {
-    let Verdict::Failed { case, told } = &record.outcome else { return String::new() };
+    let Verdict::Failed { case, numerics, told } = &record.outcome else { return String::new() };
     let mut section = format!(
         "<section><h2 class=\"failed\">Failed</h2>\n<p><code>{}</code></p>\n<p>{}</p>\n",
         escape(&case.to_string()),
         escape(&told.why)
     );
-    if let Some(numerics) = &record.numerics {
-        let _ = writeln!(section, "<p>Numerics of the case as it was found: <code>{}</code></p>", escape(numerics));
+    if let Some(numerics) = numerics {
+        let _ = writeln!(section, "<p>Numerics: <code>{}</code></p>", escape(numerics));
     }
     if **case != record.case {
         let _ = writeln!(section, "<p>Found as <code>{}</code></p>", escape(&record.case.to_string()));
@@ -134,7 +134,7 @@ mod tests {
         let case = case.unwrap();
         let difference = Difference::between([1, 4, 4, 2], &[0.0; 32], &[[0.0; 30].as_slice(), &[1.0; 2]].concat());
         let told = Told { why: "a < b".into(), difference: difference.err() };
-        let outcome = Verdict::Failed { case: Box::new(case.clone()), told };
+        let outcome = Verdict::Failed { case: Box::new(case.clone()), numerics: None, told };
         let records = [Record { index: 0, case, numerics: None, reason: None, outcome }];
         let report = Report {
             tensorflow: "2.21.0".into(),
