@@ -93,6 +93,9 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message)) -> Result<(), E
     let mut command = Command::new(env::current_exe().map_err(Error::Start)?);
     command.arg(SUBCOMMAND).arg(serde_json::to_string(task).expect("tasks are made of texts and numbers"));
     command.env(ONEDNN, if mode.onednn { "1" } else { "0" }).stdin(Stdio::null()).stdout(Stdio::piped());
+    // Where the child keeps its files for a while, so that they go even if it cannot clear them away.
+    let scratch = tempfile::tempdir().map_err(Error::Start)?;
+    command.env("TMPDIR", scratch.path());
     // What TensorFlow and libraries print is of interest only where it is the last thing they do.
     let mut log = tempfile::tempfile().map_err(Error::Start)?;
     command.stderr(log.try_clone().map_err(Error::Start)?);

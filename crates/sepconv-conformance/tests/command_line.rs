@@ -102,10 +102,12 @@ fn a_case_that_ends_the_process_is_named_and_the_rest_goes_on() {
     // The last but one of the corpus.
     let abort =
         r#"grep -q 'input 1,28,28,120 ' "$1/case.json" || exit 3; echo "check failed" >&2; kill -ABRT $PPID; sleep 1"#;
+    let temporary = tempdir().unwrap();
     let arguments = ["run", "--cases", "0", "--dtype", "f32", "--implementation", &script(directory.path(), abort)];
-    let ran = sepconv_conformance(&arguments);
+    let ran = ended(Command::new(EXECUTABLE).args(arguments).env("TMPDIR", temporary.path()));
     assert_eq!((ran.status, ran.last()), (Some(1), "14 passed, 1 failed"), "{}{}", ran.stdout, ran.stderr);
     let failed: Vec<_> = ran.stdout.lines().skip_while(|line| !line.starts_with("FAILED")).take(2).collect();
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing half-written stays");
     assert!(failed[0].starts_with("FAILED f32 input 1,28,28,120 ") && failed[1].contains("SIGABRT"), "{failed:?}");
 }
 
