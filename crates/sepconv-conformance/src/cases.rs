@@ -4,18 +4,25 @@
 //! is always the same. The space is stratified: whatever makes TensorFlow take another path has a fixed share of the
 //! cases, reached in every run of more than a few dozen ([`Strata`]).
 
+mod corpus;
+mod given;
+mod kinds;
 mod space;
 mod text;
 mod values;
 
 use proptest::strategy::ValueTree;
 use sepconv::{Attributes, Geometry};
+use serde::{Deserialize, Serialize};
 
+pub use corpus::corpus;
+pub use given::BadCase;
+pub use kinds::KINDS;
 pub use space::{Space, Strata, strategy, tree};
 pub use text::NotACase;
 pub use values::{Operands, Values};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ElementType {
     F32,
     F64,
@@ -23,7 +30,34 @@ pub enum ElementType {
     Bf16,
 }
 
+/// Evaluates an expression with `$type` the Rust type of an element type: the one place that knows which is which.
+macro_rules! with_element {
+    ($element:expr, $type:ident => $body:expr) => {
+        match $element {
+            $crate::cases::ElementType::F32 => {
+                type $type = f32;
+                $body
+            }
+            $crate::cases::ElementType::F64 => {
+                type $type = f64;
+                $body
+            }
+            $crate::cases::ElementType::F16 => {
+                type $type = half::f16;
+                $body
+            }
+            $crate::cases::ElementType::Bf16 => {
+                type $type = half::bf16;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_element;
+
 impl ElementType {
+    pub const ALL: [Self; 4] = [Self::F32, Self::F64, Self::F16, Self::Bf16];
+
     /// Whether TensorFlow hands it to oneDNN.
     pub fn of_onednn(self) -> bool {
         matches!(self, Self::F32 | Self::Bf16)
@@ -31,7 +65,8 @@ impl ElementType {
 }
 
 /// One separable convolution with its data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Case {
     pub element: ElementType,
     pub input: [usize; 4],
@@ -50,9 +85,14 @@ impl Case {
         tree(space, seed, index).current()
     }
 
+    /// The length of the pointwise sums.
+    pub fn k(&self) -> usize {
+        self.input[3].saturating_mul(self.channel_multiplier)
+    }
+
     pub fn geometry(&self) -> Result<Geometry, sepconv::Error> {
         let [height, width] = self.kernel;
-        let k = self.input[3] * self.channel_multiplier;
+        let k = self.k();
         let depthwise_filter = [height, width, self.input[3], self.channel_multiplier];
         Geometry::new(&self.input, &depthwise_filter, &[1, 1, k, self.out_channels], &self.attributes)
     }

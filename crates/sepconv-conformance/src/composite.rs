@@ -82,17 +82,8 @@ pub struct Halves<T> {
 
 impl<T: Element> Halves<T> {
     pub fn new(geometry: &Geometry, attributes: &Attributes, mode: Mode) -> Result<Self, Error> {
-        let mut nodes = Nodes::new()?;
-        let input = nodes.placeholder::<T>("input", &known(geometry.input_shape()))?;
-        let filter = nodes.placeholder::<T>("depthwise_filter", &known(geometry.depthwise_filter_shape()))?;
-        let output = depthwise(&mut nodes, geometry, attributes, input, filter)?;
-        let depthwise = nodes.open(mode, vec![output])?;
-
-        let mut nodes = Nodes::new()?;
-        let input = nodes.placeholder::<T>("pixels", &known(pixels_shape(geometry)))?;
-        let filter = nodes.placeholder::<T>("pointwise_filter", &known(geometry.pointwise_filter_shape()))?;
-        let output = pointwise(&mut nodes, input, filter)?;
-        let pointwise = nodes.open(mode, vec![output])?;
+        let depthwise = open_depthwise::<T>(geometry, attributes, mode, None)?;
+        let pointwise = open_pointwise::<T>(geometry, mode, None)?;
         Ok(Self { depthwise, pointwise, geometry: *geometry, element: Default::default() })
     }
 
@@ -108,6 +99,62 @@ impl<T: Element> Halves<T> {
         let g = &self.geometry;
         let fed = [tensor(&pixels_shape(g), pixels)?, tensor(&g.pointwise_filter_shape(), filter)?];
         Ok(self.pointwise.run(&fed)?.swap_remove(0).into_raw_vec_and_offset().0)
+    }
+}
+
+/// The depthwise half in a session of its own; its filter is fed, or that constant.
+fn open_depthwise<T: Element>(
+    geometry: &Geometry,
+    attributes: &Attributes,
+    mode: Mode,
+    constant: Option<&[T]>,
+) -> Result<Run, Error> {
+    let mut nodes = Nodes::new()?;
+    let input = nodes.placeholder::<T>("input", &known(geometry.input_shape()))?;
+    let filter = filter(&mut nodes, "depthwise_filter", geometry.depthwise_filter_shape(), constant)?;
+    let output = depthwise(&mut nodes, geometry, attributes, input, filter)?;
+    nodes.open(mode, vec![output])
+}
+
+/// As [`open_depthwise`].
+fn open_pointwise<T: Element>(geometry: &Geometry, mode: Mode, constant: Option<&[T]>) -> Result<Run, Error> {
+    let mut nodes = Nodes::new()?;
+    let input = nodes.placeholder::<T>("pixels", &known(pixels_shape(geometry)))?;
+    let filter = filter(&mut nodes, "pointwise_filter", geometry.pointwise_filter_shape(), constant)?;
+    let output = pointwise(&mut nodes, input, filter)?;
+    nodes.open(mode, vec![output])
+}
+
+fn filter<T: Element>(
+    nodes: &mut Nodes,
+    name: &str,
+    shape: [usize; 4],
+    constant: Option<&[T]>,
+) -> Result<Output, Error> {
+    match constant {
+        None => nodes.placeholder::<T>(name, &known(shape)),
+        Some(values) => nodes.constant(name, &shape, values),
+    }
+}
+
+/// The composite's halves with filters that are constants: every probe is a graph and a session of its own.
+pub struct ConstantHalves {
+    pub geometry: Geometry,
+    pub attributes: Attributes,
+    pub mode: Mode,
+}
+
+impl<T: Element> Probe<T> for ConstantHalves {
+    type Error = Error;
+
+    fn depthwise(&mut self, input: &[T], filter: &[T]) -> Result<Vec<T>, Error> {
+        let run = open_depthwise(&self.geometry, &self.attributes, self.mode, Some(filter))?;
+        Ok(run.run::<T>(&[tensor(&self.geometry.input_shape(), input)?])?.swap_remove(0).into_raw_vec_and_offset().0)
+    }
+
+    fn pointwise(&mut self, pixels: &[T], filter: &[T]) -> Result<Vec<T>, Error> {
+        let run = open_pointwise(&self.geometry, self.mode, Some(filter))?;
+        Ok(run.run::<T>(&[tensor(&pixels_shape(&self.geometry), pixels)?])?.swap_remove(0).into_raw_vec_and_offset().0)
     }
 }
 

@@ -6,10 +6,12 @@
 
 use std::env;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use half::{bf16, f16};
 use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
 use tensorflow::{
     BFloat16, Graph, Operation, OperationDescription, Output, Session, SessionOptions, SessionRunArgs, Shape, Status,
     Tensor, TensorType,
@@ -67,30 +69,39 @@ pub enum Error {
     Threads { first: u8, asked: u8 },
     #[error("TensorFlow: {0}")]
     TensorFlow(#[from] Status),
+    #[error("the op library {path}: {why}")]
+    OpLibrary { path: PathBuf, why: String },
     #[error("{node}: {status}")]
     Node { node: &'static str, status: Status },
 }
 
 /// What TensorFlow's bits depend on besides shapes and attributes, and what cannot change within a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mode {
     pub onednn: bool,
     /// Intra-op threads, 1 to 127.
     pub threads: u8,
 }
 
+/// What TensorFlow reads when it first asks whether oneDNN is on.
+pub const ONEDNN: &str = "TF_ENABLE_ONEDNN_OPTS";
+
 impl Mode {
     /// oneDNN as this process has it, and the threads that `SEPCONV_THREADS` names; one if it names none.
     pub fn of_this_process() -> Self {
-        let onednn = match env::var("TF_ENABLE_ONEDNN_OPTS").as_deref() {
+        let threads = variable("SEPCONV_THREADS").unwrap_or(1);
+        Self { onednn: Self::onednn_of_this_process(), threads }
+    }
+
+    /// oneDNN as TensorFlow has it here.
+    pub fn onednn_of_this_process() -> bool {
+        match env::var(ONEDNN).as_deref() {
             Ok("0") => false,
             Ok("1") => true,
             Ok(word) if word.eq_ignore_ascii_case("false") => false,
             Ok(word) if word.eq_ignore_ascii_case("true") => true,
             _ => onednn_by_default(),
-        };
-        let threads = variable("SEPCONV_THREADS").unwrap_or(1);
-        Self { onednn, threads }
+        }
     }
 }
 

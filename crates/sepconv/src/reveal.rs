@@ -25,6 +25,9 @@ pub trait Probe<T> {
     fn depthwise(&mut self, input: &[T], filter: &[T]) -> Result<Vec<T>, Self::Error>;
     /// From `rows * k` pixels and `k * out_channels` weights, the product, `rows * out_channels` elements.
     fn pointwise(&mut self, pixels: &[T], filter: &[T]) -> Result<Vec<T>, Self::Error>;
+    /// What passes between the parts of a box that can only be asked for whole convolutions, and so is all that can be
+    /// seen of depthwise results (rows of `k`) and all that enters pointwise sums. Everything, unless overridden.
+    fn seen(&self, _pixels: &mut [T]) {}
 }
 
 /// Why no numerics were found.
@@ -134,6 +137,7 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
         let result = counted.call(|probe| probe.depthwise(&input, &filter))?;
         observed.push(Observed { input, filter, result });
     }
+    let probe = &*counted.probe;
     let fits = |&(depthwise, subnormals): &(Depthwise, Subnormals), observed: &Observed<T>, images: usize| {
         let numerics = Numerics { depthwise, subnormals, ..Numerics::REPRODUCIBLE };
         let Observed { input, filter, result } = observed;
@@ -141,8 +145,9 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
         let input = ArrayView4::from_shape(part.input_shape(), &input[..images * (input.len() / g.batch)]);
         let filter = ArrayView4::from_shape(g.depthwise_filter_shape(), filter);
         let (Ok(input), Ok(filter)) = (input, filter) else { return false };
-        let expected = plan::depthwise(input, filter, &part, &numerics);
-        expected.is_ok_and(|expected| same(&expected, &result[..result.len() / g.batch * images]))
+        let Ok(mut expected) = plan::depthwise(input, filter, &part, &numerics) else { return false };
+        expected.as_slice_mut().into_iter().for_each(|pixels| probe.seen(pixels));
+        same(&expected, &result[..result.len() / g.batch * images])
     };
     // The first image refutes most.
     let fits_all = |way: &(Depthwise, Subnormals)| {
@@ -223,22 +228,23 @@ fn pointwise_by<T: Element, P: Probe<T>>(
     // Where there are several orders, the rarest is the one to be sure of.
     let area = |e: &Elsewhere| e.rows.len() * e.columns.len();
     let rarest = candidates[0].pointwise.elsewhere.iter().map(area).min().unwrap_or(rows * columns);
-    let mut try_on = |pixels: &[T], filter: &[T]| {
-        let got = counted.pointwise(pixels, filter)?;
-        let pixels = ArrayView2::from_shape((rows, k), pixels);
+    let mut try_on = |mut pixels: Vec<T>, filter: &[T]| {
+        let got = counted.pointwise(&pixels, filter)?;
+        counted.probe.seen(&mut pixels);
+        let pixels = ArrayView2::from_shape((rows, k), &pixels);
         let filter = ArrayView2::from_shape((k, columns), filter);
         let (Ok(pixels), Ok(filter)) = (pixels, filter) else { return Ok(()) };
         candidates.retain(|n| plan::pointwise(pixels, filter, n).is_ok_and(|expected| same(&expected, &got)));
         Ok(())
     };
-    try_on(&data::vanishing(rows, k, &likeliest)?, &data::filled(k * columns, T::from_f64(1.0))?)?;
+    try_on(data::vanishing(rows, k, &likeliest)?, &data::filled(k * columns, T::from_f64(1.0))?)?;
     let (mut confirmed, mut calls) = (0, 0);
     for (data, seed) in [Data::Uniform, Data::Cancelling, Data::Tiny].into_iter().cycle().zip(3..) {
         if calls >= 3 && (confirmed >= CONFIRMATIONS || calls >= MOST_POINTWISE_CALLS) {
             break;
         }
         let filter = data.weights().values::<T, _>(k, columns, !seed)?;
-        try_on(&data.values::<T, _>(rows, k, seed)?, &filter)?;
+        try_on(data.values::<T, _>(rows, k, seed)?, &filter)?;
         confirmed += rarest;
         calls += 1;
     }

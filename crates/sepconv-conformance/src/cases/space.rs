@@ -5,6 +5,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sepconv::{Attributes, Padding};
+use serde::{Deserialize, Serialize};
 
 use super::{Case, ElementType, Values};
 use crate::random::Random;
@@ -16,10 +17,10 @@ const MOST_PADDED: usize = 1_000_000;
 /// Longest sum over K: the deepest layers of the usual networks.
 const DEEPEST: usize = 2048;
 /// From here on TensorFlow cuts the sum over K.
-const DEEP: usize = 512;
+pub(super) const DEEP: usize = 512;
 
 /// Which part of the space cases are drawn from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
     /// `None`: all of them, f32 most often.
     pub element: Option<ElementType>,

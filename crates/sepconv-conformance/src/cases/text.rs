@@ -29,8 +29,17 @@ impl fmt::Display for ElementType {
     }
 }
 
+impl FromStr for ElementType {
+    type Err = NotACase;
+
+    fn from_str(text: &str) -> Result<Self, NotACase> {
+        let element = ELEMENTS.iter().find(|(name, _)| *name == text);
+        element.map(|(_, element)| *element).ok_or(NotACase("f32, f64, f16 or bf16"))
+    }
+}
+
 /// For example `f32 input 1,8,8,3 kernel 3,3 multiplier 1 columns 5 strides 1,1 padding same rate 1,1 values uniform
-/// seed 7`; explicit padding is `padding top,bottom,left,right`.
+/// seed 7`; explicit padding is `padding top,bottom,left,right`; without values and seed, they are `uniform` and 0.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |numbers: &[i64]| numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
@@ -66,8 +75,8 @@ impl FromStr for Case {
 
     fn from_str(text: &str) -> Result<Self, NotACase> {
         let mut words = text.split_whitespace();
-        let element = words.next().and_then(|word| ELEMENTS.iter().find(|(name, _)| *name == word));
-        let element = element.ok_or(NotACase("f32, f64, f16 or bf16"))?.1;
+        let element = words.next().unwrap_or_default().parse()?;
+        let data = text.contains(" values ") || text.contains(" seed ");
         let mut field = |name: &'static str| match (words.next(), words.next()) {
             (Some(word), Some(value)) if word == name => Ok(value),
             _ => Err(NotACase(name)),
@@ -89,13 +98,30 @@ impl FromStr for Case {
                 },
                 rate: numbers(field("rate")?).ok_or(NotACase("rate H,W"))?,
             },
-            values: {
-                let name = field("values")?;
-                VALUES.iter().find(|(word, _)| *word == name).ok_or(NotACase("a kind of values"))?.1
+            values: match data.then(|| field("values")).transpose()? {
+                None => Values::Uniform,
+                Some(name) => VALUES.iter().find(|(word, _)| *word == name).ok_or(NotACase("a kind of values"))?.1,
             },
-            seed: field("seed")?.parse().map_err(|_| NotACase("seed N"))?,
+            seed: match data.then(|| field("seed")).transpose()? {
+                None => 0,
+                Some(seed) => seed.parse().map_err(|_| NotACase("seed N"))?,
+            },
         };
         words.next().map_or(Ok(case), |_| Err(NotACase("the end")))
+    }
+}
+
+impl From<Case> for String {
+    fn from(case: Case) -> Self {
+        case.to_string()
+    }
+}
+
+impl TryFrom<String> for Case {
+    type Error = NotACase;
+
+    fn try_from(text: String) -> Result<Self, NotACase> {
+        text.parse()
     }
 }
 
@@ -118,6 +144,9 @@ mod tests {
         for index in 0..100 {
             let case = Case::random(Space { element: None, onednn: true }, 1, index);
             assert_eq!(case.to_string().parse(), Ok(case));
+        }
+        for element in ElementType::ALL {
+            assert_eq!(element.to_string().parse(), Ok(element));
         }
         assert_eq!("f8".parse::<Case>(), Err(NotACase("f32, f64, f16 or bf16")));
         assert_eq!("f32 input 1,2,3 kernel".parse::<Case>(), Err(NotACase("input B,H,W,C")));

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use sepconv_conformance::op::OpLibrary;
 
+#[allow(dead_code, reason = "some tests need the path only")]
 /// Loads the library into TensorFlow; panics with what failed.
 pub fn load() -> OpLibrary {
     OpLibrary::load(path()).unwrap_or_else(|error| panic!("{error}"))
@@ -35,7 +36,7 @@ fn build() -> PathBuf {
     };
     let status = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
         .args(["build", "--quiet", "--lib", "--profile", name, "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../sepconv-tensorflow/Cargo.toml"))
         .arg("--target-dir")
         .arg(target)
         .status();

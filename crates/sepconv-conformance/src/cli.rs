@@ -1,0 +1,151 @@
+//! The command line: what it takes, and what its exit status says: 0 if all is well, 1 if a case failed, 2 for bad usage
+//! and for what keeps a command from being done at all.
+
+mod deviations;
+mod progress;
+mod reveal;
+mod run;
+mod vectors;
+
+use std::error::Error;
+use std::num::NonZeroU64;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cases::{Case, ElementType, Space, corpus};
+use crate::reference::{Filters, Reference};
+use crate::session::Mode;
+use crate::trials::{Trials, any_seed};
+use crate::worker;
+
+/// Compares implementations of tf.nn.separable_conv2d with TensorFlow's own, bit for bit.
+#[derive(Parser)]
+#[command(name = "sepconv-conformance", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Reveal(reveal::Arguments),
+    #[command(subcommand)]
+    Vectors(vectors::Command),
+    Deviations(deviations::Arguments),
+    #[command(hide = true)]
+    Observe(deviations::ObserveArguments),
+    /// What the child process does.
+    #[command(name = worker::SUBCOMMAND, hide = true)]
+    Worker {
+        task: String,
+    },
+}
+
+/// Parses the process's arguments and does what they say.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(arguments) => run::main(arguments),
+        Command::Reveal(arguments) => reveal::main(arguments),
+        Command::Vectors(command) => vectors::main(command),
+        Command::Deviations(arguments) => deviations::main(&arguments),
+        Command::Observe(arguments) => deviations::observations(&arguments),
+        Command::Worker { task } => return worker::main(&task),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all is well, or why nothing could be done.
+type Done = Result<bool, Box<dyn Error>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// How TensorFlow is to run.
+#[derive(Args)]
+struct Settings {
+    /// oneDNN on or off [default: as TensorFlow itself would have it in this environment]
+    #[arg(long)]
+    onednn: Option<Switch>,
+    /// Intra-op threads of TensorFlow
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=127))]
+    threads: u8,
+}
+
+impl Settings {
+    fn mode(&self) -> Mode {
+        let onednn = self.onednn.map(|switch| switch == Switch::On);
+        Mode { onednn: onednn.unwrap_or_else(Mode::onednn_of_this_process), threads: self.threads }
+    }
+
+    fn reference(&self, filters: Filters) -> Reference {
+        Reference { mode: self.mode(), filters }
+    }
+}
+
+/// Which cases.
+#[derive(Args)]
+struct Selection {
+    /// Random cases, besides the named ones [default: 2000 of `run`, 100 of `vectors export`]
+    #[arg(long)]
+    cases: Option<u32>,
+    /// Of the random cases [default: another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Element type: f32, f64, f16, bf16 or all
+    #[arg(long, default_value = "all", value_parser = element)]
+    dtype: Dtype,
+}
+
+/// `None`: all of them.
+type Dtype = Option<ElementType>;
+
+fn element(text: &str) -> Result<Dtype, String> {
+    match text {
+        "all" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| "expected f32, f64, f16, bf16 or all".into()),
+    }
+}
+
+fn case(text: &str) -> Result<Case, String> {
+    Case::given(text).map_err(|error| error.to_string())
+}
+
+impl Selection {
+    /// The named cases of the element types, then as many random ones (`default`, if not said).
+    fn trials(&self, mode: Mode, default: u32) -> Trials {
+        let elements = self.dtype.map_or(ElementType::ALL.to_vec(), |element| vec![element]);
+        Trials {
+            given: elements.into_iter().flat_map(corpus).map(|(_, case)| case).collect(),
+            space: Space { element: self.dtype, onednn: mode.onednn },
+            seed: self.seed.unwrap_or_else(any_seed),
+            random: self.cases.unwrap_or(default),
+        }
+    }
+}
+
+/// How long a program may take for one case.
+#[derive(Args)]
+struct Timeout {
+    /// Seconds that a program may take for one case
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    timeout: NonZeroU64,
+}
+
+impl Timeout {
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.timeout.get())
+    }
+}

@@ -1,0 +1,139 @@
+//! `run`: prints what failed as soon as it is known, counts at the end, and goes on where a case ended the process.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::progress::bar;
+use super::{Done, Selection, Settings, Timeout, case};
+use crate::cases::Case;
+use crate::compare::Told;
+use crate::files;
+use crate::implementation::{Choice, Chosen};
+use crate::op::OpLibrary;
+use crate::reference::Filters;
+use crate::report::Report;
+use crate::run::{Record, Task, Verdict};
+use crate::tally::{Counts, Tally};
+use crate::trials::Trials;
+use crate::worker::{self, Error, Message};
+
+/// Compare the crate, the op or a program with TensorFlow over named and random cases
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    settings: Settings,
+    /// crate, op or command:PROGRAM (see PROTOCOL.md)
+    #[arg(long, default_value = "crate")]
+    implementation: Choice,
+    /// What TensorFlow's filters are in its graph
+    #[arg(long, value_enum, default_value = "fed")]
+    filters: Filters,
+    /// Only this case: its text, or a name of the corpus
+    #[arg(long, value_name = "TEXT", value_parser = case, conflicts_with_all = ["cases", "seed", "dtype"])]
+    case: Option<Case>,
+    /// Write all results to FILE as JSON, and as a page beside it with the ending .html
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The op's library [default: what SEPCONV_LIBRARY names, or libsepconv_tensorflow.so beside this executable]
+    #[arg(long, value_name = "PATH")]
+    library: Option<PathBuf>,
+    #[command(flatten)]
+    timeout: Timeout,
+}
+
+const CASES: u32 = 2000;
+
+/// A report was to be written to a page's name.
+#[derive(Debug, thiserror::Error)]
+#[error("--report must name a JSON file, for the page is written beside it; got {0}")]
+struct NoReport(PathBuf);
+
+pub fn main(arguments: Arguments) -> Done {
+    let Arguments { selection, settings, implementation, filters, report, library, timeout, .. } = arguments;
+    if let Some(path) = &report {
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("html")) || path.file_name().is_none() {
+            return Err(NoReport(path.clone()).into());
+        }
+        files::check(path)?;
+    }
+    let reference = settings.reference(filters);
+    let mut trials = selection.trials(reference.mode, CASES);
+    if let Some(case) = arguments.case {
+        trials = Trials { given: vec![case], random: 0, ..trials };
+    }
+    let library = match implementation {
+        // Found here, so that what is missing is said before TensorFlow is loaded.
+        Choice::Op => Some(OpLibrary::find(library)?),
+        Choice::Command(_) => {
+            Chosen::new(&implementation, None, reference.mode, timeout.duration())?;
+            None
+        }
+        Choice::Crate => None,
+    };
+    println!(
+        "{implementation} against TensorFlow, {reference}: {} named cases, {} random ones of seed {}",
+        trials.given.len(),
+        trials.random,
+        trials.seed
+    );
+    let task = Task { trials, reference, implementation, library, timeout: timeout.duration(), from: 0 };
+    let (tensorflow, records) = do_all(&task)?;
+    println!("{}", Tally::of(&records));
+    if let Some(path) = &report {
+        Report::new(&task, &tensorflow, &records).write(path)?;
+    }
+    let counts = Counts::of(&records);
+    println!("{counts}");
+    println!("{} passed, {} failed", counts.passed + counts.left(), counts.failed);
+    Ok(counts.failed == 0)
+}
+
+/// The version of TensorFlow, and what came of every case. One that ends the process has failed; another process does
+/// the rest.
+fn do_all(task: &Task) -> Result<(String, Vec<Record>), Error> {
+    let bar = bar(task.trials.len());
+    let mut records = Vec::new();
+    let add = |records: &mut Vec<Record>, record: Record| {
+        if let Some(text) = failure(task, &record) {
+            bar.suspend(|| print!("{text}"));
+        }
+        bar.inc(1);
+        records.push(record);
+    };
+    let (mut tensorflow, mut kernel_calls) = (String::new(), None::<u64>);
+    while records.len() < task.trials.len() {
+        let rest = worker::Task::Run(Task { from: records.len(), ..task.clone() });
+        let ended = worker::run(&rest, task.reference.mode, |message| match message {
+            Message::Record(record) => add(&mut records, *record),
+            Message::Loaded(version) => tensorflow = version,
+            Message::KernelCalls(calls) => kernel_calls = Some(kernel_calls.unwrap_or(0) + calls),
+            _ => {}
+        });
+        let why = ended.as_ref().err().map(Error::to_string).unwrap_or_default();
+        if let Err(Error::Died { case, .. }) = ended {
+            let index = records.len();
+            let outcome = Verdict::Failed { case, numerics: None, told: Told { why, difference: None } };
+            add(&mut records, Record { index, case: task.trials.case(index), numerics: None, reason: None, outcome });
+        } else {
+            ended?;
+            break;
+        }
+    }
+    assert_eq!(records.len(), task.trials.len(), "a record for every case");
+    bar.finish_and_clear();
+    if let Some(calls) = kernel_calls {
+        println!("the op library's kernels counted {calls} calls");
+    }
+    Ok((tensorflow, records))
+}
+
+/// What is to be said of a record that is one of a failure.
+fn failure(task: &Task, record: &Record) -> Option<String> {
+    let Verdict::Failed { case, numerics, told } = &record.outcome else { return None };
+    let numerics = numerics.as_ref().map(|numerics| format!("\n  with {numerics}")).unwrap_or_default();
+    let found = if **case == record.case { String::new() } else { format!("\n  found as {}", record.case) };
+    Some(format!("FAILED {case}\n  {}{numerics}{found}\n  repeat it: {}\n", told.why, task.repeat(case)))
+}

@@ -1,0 +1,119 @@
+//! `vectors export` and `vectors check`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::progress::bar;
+use super::{Done, Selection, Settings, Timeout};
+use crate::files::Unfinished;
+use crate::implementation::{Choice, Chosen};
+use crate::reference::Filters;
+use crate::vectors::Index;
+use crate::vectors::check::{Checked, check};
+use crate::vectors::export::Task;
+use crate::worker::{self, Message};
+
+/// Golden vectors: TensorFlow's results as files
+#[derive(Subcommand)]
+pub enum Command {
+    Export(ExportArguments),
+    Check(CheckArguments),
+}
+
+/// Write cases with TensorFlow's output into a new directory
+#[derive(Args)]
+pub struct ExportArguments {
+    /// Must not exist yet
+    directory: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    settings: Settings,
+    /// What TensorFlow's filters are in its graph
+    #[arg(long, value_enum, default_value = "fed")]
+    filters: Filters,
+}
+
+/// Compare an implementation with golden vectors; needs no TensorFlow
+#[derive(Args)]
+pub struct CheckArguments {
+    /// That `vectors export` wrote
+    directory: PathBuf,
+    /// crate or command:PROGRAM (see PROTOCOL.md)
+    #[arg(long, value_parser = without_tensorflow)]
+    implementation: Choice,
+    #[command(flatten)]
+    timeout: Timeout,
+}
+
+/// Besides the named cases.
+const CASES: u32 = 100;
+
+fn without_tensorflow(text: &str) -> Result<Choice, String> {
+    match text.parse() {
+        Ok(choice @ (Choice::Crate | Choice::Command(_))) => Ok(choice),
+        _ => Err(format!("expected crate or command:PROGRAM, got `{text}`")),
+    }
+}
+
+pub fn main(command: Command) -> Done {
+    match command {
+        Command::Export(arguments) => export(&arguments),
+        Command::Check(arguments) => compare(&arguments),
+    }
+}
+
+fn export(arguments: &ExportArguments) -> Done {
+    let ExportArguments { directory, selection, settings, filters } = arguments;
+    let reference = settings.reference(*filters);
+    let trials = selection.trials(reference.mode, CASES);
+    let unfinished = Unfinished::begin(directory)?;
+    let (count, seed) = (trials.len(), trials.seed);
+    let bar = bar(count);
+    let path = std::path::absolute(unfinished.path())?;
+    let task = worker::Task::Export(Task { trials, reference, directory: path });
+    worker::run(&task, reference.mode, |message| {
+        if let Message::Exported(_) = message {
+            bar.inc(1);
+        }
+    })?;
+    bar.finish_and_clear();
+    unfinished.finish()?;
+    println!("{count} cases (seed {seed}) of TensorFlow, {reference}: {}", directory.display());
+    Ok(true)
+}
+
+fn compare(arguments: &CheckArguments) -> Done {
+    let CheckArguments { directory, implementation: choice, timeout } = arguments;
+    let index = Index::read(directory)?;
+    // The mode is the vectors' own; neither the crate nor a program has one.
+    let mut implementation = Chosen::new(choice, None, index.reference.mode, timeout.duration())?;
+    println!("{choice} against vectors of TensorFlow {}, {}", index.tensorflow, index.reference);
+    let bar = bar(index.cases.len());
+    let (mut passed, mut skipped, mut failed) = (0, 0, 0);
+    check(directory, &mut implementation, |name, case, checked| {
+        bar.inc(1);
+        let line = match checked {
+            Checked::Passed => {
+                passed += 1;
+                return;
+            }
+            Checked::Skipped(why) => {
+                skipped += 1;
+                format!("skipped {name}: {case}\n  {why}")
+            }
+            Checked::Failed(told) => {
+                failed += 1;
+                format!("FAILED {name}: {case}\n  {}", told.why)
+            }
+        };
+        bar.suspend(|| println!("{line}"));
+    })?;
+    bar.finish_and_clear();
+    if skipped > 0 {
+        println!("{skipped} skipped");
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0)
+}

@@ -1,0 +1,79 @@
+//! Nothing half-written stays: files and directories are made under another name beside their own, and moved when done.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path}: {error}")]
+    Write { path: PathBuf, error: io::Error },
+    #[error("{path} exists already: name a directory that does not")]
+    Exists { path: PathBuf },
+}
+
+/// The directory that holds `path`.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Fails now if `path` could not be written later.
+pub fn check(path: &Path) -> Result<(), Error> {
+    let made = tempfile::Builder::new().prefix(".sepconv-").tempfile_in(parent(path));
+    made.map(drop).map_err(|error| Error::Write { path: path.into(), error })
+}
+
+/// Writes a whole file.
+pub fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let failed = |error| Error::Write { path: path.into(), error };
+    let file = tempfile::Builder::new().prefix(".sepconv-").tempfile_in(parent(path)).map_err(failed)?;
+    fs::write(file.path(), text).map_err(failed)?;
+    readable(file.path()).map_err(failed)?;
+    file.persist(path).map(drop).map_err(|error| failed(error.error))
+}
+
+/// A directory in the making: gone when dropped, unless [`finish`](Self::finish)ed.
+pub struct Unfinished {
+    directory: TempDir,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// `path` must not exist.
+    pub fn begin(path: &Path) -> Result<Self, Error> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::Exists { path: path.into() });
+        }
+        let made = tempfile::Builder::new().prefix(".sepconv-").tempdir_in(parent(path));
+        let directory = made.map_err(|error| Error::Write { path: path.into(), error })?;
+        Ok(Self { directory, path: path.into() })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn finish(self) -> Result<(), Error> {
+        let Self { directory, path } = self;
+        // Should it have been made meanwhile: only an empty one is replaced.
+        let moved = readable(directory.path()).and_then(|()| fs::rename(directory.path(), &path));
+        moved.map_err(|error| Error::Write { path, error })?;
+        let _gone = directory.keep();
+        Ok(())
+    }
+}
+
+/// Temporary files and directories are for their owner only; results are for those who may read others.
+fn readable(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = if path.is_dir() { 0o755 } else { 0o644 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    let _ = path;
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! What the commands print, write and exit with.
+
+#[path = "../../sepconv-tensorflow/tests/library/mod.rs"]
+mod library;
+mod program;
+
+use std::fs;
+use std::process::Command;
+
+use program::{EXECUTABLE, ended, script, sepconv_conformance};
+use serde_json::Value;
+use tempfile::tempdir;
+
+#[test]
+fn a_run_counts_and_reports() {
+    let directory = tempdir().unwrap();
+    let report = directory.path().join("report.json");
+    let arguments = ["run", "--cases", "30", "--seed", "1", "--dtype", "f32", "--report", report.to_str().unwrap()];
+    let ran = sepconv_conformance(&arguments);
+    assert_eq!((ran.status, ran.last()), (Some(0), "45 passed, 0 failed"), "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.stderr, "", "progress is for terminals only");
+
+    let json: Value = serde_json::from_str(&fs::read_to_string(&report).unwrap()).unwrap();
+    let records = json["records"].as_array().unwrap();
+    assert_eq!((records.len(), json["seed"].as_u64()), (45, Some(1)));
+    let decided = |record: &Value| record["numerics"].is_string() != record["reason"].is_object();
+    assert!(records.iter().all(decided), "every case has an order or a reason");
+    let page = fs::read_to_string(directory.path().join("report.html")).unwrap();
+    assert!(page.contains("45 passed, 0 failed") && page.contains("K of 512 or more"), "{page}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else stays");
+}
+
+#[test]
+fn constant_filters_have_orders_of_their_own() {
+    let arguments = ["run", "--cases", "20", "--seed", "1", "--dtype", "f32", "--filters", "constant"];
+    let ran = sepconv_conformance(&arguments);
+    assert_eq!((ran.status, ran.last()), (Some(0), "35 passed, 0 failed"), "{}", ran.stdout);
+}
+
+#[test]
+fn that_the_op_did_it_is_counted_by_its_kernels() {
+    let library = library::path().to_str().unwrap();
+    let arguments = ["run", "--cases", "30", "--seed", "1", "--implementation", "op", "--library", library];
+    let ran = sepconv_conformance(&arguments);
+    assert_eq!((ran.status, ran.last()), (Some(0), "90 passed, 0 failed"), "{}", ran.stdout);
+    let number = |ending: &str| -> usize {
+        let words = ran.stdout.lines().rev().find_map(|line| line.split_once(ending)).unwrap().0;
+        words.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    assert!(number(" calls") > 60 && number(" calls") == number(" through the implementation"), "{}", ran.stdout);
+}
+
+/// Where input and output have one shape, a copy is a result: all wrong, and easily made.
+const SQUARE: &str = "f32 input 2,4,5,3 kernel 3,3 multiplier 1 columns 3 strides 1,1 padding same rate 1,1";
+const COPY: &str = r#"cp "$1/input.npy" "$1/output.npy""#;
+
+#[test]
+fn a_mismatch_is_shown_and_repeated_by_its_command() {
+    let directory = tempdir().unwrap();
+    let report = directory.path().join("report.json");
+    let copy = script(directory.path(), COPY);
+    let arguments = ["run", "--case", SQUARE, "--implementation", &copy, "--report", report.to_str().unwrap()];
+    let ran = sepconv_conformance(&arguments);
+    assert_eq!((ran.status, ran.last()), (Some(1), "0 passed, 1 failed"), "{}", ran.stderr);
+    for part in
+        ["120 of 120 elements differ", "(batch 0, row 0, column 0, channel 0)", "(0x", "units in the last place"]
+    {
+        assert!(ran.stdout.contains(part), "no {part} in {}", ran.stdout);
+    }
+    let page = fs::read_to_string(report.with_extension("html")).unwrap();
+    assert_eq!(page.matches("<svg").count(), 2);
+    // Image 4 by 5, product 40 by 3, each cell of them.
+    assert_eq!(page.matches("<rect").count(), 20 + 120);
+
+    let repeat =
+        ran.stdout.lines().find_map(|line| line.trim().strip_prefix("repeat it: sepconv-conformance ")).unwrap();
+    let again = ended(Command::new("sh").arg("-c").arg(format!("{EXECUTABLE} {repeat}")));
+    assert_eq!((again.status, again.last()), (Some(1), "0 passed, 1 failed"), "{}", again.stderr);
+}
+
+#[test]
+fn a_random_case_that_fails_is_shrunk() {
+    let directory = tempdir().unwrap();
+    // Says of all others that it does not do them.
+    let only_bf16 = r#"grep -q '"dtype": "bf16"' "$1/case.json" && grep -q 'seed 0"' "$1/case.json" || exit 3"#;
+    let ran = sepconv_conformance(&["run", "--cases", "0", "--implementation", &script(directory.path(), only_bf16)]);
+    assert_eq!((ran.status, ran.last()), (Some(1), "45 passed, 15 failed"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("45 to TensorFlow (45 not supported by the program)"), "{}", ran.stdout);
+
+    let three = r#"grep -q 'seed 0"' "$1/case.json" && exit 3; exit 1"#;
+    let arguments = ["run", "--cases", "1", "--seed", "3", "--dtype", "f64", "--implementation"];
+    let ran = sepconv_conformance(&[&arguments[..], &[&script(directory.path(), three)]].concat());
+    assert_eq!((ran.status, ran.last()), (Some(1), "15 passed, 1 failed"), "{}", ran.stdout);
+    let smallest =
+        "FAILED f64 input 1,1,1,2 kernel 1,1 multiplier 1 columns 2 strides 1,1 padding same rate 1,1 values uniform";
+    assert!(ran.stdout.contains(smallest) && ran.stdout.contains("found as f64 "), "{}", ran.stdout);
+}
+
+#[test]
+fn a_case_that_ends_the_process_is_named_and_the_rest_goes_on() {
+    let directory = tempdir().unwrap();
+    // The last but one of the corpus.
+    let abort =
+        r#"grep -q 'input 1,28,28,120 ' "$1/case.json" || exit 3; echo "check failed" >&2; kill -ABRT $PPID; sleep 1"#;
+    let arguments = ["run", "--cases", "0", "--dtype", "f32", "--implementation", &script(directory.path(), abort)];
+    let ran = sepconv_conformance(&arguments);
+    assert_eq!((ran.status, ran.last()), (Some(1), "14 passed, 1 failed"), "{}{}", ran.stdout, ran.stderr);
+    let failed: Vec<_> = ran.stdout.lines().skip_while(|line| !line.starts_with("FAILED")).take(2).collect();
+    assert!(failed[0].starts_with("FAILED f32 input 1,28,28,120 ") && failed[1].contains("SIGABRT"), "{failed:?}");
+}
+
+#[test]
+fn programs_that_do_not_answer_are_told_apart() {
+    let directory = tempdir().unwrap();
+    let told = |text: &str| {
+        let arguments =
+            ["run", "--case", SQUARE, "--timeout", "1", "--implementation", &script(directory.path(), text)];
+        let ran = sepconv_conformance(&arguments);
+        assert_eq!((ran.status, ran.last()), (Some(1), "0 passed, 1 failed"), "{}", ran.stderr);
+        ran.stdout.lines().skip_while(|line| !line.starts_with("FAILED")).nth(1).unwrap().to_owned()
+    };
+    assert!(told("true").ends_with("wrote no output.npy"));
+    assert!(told("echo one >&2; echo two >&2; exit 7").ends_with("failed (exit status: 7): two"));
+    assert!(told("exec sleep 30").contains("was ended after 1s"));
+    assert!(told("echo nothing > $1/output.npy").contains("is not a file that numpy.save writes"));
+    let error = told(r#"cp "$1/pointwise_filter.npy" "$1/output.npy""#);
+    assert!(error.contains("must hold <f4 of shape (2, 4, 5, 3), got <f4 of shape (1, 1, 3, 3)"), "{error}");
+}
+
+#[test]
+fn bad_usage_is_refused_with_one_line_and_status_2() {
+    let told = |arguments: &[&str]| sepconv_conformance(arguments).error().to_owned();
+    let refused = |arguments: &[&str], part: &str| {
+        let error = told(arguments);
+        assert!(error.contains(part), "no {part} in {error}");
+    };
+    refused(&["run", "--dtype", "f8"], "expected f32, f64, f16, bf16 or all");
+    refused(&["run", "--threads", "0"], "0 is not in 1..=127");
+    refused(&["run", "--case", "nonsense"], "`nonsense` is no name of the corpus");
+    refused(&["run", "--implementation", "gpu"], "expected crate, op or command:PROGRAM, got `gpu`");
+    refused(&["run", "--implementation", "command:/no/such"], "the program /no/such cannot be started");
+    refused(
+        &["run", "--implementation", "op", "--library", "/no/such.so"],
+        "build it with `cargo build -p sepconv-tensorflow`",
+    );
+    refused(&["run", "--report", "/no/such/report.json"], "/no/such/report.json: No such file");
+    refused(&["run", "--report", "page.html"], "--report must name a JSON file");
+    refused(&["reveal", "tiny", "--implementation", "op"], "expected tensorflow, crate or command:PROGRAM, got `op`");
+    let sum = "v1 depthwise(fused, inside) pointwise(fused, 8) subnormals(kept)";
+    refused(&["reveal", "tiny", "--implementation", "crate", "--numerics", sum], "adds 8 products, but");
+    let without = ended(Command::new(EXECUTABLE).args(["run", "--case", "tiny"]).env_remove("TENSORFLOW_DIR"));
+    assert_eq!(without.status, Some(2));
+    assert!(without.stderr.contains("TENSORFLOW_DIR must name a directory"), "{}", without.stderr);
+}
+
+#[test]
+fn orders_are_revealed_and_drawn() {
+    let revealed = sepconv_conformance(&["reveal", "tiny", "f64 tiny", "--onednn", "on"]);
+    assert_eq!(revealed.status, Some(0), "{}", revealed.stderr);
+    assert!(revealed.stdout.contains("\nv1 depthwise(separate, all) pointwise(separate, "), "{}", revealed.stdout);
+    assert_eq!(revealed.stdout.matches("\nsum over K = 16\n└─ ").count(), 2, "{}", revealed.stdout);
+    assert_eq!(revealed.stdout.matches("█████ 16").count(), 2, "{}", revealed.stdout);
+}
+
+/// Through whole convolutions: depthwise results by a diagonal, pointwise ones by a filter of ones.
+#[test]
+fn the_crate_is_found_to_do_as_it_was_asked() {
+    for numerics in [
+        "v1 depthwise(fused, inside) pointwise(fused, 16) subnormals(kept)",
+        "v1 depthwise(separate, all) pointwise(separate, 8x2) subnormals(flushed)",
+        "v1 depthwise(fused, all) pointwise(fused, 4x4) subnormals(flushed)",
+        "v1 depthwise(separate, inside) pointwise(fused, 12+4) subnormals(kept)",
+    ] {
+        for shape in ["tiny", "f64 tiny"] {
+            let revealed = sepconv_conformance(&["reveal", shape, "--implementation", "crate", "--numerics", numerics]);
+            assert!(revealed.stdout.contains(&format!("\n{numerics}\n")), "{numerics}: {}", revealed.stdout);
+        }
+    }
+    let large = "f32 input 1,1,1,8193 kernel 1,1 multiplier 1 columns 1 strides 1,1 padding same rate 1,1";
+    let revealed = sepconv_conformance(&["reveal", large, "--implementation", "crate"]);
+    assert_eq!(revealed.status, Some(1));
+    assert!(revealed.stdout.contains("K by K = 8193 by 8193 elements"), "{}", revealed.stdout);
+}
