@@ -149,3 +149,25 @@ def test_500_random_geometries(rng, capsys):
         for reason, shapes in left.items():
             print(f"  {len(shapes)} to TensorFlow, such as {shapes[0]}: {reason}", file=sys.stderr)
     assert through_op >= count * (0.97 if ONEDNN else 0.8)
+
+
+@pytest.mark.parametrize("unknown", ["batch", "batch, height and width"])
+def test_orders_of_unknown_shapes(unknown, rng, capsys):
+    """How often the prediction for a shape that a graph does not know is right."""
+    count, predicted, right = 80, 0, 0
+    for _ in range(count):
+        arrays, attributes = random_case(rng)
+        specs = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
+        batch, *image, channels = arrays[0].shape
+        specs[0] = tf.TensorSpec([None, *(image if unknown == "batch" else [None, None]), channels], arrays[0].dtype)
+        text = sepconv.explain(*specs, **attributes).numerics
+        if text is not None:
+            tensors = [tf.constant(array) for array in arrays]
+            predicted += 1
+            right += same(
+                sepconv.separable_conv2d(*tensors, **attributes, numerics=text), tensorflows(*tensors, **attributes)
+            )
+    with capsys.disabled():
+        mode = f"oneDNN {'on' if ONEDNN else 'off'}, {THREADS} thread(s)"
+        print(f"\n{mode}, unknown {unknown}: {right} of {predicted} predictions right", file=sys.stderr)
+    assert right >= predicted * (0.99 if unknown == "batch" and ONEDNN else 0.7)

@@ -100,6 +100,10 @@ def test_unknown_extents(name, unknown):
     filters = [tf.TensorSpec(filter.shape) for filter in filters]
     explanation = sepconv.explain(spec, *filters, **attributes)
     assert (explanation.path, explanation.exact) == ("op", False), explanation
+    certain = {**attributes, "numerics": "tensorflow-certain"}
+    explanation_of_certain = sepconv.explain(spec, *filters, **certain)
+    assert (explanation_of_certain.path, explanation_of_certain.numerics) == ("tensorflow", None)
+    assert sepconv.explain(*arrays, **certain).path == "op"
     # What was printed is a text like any other.
     x = tf.constant(arrays[0])
     again = sepconv.separable_conv2d(x, *arrays[1:], **attributes, numerics=explanation.numerics)

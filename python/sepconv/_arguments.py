@@ -59,7 +59,7 @@ def freeze(value):
 
 
 def check_format(data_format) -> str:
-    if data_format in (None, ""):
+    if data_format is None:
         return "NHWC"
     if data_format not in FORMATS:
         raise refusal(f'data_format must be "NHWC" or "NCHW", got {data_format!r}')

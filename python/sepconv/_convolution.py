@@ -13,6 +13,7 @@ from sepconv import _arguments, _library, _orders, _pipeline, _probes
 from sepconv._arguments import Call, refusal
 
 DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
+CERTAIN = "tensorflow-certain"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,9 @@ def separable_conv2d(
             above 1 too.
         name: A name for the operation.
         rate: Another name of `dilations`.
-        numerics: Whose bits: `"tensorflow"` (those of an eager `tf.nn.separable_conv2d` in this process),
+        numerics: Whose bits: `"tensorflow"` (those of an eager `tf.nn.separable_conv2d` in this process; where a shape
+            is unknown when a graph is built, a prediction of them), `"tensorflow-certain"` (the same, but TensorFlow's
+            own operations in place of predictions),
             `"tensorflow-constant"` (those of a fresh graph whose filters are constants), `"reproducible"` (the same on
             every machine and for every batch size), or a text that `explain` or the command line printed.
 
@@ -189,6 +192,7 @@ def _way(tensors, attributes, numerics) -> _Way:
         raise TypeError(f"numerics must be a string, got {numerics!r}")
     data_format = _arguments.check_format(data_format)
     call = _arguments.normalise(*tensors, strides, padding, data_format, rate)
+    certainly, numerics = numerics == CERTAIN, "tensorflow" if numerics == CERTAIN else numerics
     named = numerics in _orders.CONTEXTS
     # Where TensorFlow's own operations certainly give its eager bits.
     certain = _context_does_not_matter(call)
@@ -200,6 +204,8 @@ def _way(tensors, attributes, numerics) -> _Way:
     geometry = _library.geometry(call.request() | ({} if named else {"numerics": numerics}))
     if "error" in geometry:
         raise refusal(geometry["error"])
+    if named and call.known and tf.executing_eagerly():
+        _fits(call, geometry)
     if len({t.dtype.base_dtype for t in tensors}) > 1:
         return _tensorflow("the dtypes of the arguments differ", certain)
     if call.dtype not in DTYPES and not named:
@@ -212,6 +218,8 @@ def _way(tensors, attributes, numerics) -> _Way:
         return _Way(Explanation("op", "the numerics were given", geometry["numerics"], True), carrier)
     if None in call.depthwise_filter + call.pointwise_filter or call.input[3] is None:
         return _tensorflow("the shape of a filter, or the number of channels, is unknown", certain)
+    if certainly and not call.known:
+        return _tensorflow("the shape is unknown, and certainty was asked for", certain)
     try:
         if data_format == "NCHW" and _probes.takes(call.dtype, data_format="NCHW"):
             return _tensorflow("NCHW is left to TensorFlow where it takes it", certain)
@@ -221,6 +229,17 @@ def _way(tensors, attributes, numerics) -> _Way:
     if order.numerics is None:
         return _tensorflow(order.reason, certain)
     return _Way(Explanation("op", order.reason, order.numerics, call.known), carrier)
+
+
+def _fits(call: Call, geometry: dict) -> None:
+    """Refuses what the machine has no memory for: TensorFlow's operations may end the process over it."""
+    needed = _orders.memory_of(call, geometry)
+    if needed > _orders.MEMORY:
+        message = (
+            f"input {list(call.input)} with padding {call.padding!r} and the filters given takes {needed} bytes, "
+            f"and the machine has {_orders.MEMORY}"
+        )
+        raise tf.errors.ResourceExhaustedError(None, None, message)
 
 
 def _tensorflow(reason: str, certain: bool, lasting: bool = True) -> _Way:

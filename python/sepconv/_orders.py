@@ -23,6 +23,9 @@ CONTEXTS = {"tensorflow": _probes.Eager, "tensorflow-constant": Constant}
 EXTENTS = (7, 14, 28, 56)
 WORK = 1 << 28
 
+# Of the machine, in bytes.
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
 _lock = threading.RLock()
 _known: dict = {}
 
@@ -58,7 +61,8 @@ def _reveal(call: Call, context: str) -> Order:
     geometry = _library.geometry(call.request())
     if "error" in geometry:
         return Order(None, geometry["error"])
-    if not _affordable(call, geometry):
+    # A reveal holds each array up to eight times, and leaves at least half of the machine's memory alone.
+    if 8 * memory_of(call, geometry) > MEMORY // 2:
         return Order(None, "probes of this size would take more memory than they may")
     probe = CONTEXTS[context](call, geometry)
     k, columns = call.pointwise_filter[2:]
@@ -89,9 +93,8 @@ def _reveal(call: Call, context: str) -> Order:
     return Order(None, f"the kernels do not follow TensorFlow's order here: {answer['unclear']}")
 
 
-def _affordable(call: Call, geometry: dict) -> bool:
-    """Whether a reveal leaves at least half of the machine's memory alone; TensorFlow's own operations hold each array
-    of the call once, a reveal up to eight times."""
+def memory_of(call: Call, geometry: dict) -> int:
+    """Bytes that TensorFlow's own operations take for a call whose shapes are known, which hold each array once."""
     batch, height, width, channels = call.input
     pixels = batch
     for extent, zeros in zip((height, width), geometry["paddings"], strict=True):
@@ -99,7 +102,7 @@ def _affordable(call: Call, geometry: dict) -> bool:
     k, columns = call.pointwise_filter[2:]
     elements = pixels * (channels + k) + math.prod(geometry["output"][:3]) * (k + columns)
     elements += math.prod(call.depthwise_filter) + k * columns
-    return 8 * elements * call.dtype.size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return elements * call.dtype.size
 
 
 def _array(pointer, shape, dtype) -> np.ndarray:

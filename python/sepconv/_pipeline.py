@@ -15,7 +15,11 @@ _tensorflows = tf.nn.separable_conv2d
 
 def separable_conv2d(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, name):
     """Arguments and result are those of `tf.nn.separable_conv2d`; they are checked already."""
-    filters = depthwise_filter, pointwise_filter
+    # Of another rank they would end the process where oneDNN is on, and nobody can tell before the graph runs.
+    input, *filters = [
+        tf.ensure_shape(tensor, [None] * 4) if tensor.shape.rank is None else tensor
+        for tensor in (input, depthwise_filter, pointwise_filter)
+    ]
     if not isinstance(padding, (str, bytes)):
         padding = [list(pair) for pair in padding]  # TensorFlow takes no arrays
     if data_format == "NCHW" and not _takes(input.dtype, data_format="NCHW"):
@@ -24,8 +28,8 @@ def separable_conv2d(input, depthwise_filter, pointwise_filter, strides, padding
         padding = padding if isinstance(padding, (str, bytes)) else [padding[axis] for axis in axes]
         output = separable_conv2d(input, *filters, strides, padding, None, rate, None)
         return tf.transpose(output, [0, 3, 1, 2], name=name)
-    if padding in ("SAME", b"SAME") and not depthwise_filter.shape[:2].is_fully_defined() and not _ones(rate):
-        input, padding = _padded(input, depthwise_filter, rate, 2 if data_format == "NCHW" else 1), "VALID"
+    if padding in ("SAME", b"SAME") and not filters[0].shape[:2].is_fully_defined() and not _ones(rate):
+        input, padding = _padded(input, filters[0], rate, 2 if data_format == "NCHW" else 1), "VALID"
     if data_format != "NCHW" and strides[1] != strides[2] and not _takes(input.dtype, strides=tuple(strides)):
         return _unequal_strides(input, *filters, strides, padding, rate, name)
     return _tensorflows(input, *filters, strides, padding, data_format, rate, name)

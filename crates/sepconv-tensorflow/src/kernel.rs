@@ -84,7 +84,7 @@ impl<T: Served> Kernel for Node<T> {
         // Whatever can be refused is refused before memory is taken.
         numerics.check(geometry.k())?;
         let convolution = SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
-            .numerics(numerics.clone())
+            .numerics(numerics.into_owned())
             .pool(threads::pool()?);
 
         let mut output = context.allocate_output::<T>(0, &geometry.output_shape())?;

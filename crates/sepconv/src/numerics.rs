@@ -7,7 +7,7 @@
 //! # Text form, version 1
 //! ```text
 //! numerics   = "v1" depthwise pointwise "subnormals(" ( "kept" | "flushed" ) ")"
-//! depthwise  = "depthwise(" products "," taps [ "," ( "columns" | "borders" ) ] [ "," "each" ] ")"
+//! depthwise  = "depthwise(" products "," taps [ "," ( "columns" | "borders" | "channels" ) ] [ "," "each" ] ")"
 //! taps       = "inside" | "all" | "beside" | "above"
 //! pointwise  = "pointwise(" products "," sum { "," elsewhere } ")"
 //! products   = "fused" | "separate" | "paired" | "overrun"
@@ -22,8 +22,13 @@
 //! before they are added; `paired` ones are fused too, but enter a chain in pairs, the second of each first, as the dot
 //! products of AVX-512 BF16 take them; where there is no second one, as for every depthwise tap and at the end of a
 //! chain of odd length, it is a product of zeros (which makes -0 a +0). `overrun` ones are paired, but where there is
-//! no second one, what lies behind the first in memory is multiplied by +0: the next channel, or the next row's first
-//! one, zero behind the last row; so infinities and NaNs there make a NaN here. Sums are in f64 for f64, in f32 for all other types, and
+//! no second one, what lies behind the first in memory is multiplied by +0: in a pointwise sum the next channel or the
+//! next row's first one (zero behind the last row), so that infinities and NaNs there make a NaN here. In a depthwise
+//! sum that overruns, a row of the kernel is paired, and goes on to the right, to a whole number of pairs (beyond 32
+//! products, of 32s), where zeros lie right of all that any output reads in its row, or the next row's left end; with
+//! `columns` all taps in column-major order are one such row, zeros right of it; with `channels` each tap is paired with
+//! what lies behind it in memory, zero in the last column, or if the kernel is a single tap and the image has no other
+//! pixels than are read in rows, in the image's last pixel. Sums are in f64 for f64, in f32 for all other types, and
 //! rounded to the storage type at the end: the depthwise result before the pointwise sum takes it up. With `each` the
 //! depthwise sum is rounded to the storage type after every tap.
 //!
@@ -96,6 +101,8 @@ pub enum TapOrder {
     Columns,
     /// Columns of taps that reach into the padding apart: see the [text form](self).
     Borders,
+    /// Row-major, one chain; of products that overrun, into the next channel.
+    Channels,
 }
 
 /// What becomes of subnormal numbers.
@@ -297,6 +304,7 @@ impl fmt::Display for Numerics {
                 TapOrder::Rows => "",
                 TapOrder::Columns => ", columns",
                 TapOrder::Borders => ", borders",
+                TapOrder::Channels => ", channels",
             },
             if depthwise.rounding == Rounding::Each { ", each" } else { "" },
             word(&PRODUCTS, pointwise.products),
@@ -318,7 +326,8 @@ const PRODUCTS: [(&str, Products); 4] = [
 ];
 const TAPS: [(&str, Taps); 4] =
     [("inside", Taps::Inside), ("all", Taps::All), ("beside", Taps::Beside), ("above", Taps::Above)];
-const ORDERS: [(&str, TapOrder); 2] = [("columns", TapOrder::Columns), ("borders", TapOrder::Borders)];
+const ORDERS: [(&str, TapOrder); 3] =
+    [("columns", TapOrder::Columns), ("borders", TapOrder::Borders), ("channels", TapOrder::Channels)];
 const SUBNORMALS: [(&str, Subnormals); 2] = [("kept", Subnormals::Kept), ("flushed", Subnormals::Flushed)];
 
 fn word<T: PartialEq>(words: &Words<T>, value: T) -> &'static str {

@@ -2,10 +2,11 @@
 //!
 //! Text form: `<numerics>` alone (for every row count), or `batch 1 rows 49: <numerics>; batch 2 rows 98: <numerics>`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::numerics::{Numerics, ParseError};
+use crate::numerics::{Elsewhere, Numerics, ParseError};
 
 /// What one alternative was revealed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +14,22 @@ pub struct Seen {
     pub batch: usize,
     /// Rows of the pointwise product: output pixels of the whole batch.
     pub rows: usize,
+}
+
+/// Matrix products take that many rows at a time, and what is left in another way.
+const ROWS_AT_ONCE: usize = 4;
+
+impl Seen {
+    /// Where a bound between rows lies if there are so many.
+    fn moved_to(&self, bound: usize, rows: usize) -> usize {
+        let whole = |rows: usize| rows / ROWS_AT_ONCE * ROWS_AT_ONCE;
+        match bound {
+            0 => 0,
+            bound if bound == self.rows => rows,
+            bound if bound == whole(self.rows) => whole(rows),
+            bound => bound.min(rows),
+        }
+    }
 }
 
 /// One numerics for every row count, or a choice of them.
@@ -35,10 +52,11 @@ pub enum Orders {
 
 impl Orders {
     /// The alternative for so many rows: of those revealed for a single image if `batch` is 1, for several if not (all
-    /// where there is none), the one whose row count is nearest by ratio; the first of equally near ones.
-    pub fn pick(&self, batch: usize, rows: usize) -> &Numerics {
+    /// where there is none), the one whose row count is nearest by ratio; the first of equally near ones. Rows that have
+    /// an order of their own and end with the last one, or with the last whole four, do so for any row count.
+    pub fn pick(&self, batch: usize, rows: usize) -> Cow<'_, Numerics> {
         let alternatives = match self {
-            Self::Always(numerics) => return numerics,
+            Self::Always(numerics) => return Cow::Borrowed(numerics),
             Self::ByRows(alternatives) => alternatives,
         };
         let distance = |seen: &Seen| {
@@ -49,7 +67,15 @@ impl Orders {
         let nearest = alternatives
             .iter()
             .min_by(|(a, _), (b, _)| distance(a).partial_cmp(&distance(b)).unwrap_or(std::cmp::Ordering::Equal));
-        &nearest.unwrap_or(&alternatives[0]).1
+        let (seen, numerics) = nearest.unwrap_or(&alternatives[0]);
+        if seen.rows == rows || numerics.pointwise.elsewhere.is_empty() {
+            return Cow::Borrowed(numerics);
+        }
+        let mut numerics = numerics.clone();
+        for Elsewhere { rows: range, .. } in &mut numerics.pointwise.elsewhere {
+            *range = seen.moved_to(range.start, rows)..seen.moved_to(range.end, rows);
+        }
+        Cow::Owned(numerics)
     }
 }
 
@@ -90,5 +116,25 @@ impl FromStr for Orders {
             }
         };
         text.split(';').map(alternative).collect::<Result<_, _>>().map(Self::ByRows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_rows_are_the_last_rows_of_any_number() {
+        let order = |rows: &str| {
+            format!(
+                "v1 depthwise(separate, all) pointwise(separate, 19, {rows} columns 0..8 separate 8+11) subnormals(kept)"
+            )
+        };
+        let seen = |rows: usize, text: &str| format!("batch 1 rows {rows}: {}", order(text));
+        let orders: Orders = seen(49, "rows 0..48").parse().unwrap();
+        assert_eq!(orders.pick(1, 103).to_string(), order("rows 0..100"));
+        assert_eq!(orders.pick(1, 49).to_string(), order("rows 0..48"));
+        let orders: Orders = seen(50, "rows 48..50").parse().unwrap();
+        assert_eq!(orders.pick(1, 25).to_string(), order("rows 24..25"));
     }
 }

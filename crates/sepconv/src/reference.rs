@@ -62,7 +62,7 @@ fn depthwise<T: Element>(
         for k in 0..g.k() {
             let (channel, multiplier) = (k / g.channel_multiplier, k % g.channel_multiplier);
             let mut total = T::Sum::ZERO;
-            let pixel = |i: isize, j: isize| {
+            let pixel = |i: isize, j: isize, channel: usize| {
                 let place = [y * g.height.stride, x * g.width.stride];
                 let place = [place[0].checked_add_signed(i)?, place[1].checked_add_signed(j)?];
                 // SAME may end in the middle of a stride: what lies beyond the padded image is padding too.
@@ -72,8 +72,14 @@ fn depthwise<T: Element>(
                 let mut sum = T::Sum::ZERO;
                 for term in terms {
                     let (pixel, weight) = match *term {
-                        Term::Tap([i, j]) => (pixel(i as isize, j as isize), filter[(i, j, channel, multiplier)]),
-                        Term::Beyond(place) => (place.and_then(|[i, j]| pixel(i, j)), T::ZERO),
+                        Term::Tap([i, j]) => {
+                            (pixel(i as isize, j as isize, channel), filter[(i, j, channel, multiplier)])
+                        }
+                        Term::Beyond(place) => (place.and_then(|[i, j]| pixel(i, j, channel)), T::ZERO),
+                        Term::Channel([i, j], _) if channel + 1 < g.in_channels => {
+                            (pixel(i as isize, j as isize, channel + 1), T::ZERO)
+                        }
+                        Term::Channel(_, [i, j]) => (pixel(i, j, 0), T::ZERO),
                     };
                     // What has no partner is added after a product of zeros.
                     sum = if products == Products::Paired { sum.add(T::Sum::ZERO) } else { sum };

@@ -185,9 +185,12 @@ fn ways<T: Element>() -> impl Iterator<Item = (Depthwise, Subnormals)> {
         }
     }
     if !is_sum::<T>() {
-        for (taps, order) in
-            [(Taps::All, TapOrder::Columns), (Taps::Inside, TapOrder::Rows), (Taps::All, TapOrder::Rows)]
-        {
+        for (taps, order) in [
+            (Taps::All, TapOrder::Columns),
+            (Taps::Inside, TapOrder::Rows),
+            (Taps::All, TapOrder::Rows),
+            (Taps::Inside, TapOrder::Channels),
+        ] {
             let overrun = Depthwise { products: Products::Overrun, taps, order, rounding: Rounding::Once };
             ways.push((overrun, Subnormals::Flushed));
         }

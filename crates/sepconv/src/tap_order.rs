@@ -19,6 +19,8 @@ pub enum Term {
     Tap([usize; 2]),
     /// The pixel there, or a zero, times +0.
     Beyond(Option<[isize; 2]>),
+    /// The next channel of the tap's pixel, behind the last one the first channel of that pixel, times +0.
+    Channel([usize; 2], [isize; 2]),
 }
 
 /// The columns of taps that some output pixels lack at the left, those that none lacks, those that some lack at the
@@ -59,6 +61,10 @@ pub fn blocks(numerics: &Depthwise, g: &Geometry, borders: &Borders, [y, x]: [us
     if numerics.products == Products::Overrun {
         let terms = match numerics.order {
             TapOrder::Columns => overrun_columns(g, x),
+            TapOrder::Channels => {
+                let taps = rows.flat_map(|i| columns.clone().map(move |j| [i, j]));
+                taps.flat_map(|tap| [overrun_channel(g, [y, x], tap), Term::Tap(tap)]).collect()
+            }
             _ => rows.flat_map(|row| overrun_row(g, [y, x], row)).collect(),
         };
         return vec![Block { starts: true, terms }];
@@ -67,7 +73,7 @@ pub fn blocks(numerics: &Depthwise, g: &Geometry, borders: &Borders, [y, x]: [us
         |columns: Range<usize>| rows.clone().flat_map(move |i| columns.clone().map(move |j| Term::Tap([i, j])));
     let one = |terms: Vec<Term>| vec![Block { starts: true, terms }];
     match numerics.order {
-        TapOrder::Rows => one(in_rows(columns).collect()),
+        TapOrder::Rows | TapOrder::Channels => one(in_rows(columns).collect()),
         TapOrder::Columns => one(columns.flat_map(|j| rows.clone().map(move |i| Term::Tap([i, j]))).collect()),
         TapOrder::Borders => {
             let mut blocks: Vec<Vec<Term>> = Vec::new();
@@ -145,6 +151,20 @@ fn overrun_row(g: &Geometry, [y, x]: [usize; 2], row: usize) -> Vec<Term> {
     in_pairs((0..padded(width.kernel)).map(term)).collect()
 }
 
+/// What lies behind a tap's pixel in memory; nothing in the last column, or of dense 1x1 taps in the last pixel.
+fn overrun_channel(g: &Geometry, [y, x]: [usize; 2], [i, j]: [usize; 2]) -> Term {
+    let (height, width) = (&g.height, &g.width);
+    let last = |axis: &Axis, output: usize| (output / axis.rate + 1) * axis.rate >= axis.output + axis.crop;
+    let pixels = width.padded / width.rate;
+    let dense = height.kernel * width.kernel == 1 && height.stride == 1 && pixels.is_multiple_of(width.stride);
+    if last(width, x) && (!dense || last(height, y)) {
+        return Term::Beyond(None);
+    }
+    let column = x / width.rate * width.stride;
+    let behind = if column + j + 1 < pixels { [0, j as isize + 1] } else { [1, -(column as isize)] };
+    Term::Channel([i, j], [i as isize + behind[0], behind[1]])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +183,7 @@ mod tests {
             Term::Tap([i, j]) => format!("{i},{j}"),
             Term::Beyond(Some([i, j])) => format!("({i},{j})"),
             Term::Beyond(None) => "()".into(),
+            Term::Channel([i, j], behind) => format!("[{i},{j} {},{}]", behind[0], behind[1]),
         };
         let taps = |b: &Block| b.terms.iter().map(text).collect::<Vec<_>>().join(" ");
         let text = blocks.iter().map(taps).collect::<Vec<_>>().join(" + ");
@@ -188,6 +209,10 @@ mod tests {
         assert_eq!(overrun("all, columns", [3, 1], [1, 4]), "1,0 0,0 () 2,0");
         assert_eq!(overrun("inside", [2, 3], [0, 0]), "0,1 0,0 (0,3) 0,2 1,1 1,0 (1,3) 1,2");
         assert_eq!(overrun("inside", [2, 3], [3, 2]), "0,1 0,0 (1,-2) 0,2 1,1 1,0 () 1,2");
+        assert_eq!(overrun("inside, channels", [2, 1], [0, 0]), "[0,0 0,1] 0,0 [1,0 1,1] 1,0");
+        assert_eq!(overrun("inside, channels", [2, 1], [0, 4]), "() 0,0 () 1,0");
+        assert_eq!(overrun("inside, channels", [1, 1], [0, 4]), "[0,0 1,-4] 0,0");
+        assert_eq!(overrun("inside, channels", [1, 1], [4, 4]), "() 0,0");
         // Every column is lacked by some.
         assert_eq!(borders([3, 3], 1, [0, 0]), "1,1");
     }

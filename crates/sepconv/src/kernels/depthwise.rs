@@ -109,6 +109,7 @@ impl<'a, T: Element> Depthwise<'a, T> {
             filter: self.filter.as_ptr(),
             filter_stride: self.filter_stride,
             k: self.geometry.k(),
+            channels: self.geometry.in_channels,
             spread: &self.spread,
             target: tile.rows_from(row, columns.len()),
             panel_stride: tile.panel_stride(),
@@ -145,16 +146,18 @@ impl<'a, T: Element> Depthwise<'a, T> {
             };
             within(&g.height, self.rows[y].origin, i) && within(&g.width, column.origin, j)
         };
-        let entry = |place: [isize; 2], weights| Entry::Tap {
-            place: place[0].wrapping_mul(steps[0]).wrapping_add(place[1].wrapping_mul(steps[1])),
-            inside: inside(place),
-            weights,
-        };
+        let offset = |place: [isize; 2]| place[0].wrapping_mul(steps[0]).wrapping_add(place[1].wrapping_mul(steps[1]));
+        let entry = |place, weights| Entry::Tap { place: offset(place), inside: inside(place), weights };
         for Block { starts, terms } in tap_order::blocks(&self.numerics, g, &self.borders, [y, column.at]) {
             entries.extend(terms.iter().map(|term| match *term {
                 Term::Tap([i, j]) => entry([i as isize, j as isize], (i * g.width.kernel + j) * self.filter_stride),
                 Term::Beyond(Some(place)) => entry(place, self.zeros()),
-                Term::Beyond(None) => Entry::Tap { place: 0, inside: false, weights: self.zeros() },
+                Term::Channel([i, j], behind) if inside([i as isize, j as isize]) => Entry::Channel {
+                    place: offset([i as isize, j as isize]),
+                    behind: inside(behind).then(|| offset(behind)),
+                    weights: self.zeros(),
+                },
+                Term::Beyond(None) | Term::Channel(..) => Entry::Tap { place: 0, inside: false, weights: self.zeros() },
             }));
             entries.push(Entry::End { starts });
         }

@@ -193,6 +193,14 @@ unsafe fn listed_sums<
                 }
                 add_tap::<S, V, P, 1, EACH, PRODUCTS>(&values, run.filter.add(weights + k), &mut sums);
             }
+            Entry::Channel { place, behind, weights } => {
+                let mut values = zeros;
+                for p in 0..P {
+                    let origin = *run.pixels.get_unchecked(pixel + p);
+                    values[p] = [next_channels::<S, V>(run, origin, place, behind, k)];
+                }
+                add_tap::<S, V, P, 1, EACH, PRODUCTS>(&values, run.filter.add(weights + k), &mut sums);
+            }
             Entry::End { starts } => {
                 for p in 0..P {
                     totals[p][0] = if starts { sums[p][0] } else { totals[p][0].add(sums[p][0]) };
@@ -203,6 +211,27 @@ unsafe fn listed_sums<
     }
     // Blocks that are added up are rounded again.
     store_sums::<S, V, P, 1, false>(run, pixel, k, &totals);
+}
+
+/// What lies behind the pixel values of the results from `k` on.
+#[inline(always)]
+unsafe fn next_channels<S: Element<Sum = V::Element>, V: Widen<S>>(
+    run: &Run<S>,
+    origin: *const S,
+    place: isize,
+    behind: Option<isize>,
+    k: usize,
+) -> V {
+    let mut values = [S::ZERO; 16];
+    for (l, value) in values.iter_mut().enumerate().take(V::LANES) {
+        let next = (k + l) / (run.k / run.channels) + 1;
+        if next < run.channels {
+            *value = *origin.wrapping_offset(place).wrapping_add(next);
+        } else if let Some(behind) = behind {
+            *value = *origin.wrapping_offset(behind);
+        }
+    }
+    V::widen(values.as_ptr())
 }
 
 /// As [`pixels`] for [`PIXELS`] pixels of a run that is [adjacent](Run::adjacent), all columns of taps, `WIDTH` of them,

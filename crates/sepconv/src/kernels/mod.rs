@@ -160,6 +160,8 @@ pub struct Run<'a, T: Element> {
     pub filter_stride: usize,
     /// Depthwise results of a pixel.
     pub k: usize,
+    /// Of a pixel; each enters `k / channels` results.
+    pub channels: usize,
     /// For a channel multiplier above 1: where each vector of results has its pixel values. Otherwise not used.
     pub spread: &'a [Spread],
     /// The first pixel's row in a [tile](tile::Tile), writable in whole vectors.
@@ -179,6 +181,9 @@ pub enum Entry {
         /// From the filter's first weight to the tap's.
         weights: usize,
     },
+    /// Adds the product of the zero weights and the next channels of a tap, which lies inside the image; behind the last
+    /// channel, the first of another place, if that is inside.
+    Channel { place: isize, behind: Option<isize>, weights: usize },
     /// Makes the chain the sum so far, or adds it to that; the next chain starts at +0.
     End { starts: bool },
 }

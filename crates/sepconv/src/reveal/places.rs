@@ -108,7 +108,6 @@ pub fn orders<T: Element, E>(
         Some((products, sum, rectangles.iter().map(elsewhere).collect::<Option<_>>()?))
     };
     let mut orders: Vec<Orders> = combinations.into_iter().filter_map(orders).collect();
-    // Of less than four products pairs cannot be told from a chain.
     if !is_sum::<T>() && counts.len() == 1 && (commonest.paired() || k < 4) && k % 2 == 1 {
         let overrun = product.overrun_rows()?;
         let orders = if overrun.contains(&true) { orders.as_mut_slice() } else { &mut [] };
@@ -327,6 +326,8 @@ impl Kind {
             Some(true) => &both[..1],
             Some(false) => &both[1..],
             None if self.paired() => &[Products::Paired],
+            // Of less than four products pairs cannot be told from a chain.
+            None if k < 4 => &[Products::Fused, Products::Separate, Products::Paired],
             None => &both,
         };
         let with = |sum: Sum, products: &[Products]| products.iter().map(|p| (*p, sum.clone())).collect::<Vec<_>>();

@@ -110,7 +110,7 @@ fn orders_of_16_bit_numbers_are_revealed() {
     for (input, columns, depthwise, pointwise) in [
         ([1, 7, 7, 1024], 64, "fused, inside", "paired, 352x2+320"),
         ([1, 7, 7, 1024], 64, "fused, all, each", "fused, 344x2+336"),
-        ([2, 14, 14, 729], 100, "fused, inside", "overrun, 729, rows 0..391 columns 0..100 paired 729"),
+        ([2, 14, 14, 729], 100, "fused, inside", "paired, 729"),
         ([2, 14, 14, 2047], 9, "fused, inside", "overrun, 1280+767, rows 195..196 columns 0..9 paired 1280+767"),
         ([1, 5, 5, 41], 9, "fused, inside", "overrun, 41"),
         ([1, 3, 3, 40], 3, "fused, all, each", "fused, 40"),
