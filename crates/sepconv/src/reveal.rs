@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ndarray::{Array2, ArrayView2, ArrayView4};
 
 use crate::element::{Element, is_sum};
-use crate::geometry::Geometry;
+use crate::geometry::{Axis, Geometry};
 use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps};
 use crate::plan;
 use data::Data;
@@ -121,18 +121,34 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     let pixels = g.batch * g.height.input * g.width.input;
     let taps = g.height.kernel * g.width.kernel;
     let enough = CONFIRMATIONS.div_ceil(g.rows() * g.k()).min(MOST_DEPTHWISE_CALLS - 2);
-    // Only sums of 16-bit numbers are known to take up what is beside the taps.
-    let kinds: &[Data] =
-        if is_sum::<T>() { &[Data::Infinite, Data::Tiny] } else { &[Data::Infinite, Data::Scattered, Data::Tiny] };
-    let mut observed = Vec::new();
-    for (&data, seed) in kinds.iter().chain(std::iter::repeat_n(&Data::Uniform, enough)).zip(1..) {
-        let input = data.values::<T, _>(pixels, g.in_channels, seed)?;
-        let mut filter = data.weights().values::<T, _>(taps, g.k(), !seed)?;
+    // Only sums of 16-bit numbers are known to take up what is beside the taps, and hide their order by rounding.
+    let kinds: &[Data] = if is_sum::<T>() {
+        &[Data::Infinite, Data::Tiny]
+    } else {
+        &[Data::Infinite, Data::Scattered, Data::Tiny, Data::Cancelling]
+    };
+    // So that each channel's kind of infinite taps comes up.
+    let more_infinite = std::iter::repeat_n(&Data::Infinite, INFINITE_TAPS - g.k().min(INFINITE_TAPS));
+    let kinds = kinds.iter().chain(more_infinite).chain(std::iter::repeat_n(&Data::Uniform, enough));
+    let (mut observed, mut turn) = (Vec::new(), 0);
+    for (&data, seed) in kinds.zip(1..) {
+        let (of_input, of_filter) = match data {
+            Data::Cancelling => (Data::Same, Data::Cancelling),
+            data => (data, data.weights()),
+        };
+        let input = of_input.values::<T, _>(pixels, g.in_channels, seed)?;
+        let mut filter = of_filter.values::<T, _>(taps, g.k(), !seed)?;
+        if data == Data::Cancelling {
+            // The taps of each channel cancel.
+            let channels = of_filter.values::<T, _>(g.k(), taps, !seed)?;
+            filter.iter_mut().enumerate().for_each(|(n, to)| *to = channels[n % g.k() * taps + n / g.k()]);
+        }
         if data == Data::Infinite {
-            // The first and the last tap: where either is padding, it is NaN if it counts and nothing if it does not.
-            let last = (taps - 1) * g.k();
-            filter[..g.k()].fill(T::from_f64(f64::INFINITY));
-            filter[last..].fill(T::from_f64(f64::INFINITY));
+            // Where such a tap is padding, the sum is NaN if it counts and something else if it does not.
+            for (n, tap) in infinite_taps(g, turn) {
+                filter[tap * g.k() + n] = T::from_f64(f64::INFINITY);
+            }
+            turn += 1;
         }
         let result = counted.call(|probe| probe.depthwise(&input, &filter))?;
         observed.push(Observed { input, filter, result });
@@ -154,6 +170,26 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
         observed.iter().all(|o| fits(way, o, 1)) && (g.batch == 1 || observed.iter().all(|o| fits(way, o, g.batch)))
     };
     ways::<T>().find(fits_all).ok_or(Unclear::Depthwise)
+}
+
+/// The kinds of [`infinite_taps`].
+const INFINITE_TAPS: usize = 3;
+
+/// For every channel two taps of opposite sides: the corners, or those left and right, or above and below, of a tap that
+/// some pixel has inside the image; each channel's others come in other turns.
+fn infinite_taps(g: &Geometry, turn: usize) -> impl Iterator<Item = (usize, usize)> {
+    let inside = |axis: &Axis| axis.inside(axis.output / 2).start.min(axis.kernel - 1);
+    let (row, column) = (inside(&g.height), inside(&g.width));
+    let [last_row, last_column] = [g.height.kernel - 1, g.width.kernel - 1];
+    let width = g.width.kernel;
+    (0..g.k()).flat_map(move |n| {
+        let taps = match (n + turn) % INFINITE_TAPS {
+            0 => [[row, 0], [row, last_column]],
+            1 => [[0, 0], [last_row, last_column]],
+            _ => [[0, column], [last_row, column]],
+        };
+        taps.map(|[i, j]| (n, i * width + j))
+    })
 }
 
 /// All ways of the depthwise part, the likeliest first: where several fit, that one is taken.
