@@ -122,27 +122,22 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     let taps = g.height.kernel * g.width.kernel;
     let enough = CONFIRMATIONS.div_ceil(g.rows() * g.k()).min(MOST_DEPTHWISE_CALLS - 2);
     // Only sums of 16-bit numbers are known to take up what is beside the taps, and hide their order by rounding.
-    let kinds: &[Data] = if is_sum::<T>() {
-        &[Data::Infinite, Data::Tiny]
+    let (kinds, masked): (&[Data], _) = if is_sum::<T>() {
+        (&[Data::Infinite, Data::Tiny], 0)
     } else {
-        &[Data::Infinite, Data::Scattered, Data::Tiny, Data::Cancelling]
+        (&[Data::Infinite, Data::Scattered, Data::Tiny], enough)
     };
     // So that each channel's kind of infinite taps comes up.
     let more_infinite = std::iter::repeat_n(&Data::Infinite, INFINITE_TAPS - g.k().min(INFINITE_TAPS));
-    let kinds = kinds.iter().chain(more_infinite).chain(std::iter::repeat_n(&Data::Uniform, enough));
+    let kinds = kinds.iter().chain(more_infinite).chain(std::iter::repeat_n(&Data::Factor, masked));
+    let kinds = kinds.chain(std::iter::repeat_n(&Data::Uniform, enough));
     let (mut observed, mut turn) = (Vec::new(), 0);
     for (&data, seed) in kinds.zip(1..) {
-        let (of_input, of_filter) = match data {
-            Data::Cancelling => (Data::Same, Data::Cancelling),
-            data => (data, data.weights()),
+        let input = data.values::<T, _>(pixels, g.in_channels, seed)?;
+        let mut filter = match data {
+            Data::Factor => data::masked(taps, g.k(), seed)?,
+            data => data.weights().values::<T, _>(taps, g.k(), !seed)?,
         };
-        let input = of_input.values::<T, _>(pixels, g.in_channels, seed)?;
-        let mut filter = of_filter.values::<T, _>(taps, g.k(), !seed)?;
-        if data == Data::Cancelling {
-            // The taps of each channel cancel.
-            let channels = of_filter.values::<T, _>(g.k(), taps, !seed)?;
-            filter.iter_mut().enumerate().for_each(|(n, to)| *to = channels[n % g.k() * taps + n / g.k()]);
-        }
         if data == Data::Infinite {
             // Where such a tap is padding, the sum is NaN if it counts and something else if it does not.
             for (n, tap) in infinite_taps(g, turn) {
@@ -169,7 +164,7 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     let fits_all = |way: &(Depthwise, Subnormals)| {
         observed.iter().all(|o| fits(way, o, 1)) && (g.batch == 1 || observed.iter().all(|o| fits(way, o, g.batch)))
     };
-    ways::<T>().find(fits_all).ok_or(Unclear::Depthwise)
+    ways::<T>(g.channel_multiplier).find(fits_all).ok_or(Unclear::Depthwise)
 }
 
 /// The kinds of [`infinite_taps`].
@@ -193,45 +188,40 @@ fn infinite_taps(g: &Geometry, turn: usize) -> impl Iterator<Item = (usize, usiz
 }
 
 /// All ways of the depthwise part, the likeliest first: where several fit, that one is taken.
-fn ways<T: Element>() -> impl Iterator<Item = (Depthwise, Subnormals)> {
-    const PRODUCTS_AND_TAPS: [(Products, Taps); 12] = [
-        (Products::Fused, Taps::Inside),
-        (Products::Separate, Taps::All),
-        (Products::Fused, Taps::All),
-        (Products::Separate, Taps::Inside),
-        (Products::Fused, Taps::Beside),
-        (Products::Fused, Taps::Above),
-        (Products::Separate, Taps::Beside),
-        (Products::Separate, Taps::Above),
-        (Products::Paired, Taps::Inside),
-        (Products::Paired, Taps::All),
-        (Products::Paired, Taps::Beside),
-        (Products::Paired, Taps::Above),
-    ];
-    // Only sums in another type than the stored one can be paired, or rounded after each tap.
-    let (products_and_taps, roundings) = if is_sum::<T>() { (8, 1) } else { (12, 2) };
+fn ways<T: Element>(channel_multiplier: usize) -> impl Iterator<Item = (Depthwise, Subnormals)> {
+    use Products::{Fused, Overrun, Paired, Separate};
+    use TapOrder::{Borders, Channels, Columns, Rows};
+    let all_taps = [Taps::Inside, Taps::All, Taps::Beside, Taps::Above];
     let mut ways = Vec::new();
-    for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
-        for &rounding in &[Rounding::Once, Rounding::Each][..roundings] {
-            for order in [TapOrder::Rows, TapOrder::Columns, TapOrder::Borders] {
-                for &(products, taps) in &PRODUCTS_AND_TAPS[..products_and_taps] {
-                    ways.push((Depthwise { products, taps, order, rounding }, subnormals));
-                }
+    let mut add = |products, taps, order, rounding| ways.push(Depthwise { products, taps, order, rounding });
+    // Only sums in another type than the stored one are known to be paired, or rounded after each tap.
+    let (roundings, all_products): (&[Rounding], &[Products]) = if is_sum::<T>() {
+        add(Fused, Taps::Inside, Rows, Rounding::Once);
+        add(Separate, Taps::All, Rows, Rounding::Once);
+        (&[Rounding::Once], &[Fused, Separate])
+    } else {
+        let of_one = [(Paired, Taps::Inside, Rows)];
+        let of_several = [
+            (Overrun, Taps::All, Columns),
+            (Overrun, Taps::Inside, Rows),
+            (Overrun, Taps::All, Rows),
+            (Overrun, Taps::Inside, Channels),
+        ];
+        let [first, second] = [of_one.as_slice(), &of_several];
+        let (first, second) = if channel_multiplier == 1 { (first, second) } else { (second, first) };
+        first.iter().chain(second).for_each(|&(products, taps, order)| add(products, taps, order, Rounding::Once));
+        add(Separate, Taps::All, Rows, Rounding::Each);
+        (&[Rounding::Once, Rounding::Each], &[Fused, Separate, Paired])
+    };
+    for &rounding in roundings {
+        for order in [Rows, Columns, Borders] {
+            for taps in all_taps {
+                all_products.iter().for_each(|&products| add(products, taps, order, rounding));
             }
         }
     }
-    if !is_sum::<T>() {
-        for (taps, order) in [
-            (Taps::All, TapOrder::Columns),
-            (Taps::Inside, TapOrder::Rows),
-            (Taps::All, TapOrder::Rows),
-            (Taps::Inside, TapOrder::Channels),
-        ] {
-            let overrun = Depthwise { products: Products::Overrun, taps, order, rounding: Rounding::Once };
-            ways.push((overrun, Subnormals::Flushed));
-        }
-    }
-    ways.into_iter()
+    let with = |subnormals| ways.clone().into_iter().map(move |way| (way, subnormals));
+    with(Subnormals::Flushed).chain(with(Subnormals::Kept))
 }
 
 /// What a bisection finds, or else what asking of every product finds.

@@ -13,6 +13,8 @@ pub enum Data {
     Infinite,
     /// What is read beside what counts: some infinities.
     Scattered,
+    /// Orders of sums that rounding hides, with [`masked`] as weights: the scale's factor throughout.
+    Factor,
     /// Every rounding, with [`Same`](Self::Same) as weights: the second half of a row takes back the first, so that
     /// nothing but what was rounded away is left. Magnitudes vary, or sums of 16-bit numbers would be exact; and are
     /// large enough for what is left to be a normal number in 16 bits.
@@ -54,6 +56,7 @@ impl Data {
                 Self::Cancelling if 2 * (n % columns) + 1 == columns => uniform * 1e-5,
                 Self::Cancelling => uniform * f64::from(256 >> (bits % 8)),
                 Self::Scattered if bits.is_multiple_of(23) => f64::INFINITY,
+                Self::Factor => Scale::of::<T>().factor,
                 Self::Same if n > 0 => last,
                 Self::Same => uniform * 64.0,
                 Self::Tiny if n == 0 => smallest.sqrt() / 2.0,
@@ -83,6 +86,44 @@ impl Data {
         }
         Ok(values)
     }
+}
+
+/// What the terms of a sum are made of: one that every other is lost beside, and units that can be counted. One of a
+/// term's factors is always the same.
+pub struct Scale {
+    pub factor: f64,
+    pub mask: f64,
+    pub unit: f64,
+}
+
+impl Scale {
+    pub const fn of<T: Element>() -> Self {
+        if T::LARGEST > 1e30 {
+            Self { factor: 1.0, mask: (1u128 << 80) as f64, unit: 1.0 }
+        } else {
+            // The largest power of two and the smallest number of f16: 2^39 apart, 4096 units are lost in f32.
+            Self { factor: 32768.0, mask: 32768.0, unit: 1.0 / 16777216.0 }
+        }
+    }
+
+    /// How many units a result counts exactly.
+    pub const fn most<T: Element>() -> usize {
+        1 << if T::MANTISSA_DIGITS < 30 { T::MANTISSA_DIGITS } else { 30 }
+    }
+}
+
+/// Depthwise weights, (taps, k), that with pixels of the scale's factor make all terms units but two, of random taps:
+/// what is added between these two is lost. So the order shows, however coarsely results are rounded.
+pub fn masked<T: Element, E>(taps: usize, k: usize, seed: u64) -> Result<Vec<T>, Unclear<E>> {
+    let Scale { mask, unit, .. } = Scale::of::<T>();
+    let mut weights = filled(taps * k, T::from_f64(unit))?;
+    let mut state = seed;
+    for n in 0..k {
+        let [first, second] = [0; 2].map(|_| next(&mut state) as usize % taps);
+        weights[first * k + n] = T::from_f64(mask);
+        weights[second * k + n] = T::from_f64(-mask);
+    }
+    Ok(weights)
 }
 
 /// Pixels whose products with weights of 1 make every block of the sum a negative subnormal number, so that where these

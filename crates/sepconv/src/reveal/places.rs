@@ -7,33 +7,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Unclear, data::filled, tree};
+use super::data::{Scale, filled};
+use super::{Unclear, tree};
 use crate::element::{Element, is_sum};
 use crate::numerics::{Elsewhere, Folds, Products, Sum};
-
-/// What the terms of a sum are made of: one that every other is lost beside, and units that can be counted. One of a
-/// term's factors is always the same.
-struct Scale {
-    factor: f64,
-    mask: f64,
-    unit: f64,
-}
-
-impl Scale {
-    const fn of<T: Element>() -> Self {
-        if T::LARGEST > 1e30 {
-            Self { factor: 1.0, mask: (1u128 << 80) as f64, unit: 1.0 }
-        } else {
-            // The largest power of two and the smallest number of f16: 2^39 apart, 4096 units are lost in f32.
-            Self { factor: 32768.0, mask: 32768.0, unit: 1.0 / 16777216.0 }
-        }
-    }
-
-    /// How many units a result counts exactly.
-    const fn most<T: Element>() -> usize {
-        1 << if T::MANTISSA_DIGITS < 30 { T::MANTISSA_DIGITS } else { 30 }
-    }
-}
 
 /// A result cut into more rectangles than that follows no order worth following.
 const MOST_RECTANGLES: usize = 256;
