@@ -18,32 +18,34 @@
 //! term       = part [ "x" count ]
 //! part       = number | "(" terms ")" | "lanes(" count { count } "," count "," number ")"
 //! ```
-//! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded
-//! before they are added; `paired` ones are fused too, but enter a chain in pairs, the second of each first, as the dot
+//! Blanks between words do not matter. `fused` products are added with one rounding, `separate` ones are rounded before
+//! they are added; `paired` ones are fused too, but enter a chain in pairs, the second of each first, as the dot
 //! products of AVX-512 BF16 take them; where there is no second one, as for every depthwise tap and at the end of a
 //! chain of odd length, it is a product of zeros (which makes -0 a +0). `overrun` ones are paired, but where there is
 //! no second one, what lies behind the first in memory is multiplied by +0: in a pointwise sum the next channel or the
 //! next row's first one (zero behind the last row), so that infinities and NaNs there make a NaN here. In a depthwise
 //! sum that overruns, a row of the kernel is paired, and goes on to the right, to a whole number of pairs (beyond 32
 //! products, of 32s), where zeros lie right of all that any output reads in its row, or the next row's left end; with
-//! `columns` all taps in column-major order are one such row, zeros right of it; with `channels` each tap is paired with
-//! what lies behind it in memory, zero in the last column, or if the kernel is a single tap and the image has no other
-//! pixels than are read in rows, in the image's last pixel. Sums are in f64 for f64, in f32 for all other types, and
-//! rounded to the storage type at the end: the depthwise result before the pointwise sum takes it up. With `each` the
-//! depthwise sum is rounded to the storage type after every tap.
+//! `columns` all taps in column-major order are one such row, zeros right of it; with `channels` each tap inside the
+//! image (no others count, whatever else is said) is paired with what lies behind it in memory, zero in the last
+//! column, or if the kernel is a single tap and the image has no other pixels than are read in rows, in the image's
+//! last pixel. Sums are in f64 for f64, in f32 for all other types, and rounded to the storage type at the end: the
+//! depthwise result before the pointwise sum takes it up. With `each` the depthwise sum is rounded to the storage type
+//! after every tap.
 //!
 //! Depthwise taps are added in row-major order from +0, with `columns` in column-major order. `all` counts the taps
 //! outside the image too, as products with +0; `beside` those of them in rows inside the image, `above` all but those
 //! in rows below it. With `borders` the columns of taps that all output pixels have inside the image make one chain,
 //! row-major, to which the others are added, the left ones before, the right ones after: a chain of each column where
 //! the kernel is at least as wide as high, else each tap by itself, row-major; and where the first of all columns lies
-//! outside, the sum starts from +0. In a pointwise sum a number is a chain: that many products added in ascending order from +0, so that `0+8` adds a
-//! chain to +0 (and cannot give -0); terms are added left to right; `80x3+16` means `80+80+80+16`, and `(8+8)+(8+8)`
-//! adds blocks of blocks. `lanes(1 2, 16, 3)` deals 16 products out to 4 chains in turn, as the lanes of a vector take
-//! them, adds to each lane the one at distance 1, then the one at distance 2, which leaves one value, and adds 3 more
-//! products to that one by one. `chain` is one chain however long. Some elements of the result may have another order
-//! than the rest: the last of `elsewhere` that holds an element's row (its pixel's number in the batch) and column (its
-//! channel) counts. The word `reproducible` alone reads as [`Numerics::REPRODUCIBLE`].
+//! outside, the sum starts from +0. In a pointwise sum a number is a chain: that many products added in ascending order
+//! from +0, so that `0+8` adds a chain to +0 (and cannot give -0); terms are added left to right; `80x3+16` means
+//! `80+80+80+16`, and `(8+8)+(8+8)` adds blocks of blocks. `lanes(1 2, 16, 3)` deals 16 products out to 4 chains in
+//! turn, as the lanes of a vector take them, adds to each lane the one at distance 1, then the one at distance 2, which
+//! leaves one value, and adds 3 more products to that one by one. `chain` is one chain however long. Some elements of
+//! the result may have another order than the rest: the last of `elsewhere` that holds an element's row (its pixel's
+//! number in the batch) and column (its channel) counts. The word `reproducible` alone reads as
+//! [`Numerics::REPRODUCIBLE`].
 
 use std::fmt;
 use std::ops::Range;
@@ -347,7 +349,7 @@ pub struct ParseError {
 const LONGEST: usize = i32::MAX as usize;
 /// Deepest nesting and most chains of a text, so that a hostile attribute cannot exhaust stack or memory.
 const DEEPEST: usize = 16;
-const MOST_CHAINS: usize = 1 << 20;
+const MOST_CHAINS: usize = 1 << 16;
 /// 64 lanes: as many as the longest vectors have of the smallest type.
 const MOST_FOLDS: usize = 6;
 
@@ -358,7 +360,7 @@ impl FromStr for Numerics {
         if text.trim() == "reproducible" {
             return Ok(Self::REPRODUCIBLE);
         }
-        let mut p = Parser { text, at: 0 };
+        let mut p = Parser { text, at: 0, chains: 0 };
         p.expect("v1")?;
         p.expect("depthwise(")?;
         let products = p.one_of(&PRODUCTS)?;
@@ -400,6 +402,8 @@ impl FromStr for Numerics {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    /// Those of the sums that are complete.
+    chains: usize,
 }
 
 impl Parser<'_> {
@@ -429,7 +433,7 @@ impl Parser<'_> {
     fn one_of<T: Copy>(&mut self, words: &Words<T>) -> Result<T, ParseError> {
         match words.iter().find(|(word, _)| self.take(word)) {
             Some((_, value)) => Ok(*value),
-            None => Err(self.error(format!("`{}` or `{}`", words[0].0, words[1].0))),
+            None => Err(self.error(words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(" or "))),
         }
     }
 
@@ -452,7 +456,8 @@ impl Parser<'_> {
     }
 
     fn sum(&mut self) -> Result<Sum, ParseError> {
-        let sum = if self.take("chain") { Sum::Whole } else { self.terms(0)?.0 };
+        let (sum, chains) = if self.take("chain") { (Sum::Whole, 1) } else { self.terms(0)? };
+        self.chains += chains;
         match sum.length() {
             Some(n) if n > LONGEST => Err(self.error(format!("a sum of at most {LONGEST} products"))),
             _ => Ok(sum),
@@ -495,7 +500,7 @@ impl Parser<'_> {
             };
             let times = if self.take("x") { self.number(1)? } else { 1 };
             chains = size.saturating_mul(times).saturating_add(chains);
-            if chains > MOST_CHAINS {
+            if self.chains.saturating_add(chains) > MOST_CHAINS {
                 return Err(self.error(format!("at most {MOST_CHAINS} chains")));
             }
             sums.extend(std::iter::repeat_n(part, times));
@@ -572,7 +577,7 @@ mod tests {
         assert!(sum("(1x1048576)x1048576").is_err());
         assert!(sum("((((((1x1024)x1024)x1024)x1024)x1024)x1024)x1024").is_err());
         let error = "v1 depthwise(fused, none)".parse::<Numerics>().unwrap_err();
-        assert_eq!(error.to_string(), "expected `inside` or `all` at byte 20, got `none)`");
+        assert_eq!(error.to_string(), "expected `inside` or `all` or `beside` or `above` at byte 20, got `none)`");
         assert!("v2 x".parse::<Numerics>().is_err());
     }
 }

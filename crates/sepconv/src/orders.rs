@@ -16,6 +16,9 @@ pub struct Seen {
     pub rows: usize,
 }
 
+/// So that a hostile attribute cannot exhaust memory.
+const MOST_ALTERNATIVES: usize = 64;
+
 /// Matrix products take that many rows at a time, and what is left in another way.
 const ROWS_AT_ONCE: usize = 4;
 
@@ -75,6 +78,7 @@ impl Orders {
         for Elsewhere { rows: range, .. } in &mut numerics.pointwise.elsewhere {
             *range = seen.moved_to(range.start, rows)..seen.moved_to(range.end, rows);
         }
+        numerics.pointwise.elsewhere.retain(|elsewhere| !elsewhere.rows.is_empty());
         Cow::Owned(numerics)
     }
 }
@@ -115,6 +119,10 @@ impl FromStr for Orders {
                 _ => Err(expected()),
             }
         };
+        if text.split(';').nth(MOST_ALTERNATIVES).is_some() {
+            let expected = format!("at most {MOST_ALTERNATIVES} alternatives");
+            return Err(ParseError { expected, at: 0, got: text.chars().take(40).collect() });
+        }
         text.split(';').map(alternative).collect::<Result<_, _>>().map(Self::ByRows)
     }
 }

@@ -46,6 +46,9 @@ impl Borders {
 /// The counted ones of the taps, down and across, of a pixel.
 pub fn counted(taps: Taps, kernel: [usize; 2], inside: &[Range<usize>; 2]) -> [Range<usize>; 2] {
     let [rows, _] = inside;
+    if kernel.contains(&0) {
+        return [0..0, 0..0];
+    }
     match taps {
         Taps::Inside => inside.clone(),
         Taps::All => kernel.map(|taps| 0..taps),
@@ -57,7 +60,8 @@ pub fn counted(taps: Taps, kernel: [usize; 2], inside: &[Range<usize>; 2]) -> [R
 /// The sum of output pixel (y, x).
 pub fn blocks(numerics: &Depthwise, g: &Geometry, borders: &Borders, [y, x]: [usize; 2]) -> Vec<Block> {
     let kernel = [g.height.kernel, g.width.kernel];
-    let [rows, columns] = counted(numerics.taps, kernel, &[g.height.inside(y), g.width.inside(x)]);
+    let taps = if numerics.order == TapOrder::Channels { Taps::Inside } else { numerics.taps };
+    let [rows, columns] = counted(taps, kernel, &[g.height.inside(y), g.width.inside(x)]);
     if numerics.products == Products::Overrun {
         let terms = match numerics.order {
             TapOrder::Columns => overrun_columns(g, x),

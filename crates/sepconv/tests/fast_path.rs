@@ -274,6 +274,27 @@ proptest! {
     }
 }
 
+/// What lies behind a tap's last channel may be inside the image where the tap is not.
+#[test]
+fn taps_outside_have_nothing_behind_them() {
+    for (taps, seed) in ["inside", "all", "beside", "above"].into_iter().zip(0..) {
+        let numerics = format!("v1 depthwise(overrun, {taps}, channels) pointwise(fused, chain) subnormals(kept)");
+        let padding = Padding::Explicit([[1, 0], [1, 1]]);
+        let case = Case {
+            input: [2, 4, 4, 3],
+            kernel: [1, 1, 2],
+            out_channels: 6,
+            attributes: Attributes { strides: [1, 1], padding, rate: [1, 1] },
+            numerics: numerics.parse().unwrap(),
+            layout: Layout::Standard,
+            special: true,
+            seed,
+            threads: 1,
+        };
+        check_all(&case).unwrap();
+    }
+}
+
 /// A layer large enough for several threads.
 fn layer() -> [Array4<f32>; 3] {
     let array = |shape: [usize; 4], seed, special| {

@@ -8,7 +8,7 @@ use crate::numerics::Sum;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
     /// Orders of sums: from -1 to 1.
-    Uniform,
+    Uniform = 1,
     /// The same, for a filter that the caller makes infinite in places.
     Infinite,
     /// What is read beside what counts: some infinities.
@@ -48,13 +48,15 @@ impl Data {
         // Two values around its square root have a product around it.
         let smallest = T::SMALLEST_NORMAL;
         let mut last = 0.0;
+        // Wide enough for sums of four products to be rounded, where the type has such numbers.
+        let spread = if T::LARGEST > 1e30 { 20 } else { 8 };
         let mut value = |n: usize| {
             let bits = next(&mut state);
             let uniform = (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
             let value = match self {
                 // Without a partner.
                 Self::Cancelling if 2 * (n % columns) + 1 == columns => uniform * 1e-5,
-                Self::Cancelling => uniform * f64::from(256 >> (bits % 8)),
+                Self::Cancelling => uniform * 256.0 * 0.5f64.powi((bits % spread) as i32),
                 Self::Scattered if bits.is_multiple_of(23) => f64::INFINITY,
                 Self::Factor => Scale::of::<T>().factor,
                 Self::Same if n > 0 => last,

@@ -319,8 +319,9 @@ impl Kind {
             (first_chain(blocks) / group * group == in_lanes).then(|| deal_out(blocks, &folds, group))
         };
         let mut sums: Vec<Sum> = UNROLLED.iter().filter_map(rounded).collect();
+        // First, as it is the only one that is known where it differs from the others.
         if first_chain(blocks) == in_lanes {
-            sums.push(deal_out_halving(blocks, &folds));
+            sums.insert(0, deal_out_halving(blocks, &folds));
         }
         // Where every length is a multiple, several say the same.
         sums.dedup();

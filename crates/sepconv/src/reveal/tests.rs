@@ -114,6 +114,9 @@ fn orders_of_16_bit_numbers_are_revealed() {
         ([2, 14, 14, 2047], 9, "fused, inside", "overrun, 1280+767, rows 195..196 columns 0..9 paired 1280+767"),
         ([1, 5, 5, 41], 9, "fused, inside", "overrun, 41"),
         ([1, 3, 3, 40], 3, "fused, all, each", "fused, 40"),
+        ([1, 4, 4, 13], 1, "fused, all, each", "separate, lanes(1 4 2, 8, 0)+lanes(1 2, 4, 0)+1"),
+        ([1, 4, 4, 101], 1, "fused, all, each", "separate, lanes(1 4 2, 96, 0)+lanes(1 2, 4, 0)+1"),
+        ([1, 4, 4, 309], 1, "fused, all, each", "separate, lanes(1 4 2, 304, 0)+lanes(1 2, 4, 0)+1"),
         (
             [2, 5, 5, 735],
             1,
