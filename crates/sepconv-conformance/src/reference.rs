@@ -1,8 +1,9 @@
 //! TensorFlow's answer to a case, and the order in which it computed it.
 
 use std::fmt;
+use std::time::Duration;
 
-use sepconv::reveal::{Unclear, reveal};
+use sepconv::reveal::{Unclear, reveal_within};
 use sepconv::{Geometry, Numerics};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,9 @@ impl fmt::Display for Reference {
     }
 }
 
+/// What can be followed shall not depend on how busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 impl Reference {
     /// The output of TensorFlow's composite, row-major.
     pub fn output<T: Element>(self, case: &Case, operands: &Operands<T>, geometry: &Geometry) -> Result<Vec<T>, Error> {
@@ -47,10 +51,13 @@ impl Reference {
     /// The order of the composite's sums; the outer error is TensorFlow's.
     pub fn order<T: Element>(self, case: &Case, geometry: &Geometry) -> Result<Result<Numerics, Reason>, Error> {
         let revealed = match self.filters {
-            Filters::Fed => reveal(geometry, &mut Halves::<T>::new(geometry, &case.attributes, self.mode)?),
+            Filters::Fed => {
+                let mut halves = Halves::<T>::new(geometry, &case.attributes, self.mode)?;
+                reveal_within(PATIENCE, geometry, &mut halves)
+            }
             Filters::Constant => {
                 let (geometry, attributes, mode) = (*geometry, case.attributes, self.mode);
-                reveal::<T, _>(&geometry, &mut ConstantHalves { geometry, attributes, mode })
+                reveal_within::<T, _>(PATIENCE, &geometry, &mut ConstantHalves { geometry, attributes, mode })
             }
         };
         match revealed {

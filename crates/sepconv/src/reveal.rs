@@ -62,7 +62,16 @@ const MOST_POINTWISE_CALLS: usize = 5;
 /// # Errors
 /// [`Unclear`], where `probe` fails or follows no order that [`Numerics`] can express.
 pub fn reveal<T: Element, P: Probe<T>>(geometry: &Geometry, probe: &mut P) -> Result<Numerics, Unclear<P::Error>> {
-    let mut counted = Counted { probe, geometry, calls: 0, begun: Instant::now() };
+    reveal_within(LONGEST, geometry, probe)
+}
+
+/// The same by at most 20 probes or that long, whichever is more: for those who would rather wait than not know.
+pub fn reveal_within<T: Element, P: Probe<T>>(
+    longest: Duration,
+    geometry: &Geometry,
+    probe: &mut P,
+) -> Result<Numerics, Unclear<P::Error>> {
+    let mut counted = Counted { probe, geometry, calls: 0, begun: Instant::now(), longest };
     let mut numerics = Numerics { subnormals: Subnormals::Flushed, ..Numerics::REPRODUCIBLE };
     if geometry.rows() * geometry.k() == 0 {
         return Ok(numerics);
@@ -82,6 +91,7 @@ struct Counted<'a, P> {
     geometry: &'a Geometry,
     calls: usize,
     begun: Instant,
+    longest: Duration,
 }
 
 impl<P> Counted<'_, P> {
@@ -93,7 +103,7 @@ impl<P> Counted<'_, P> {
         P: Probe<T>,
     {
         let elapsed = self.begun.elapsed();
-        if self.calls >= MOST_CALLS && elapsed > LONGEST {
+        if self.calls >= MOST_CALLS && elapsed > self.longest {
             return Err(Unclear::Budget { calls: self.calls, elapsed });
         }
         self.calls += 1;
