@@ -2,7 +2,7 @@
 //!
 //! A case is a plain value with a text form, so whatever fails is repeated from one line. Case number `index` of a seed
 //! is always the same. The space is stratified: whatever makes TensorFlow take another path has a fixed share of the
-//! cases, reached in every run of more than a few dozen ([`Strata`]).
+//! cases, reached in every run of more than a few dozen (`Strata` in `space.rs`).
 
 mod corpus;
 mod given;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use corpus::corpus;
 pub use given::BadCase;
 pub use kinds::KINDS;
-pub use space::{Space, Strata, strategy, tree};
+pub use space::{Space, tree};
 pub use text::NotACase;
 pub use values::{Operands, Values};
 

@@ -1,4 +1,4 @@
-//! The command line: what it takes, and what its exit status says: 0 if all is well, 1 if a case failed, 2 for bad usage
+//! The command line: what it takes, and what its exit status says: 0 if all is well, 1 if a case failed or all were skipped, 2 for bad usage
 //! and for what keeps a command from being done at all.
 
 mod deviations;
@@ -95,10 +95,14 @@ impl Settings {
     }
 }
 
+fn cases_help(default: u32) -> String {
+    format!("Random cases, besides the named ones [default: {default}]")
+}
+
 /// Which cases.
 #[derive(Args)]
 struct Selection {
-    /// Random cases, besides the named ones [default: 2000 of `run`, 100 of `vectors export`]
+    // Its help is each command's own: `cases_help`.
     #[arg(long)]
     cases: Option<u32>,
     /// Of the random cases [default: another one each time]

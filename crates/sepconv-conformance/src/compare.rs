@@ -91,7 +91,7 @@ fn compare_in<T: session::Element>(
         _ => match equal(case, order.as_ref().ok(), &operands, &expected, implementation) {
             Ok(()) => Outcome::Equal,
             Err(failure) => match failure.not_supported() {
-                Some(why) => Outcome::LeftToTensorFlow(Reason { kind: "not supported by the program".into(), why }),
+                Some(why) => Outcome::LeftToTensorFlow(Reason { kind: program::SKIPPED.into(), why }),
                 None => Outcome::Failed(failure),
             },
         },

@@ -1,10 +1,10 @@
 //! Nothing half-written stays: files and directories are made under another name beside their own, and moved when done.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,8 @@ pub enum Error {
     Write { path: PathBuf, error: io::Error },
     #[error("{path} exists already: name a directory that does not")]
     Exists { path: PathBuf },
+    #[error("{path} is not a regular file")]
+    NotRegular { path: PathBuf },
 }
 
 /// The directory that holds `path`.
@@ -20,16 +22,23 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// A file beside `path`. An error says nothing of its name, as those of `tempfile_in` do.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(".sepconv-").make_in(parent(path), |path| File::create_new(path))
+}
+
 /// Fails now if `path` could not be written later.
 pub fn check(path: &Path) -> Result<(), Error> {
-    let made = tempfile::Builder::new().prefix(".sepconv-").tempfile_in(parent(path));
-    made.map(drop).map_err(|error| Error::Write { path: path.into(), error })
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Error::NotRegular { path: path.into() });
+    }
+    beside(path).map(drop).map_err(|error| Error::Write { path: path.into(), error })
 }
 
 /// Writes a whole file.
 pub fn write(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |error| Error::Write { path: path.into(), error };
-    let file = tempfile::Builder::new().prefix(".sepconv-").tempfile_in(parent(path)).map_err(failed)?;
+    let file = beside(path).map_err(failed)?;
     fs::write(file.path(), text).map_err(failed)?;
     readable(file.path()).map_err(failed)?;
     file.persist(path).map(drop).map_err(|error| failed(error.error))

@@ -18,6 +18,8 @@ use crate::session::Element;
 
 /// The exit status by which a program says that it does not do such cases.
 const NOT_SUPPORTED: i32 = 3;
+/// The kind of reason for it.
+pub const SKIPPED: &str = "not supported by the program";
 /// Characters of what a program said.
 const SHOWN: usize = 300;
 
@@ -31,6 +33,8 @@ pub struct Program {
 pub enum Error {
     #[error("the program {path} cannot be started: {error}")]
     Start { path: PathBuf, error: io::Error },
+    #[error("the program {path} is not executable")]
+    NotExecutable { path: PathBuf },
     #[error("no room for the case's files: {0}")]
     Scratch(io::Error),
     #[error("the program {path} failed ({status}){said}")]
@@ -54,8 +58,10 @@ impl Program {
             // Absolute, for it runs in another directory.
             None => vec![std::path::absolute(path).unwrap_or(path.into())],
         };
-        match candidates.into_iter().find(|candidate| candidate.is_file()) {
-            Some(path) => Ok(Self { path, timeout }),
+        let files: Vec<PathBuf> = candidates.into_iter().filter(|candidate| candidate.is_file()).collect();
+        match files.iter().find(|file| executable(file)).or(files.first()) {
+            Some(file) if executable(file) => Ok(Self { path: file.clone(), timeout }),
+            Some(file) => Err(Error::NotExecutable { path: file.clone() }),
             None => Err(Error::Start { path: path.into(), error: io::ErrorKind::NotFound.into() }),
         }
     }
@@ -96,6 +102,16 @@ impl Program {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
+}
+
+fn executable(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
+    }
+    #[cfg(not(unix))]
+    path.is_file()
 }
 
 /// What a program said last, to be put behind a message.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::cases::{Case, ElementType};
+use crate::program::SKIPPED;
 use crate::run::{Record, Verdict};
 use crate::session::Mode;
 
 /// Fewer cases than these say nothing about shares.
 const ENOUGH: usize = 100;
 
-/// Counts per kind of case.
+/// Counts per element type.
 #[derive(Default)]
 pub struct Tally {
     counts: BTreeMap<String, Counts>,
@@ -23,16 +23,6 @@ pub struct Counts {
     /// By reason.
     pub tensorflow: BTreeMap<String, usize>,
     pub failed: usize,
-}
-
-/// With oneDNN these go through its ordinary convolution, whose taps have another order: they are counted apart.
-const ONE_CHANNEL: &str = "f32, one input channel";
-
-fn kind(case: &Case) -> String {
-    match case.element {
-        ElementType::F32 if case.input[3] == 1 => ONE_CHANNEL.into(),
-        element => element.to_string(),
-    }
 }
 
 impl Counts {
@@ -57,6 +47,18 @@ impl Counts {
         self.tensorflow.values().sum()
     }
 
+    /// Those that a program said it does not do.
+    pub fn skipped(&self) -> usize {
+        self.tensorflow.get(SKIPPED).copied().unwrap_or(0)
+    }
+
+    /// `N passed, N failed`, and how many were skipped, if any.
+    pub fn summary(&self) -> String {
+        let skipped = self.skipped();
+        let summary = format!("{} passed, {} failed", self.passed + self.left() - skipped, self.failed);
+        if skipped > 0 { format!("{summary}, {skipped} skipped") } else { summary }
+    }
+
     pub fn all(&self) -> usize {
         self.passed + self.left() + self.failed
     }
@@ -77,17 +79,21 @@ impl Tally {
     pub fn of(records: &[Record]) -> Self {
         let mut tally = Self::default();
         for record in records {
-            tally.counts.entry(kind(&record.case)).or_default().add(record);
+            tally.counts.entry(record.case.element.to_string()).or_default().add(record);
         }
         tally
     }
 
     /// Panics where a case failed, or where fewer orders were followed than must be.
     pub fn check(&self, mode: Mode) {
-        let least = if mode.onednn { 0.97 } else { 0.80 };
-        let counted = || self.counts.iter().filter(|(kind, _)| !mode.onednn || *kind != ONE_CHANNEL).map(|(_, c)| c);
-        let all: usize = counted().map(Counts::all).sum();
-        let share = counted().map(|counts| counts.passed).sum::<usize>() as f64 / all as f64;
+        // The targets are 0.995, 0.99 and 0.95 of 2,000 cases; 250 random ones, as the tests try, vary by that much.
+        let least = match (mode.onednn, mode.threads) {
+            (true, _) => 0.99,
+            (false, 1) => 0.98,
+            (false, _) => 0.95,
+        };
+        let all: usize = self.counts.values().map(Counts::all).sum();
+        let share = self.counts.values().map(|counts| counts.passed).sum::<usize>() as f64 / all as f64;
         assert!(self.counts.values().all(|counts| counts.failed == 0), "{self}");
         assert!(all < ENOUGH || share >= least, "{self}: {share:.3} followed, at least {least} must be");
     }

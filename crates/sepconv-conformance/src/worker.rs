@@ -82,10 +82,12 @@ pub enum Error {
     Start(io::Error),
     #[error("{0}")]
     Stopped(String),
-    #[error("the process for TensorFlow ended ({status}) before the first case{said}")]
-    Early { status: ExitStatus, said: String },
+    #[error("the process for TensorFlow ended ({status}) while no case was being tried{said}")]
+    Idle { status: ExitStatus, said: String },
     #[error("the process ended ({status}) in the case {case}{said}")]
     Died { status: ExitStatus, case: Box<Case>, said: String },
+    #[error("the process for TensorFlow ended after {done} of {all} cases")]
+    Missing { done: usize, all: usize },
 }
 
 /// Does a task in a child; `on` gets every message but the child's own ending.
@@ -106,8 +108,10 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message)) -> Result<(), E
         match serde_json::from_str(&line) {
             Ok(Message::Stopped(why)) => stopped = Some(why),
             Ok(message) => {
-                if let Message::Trying(case) = &message {
-                    trying = Some(case.clone());
+                match &message {
+                    Message::Trying(case) => trying = Some(case.clone()),
+                    Message::Record(_) | Message::Revealed(_) | Message::Exported(_) => trying = None,
+                    _ => {}
                 }
                 on(message);
             }
@@ -119,7 +123,8 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message)) -> Result<(), E
     if let Some(why) = stopped {
         return Err(Error::Stopped(why));
     }
-    if status.success() {
+    // Whatever the status, a case that was being tried has not been done.
+    if status.success() && trying.is_none() {
         return Ok(());
     }
     let mut text = Vec::new();
@@ -127,6 +132,6 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message)) -> Result<(), E
     let said = last_line(&text);
     Err(match trying {
         Some(case) => Error::Died { status, case: Box::new(case), said },
-        None => Error::Early { status, said },
+        None => Error::Idle { status, said },
     })
 }

@@ -84,16 +84,24 @@ fn a_random_case_that_fails_is_shrunk() {
     // Says of all others that it does not do them.
     let only_bf16 = r#"grep -q '"dtype": "bf16"' "$1/case.json" && grep -q 'seed 0"' "$1/case.json" || exit 3"#;
     let ran = sepconv_conformance(&["run", "--cases", "0", "--implementation", &script(directory.path(), only_bf16)]);
-    assert_eq!((ran.status, ran.last()), (Some(1), "45 passed, 15 failed"), "{}", ran.stdout);
+    assert_eq!((ran.status, ran.last()), (Some(1), "0 passed, 15 failed, 45 skipped"), "{}", ran.stdout);
     assert!(ran.stdout.contains("45 to TensorFlow (45 not supported by the program)"), "{}", ran.stdout);
 
     let three = r#"grep -q 'seed 0"' "$1/case.json" && exit 3; exit 1"#;
     let arguments = ["run", "--cases", "1", "--seed", "3", "--dtype", "f64", "--implementation"];
     let ran = sepconv_conformance(&[&arguments[..], &[&script(directory.path(), three)]].concat());
-    assert_eq!((ran.status, ran.last()), (Some(1), "15 passed, 1 failed"), "{}", ran.stdout);
+    assert_eq!((ran.status, ran.last()), (Some(1), "0 passed, 1 failed, 15 skipped"), "{}", ran.stdout);
     let smallest =
         "FAILED f64 input 1,1,1,2 kernel 1,1 multiplier 1 columns 2 strides 1,1 padding same rate 1,1 values uniform";
     assert!(ran.stdout.contains(smallest) && ran.stdout.contains("found as f64 "), "{}", ran.stdout);
+}
+
+#[test]
+fn a_program_that_skips_every_case_is_no_success() {
+    let directory = tempdir().unwrap();
+    let program = script(directory.path(), "exit 3");
+    let ran = sepconv_conformance(&["run", "--case", SQUARE, "--implementation", &program]);
+    assert_eq!((ran.status, ran.last()), (Some(1), "0 passed, 0 failed, 1 skipped"), "{}{}", ran.stdout, ran.stderr);
 }
 
 #[test]
@@ -105,7 +113,7 @@ fn a_case_that_ends_the_process_is_named_and_the_rest_goes_on() {
     let temporary = tempdir().unwrap();
     let arguments = ["run", "--cases", "0", "--dtype", "f32", "--implementation", &script(directory.path(), abort)];
     let ran = ended(Command::new(EXECUTABLE).args(arguments).env("TMPDIR", temporary.path()));
-    assert_eq!((ran.status, ran.last()), (Some(1), "14 passed, 1 failed"), "{}{}", ran.stdout, ran.stderr);
+    assert_eq!((ran.status, ran.last()), (Some(1), "0 passed, 1 failed, 14 skipped"), "{}{}", ran.stdout, ran.stderr);
     let failed: Vec<_> = ran.stdout.lines().skip_while(|line| !line.starts_with("FAILED")).take(2).collect();
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing half-written stays");
     assert!(failed[0].starts_with("FAILED f32 input 1,28,28,120 ") && failed[1].contains("SIGABRT"), "{failed:?}");
@@ -146,6 +154,13 @@ fn bad_usage_is_refused_with_one_line_and_status_2() {
         "build it with `cargo build -p sepconv-tensorflow`",
     );
     refused(&["run", "--report", "/no/such/report.json"], "/no/such/report.json: No such file");
+    refused(&["run", "--report", "/dev/null"], "/dev/null is not a regular file");
+    let directory = tempdir().unwrap();
+    fs::create_dir(directory.path().join("report.html")).unwrap();
+    let report = directory.path().join("report.json");
+    refused(&["run", "--report", report.to_str().unwrap()], "report.html is not a regular file");
+    fs::write(&report, "").unwrap();
+    refused(&["run", "--implementation", &format!("command:{}", report.display())], "report.json is not executable");
     refused(&["run", "--report", "page.html"], "--report must name a JSON file");
     refused(&["reveal", "tiny", "--implementation", "op"], "expected tensorflow, crate or command:PROGRAM, got `op`");
     let sum = "v1 depthwise(fused, inside) pointwise(fused, 8) subnormals(kept)";

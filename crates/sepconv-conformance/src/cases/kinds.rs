@@ -20,10 +20,3 @@ pub const KINDS: [Kind; 9] = [
     ("special values", |case| !matches!(case.values, Values::Uniform | Values::Cancelling)),
     ("none of these", |case| KINDS[..8].iter().all(|(_, is)| !is(case))),
 ];
-
-impl Case {
-    /// The names of its kinds, at least one.
-    pub fn kinds(&self) -> Vec<&'static str> {
-        KINDS.iter().filter(|(_, is)| is(self)).map(|(name, _)| *name).collect()
-    }
-}

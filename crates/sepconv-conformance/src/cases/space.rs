@@ -30,23 +30,23 @@ pub struct Space {
 
 /// The strata that one case lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strata {
+struct Strata {
     /// K >= 512, a fifth: the sum over K is cut into blocks, by rules that depend on everything.
-    pub deep: bool,
+    deep: bool,
     /// One output channel, a tenth: matrix-vector paths.
-    pub one_column: bool,
+    one_column: bool,
     /// One output pixel in all, a tenth: vector-matrix paths.
-    pub one_row: bool,
+    one_row: bool,
     /// One input channel, a tenth: oneDNN takes it for an ordinary convolution.
-    pub one_channel: bool,
+    one_channel: bool,
     /// A rate above 1, a fifth: space-to-batch, whose zeros are data.
-    pub dilated: bool,
+    dilated: bool,
     /// A rate and a stride above 1, a tenth (of all; these are dilated too): TensorFlow's own meaning of it.
-    pub dilated_strided: bool,
+    dilated_strided: bool,
     /// Explicit padding, a tenth.
-    pub explicit: bool,
+    explicit: bool,
     /// Special values, a tenth.
-    pub special: bool,
+    special: bool,
 }
 
 impl Strata {
@@ -105,7 +105,7 @@ struct Draft {
 }
 
 /// Cases of the given strata.
-pub fn strategy(space: Space, strata: Strata) -> impl Strategy<Value = Case> {
+fn strategy(space: Space, strata: Strata) -> impl Strategy<Value = Case> {
     // Always what the stratum says, but a bool that shrinks to false.
     let held = |on: bool| prop::bool::weighted(if on { 1.0 } else { 0.0 });
     let strata = (

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::progress::bar;
-use super::{Done, Selection, Settings, Timeout, case};
+use super::{Done, Selection, Settings, Timeout, case, cases_help};
 use crate::cases::Case;
 use crate::compare::Told;
 use crate::files;
@@ -20,6 +20,7 @@ use crate::worker::{self, Error, Message};
 
 /// Compare the crate, the op or a program with TensorFlow over named and random cases
 #[derive(Args)]
+#[command(mut_arg("cases", |cases| cases.help(cases_help(CASES))))]
 pub struct Arguments {
     #[command(flatten)]
     selection: Selection,
@@ -58,6 +59,7 @@ pub fn main(arguments: Arguments) -> Done {
             return Err(NoReport(path.clone()).into());
         }
         files::check(path)?;
+        files::check(&path.with_extension("html"))?;
     }
     let reference = settings.reference(filters);
     let mut trials = selection.trials(reference.mode, CASES);
@@ -80,20 +82,24 @@ pub fn main(arguments: Arguments) -> Done {
         trials.seed
     );
     let task = Task { trials, reference, implementation, library, timeout: timeout.duration(), from: 0 };
-    let (tensorflow, records) = do_all(&task)?;
+    let (tensorflow, records, trouble) = do_all(&task)?;
     println!("{}", Tally::of(&records));
+    let counts = Counts::of(&records);
+    println!("{counts}");
+    println!("{}", counts.summary());
+    // Counts first: they are known even where the report cannot be written after all.
     if let Some(path) = &report {
         Report::new(&task, &tensorflow, &records).write(path)?;
     }
-    let counts = Counts::of(&records);
-    println!("{counts}");
-    println!("{} passed, {} failed", counts.passed + counts.left(), counts.failed);
-    Ok(counts.failed == 0)
+    if let Some(trouble) = &trouble {
+        eprintln!("error: {trouble}");
+    }
+    Ok(counts.failed == 0 && trouble.is_none() && counts.skipped() < counts.all())
 }
 
-/// The version of TensorFlow, and what came of every case. One that ends the process has failed; another process does
-/// the rest.
-fn do_all(task: &Task) -> Result<(String, Vec<Record>), Error> {
+/// The version of TensorFlow, what came of every case, and what went wrong in none of them. A case that ends the process
+/// has failed; another process does the rest.
+fn do_all(task: &Task) -> Result<(String, Vec<Record>, Option<Error>), Error> {
     let bar = bar(task.trials.len());
     let mut records = Vec::new();
     let add = |records: &mut Vec<Record>, record: Record| {
@@ -103,7 +109,7 @@ fn do_all(task: &Task) -> Result<(String, Vec<Record>), Error> {
         bar.inc(1);
         records.push(record);
     };
-    let (mut tensorflow, mut kernel_calls) = (String::new(), None::<u64>);
+    let (mut tensorflow, mut kernel_calls, mut trouble) = (String::new(), None::<u64>, None);
     while records.len() < task.trials.len() {
         let rest = worker::Task::Run(Task { from: records.len(), ..task.clone() });
         let ended = worker::run(&rest, task.reference.mode, |message| match message {
@@ -113,21 +119,34 @@ fn do_all(task: &Task) -> Result<(String, Vec<Record>), Error> {
             _ => {}
         });
         let why = ended.as_ref().err().map(Error::to_string).unwrap_or_default();
-        if let Err(Error::Died { case, .. }) = ended {
-            let index = records.len();
-            let outcome = Verdict::Failed { case, numerics: None, told: Told { why, difference: None } };
-            add(&mut records, Record { index, case: task.trials.case(index), numerics: None, reason: None, outcome });
-        } else {
-            ended?;
-            break;
+        match ended {
+            Err(Error::Died { case, .. }) => {
+                let index = records.len();
+                let outcome = Verdict::Failed { case, numerics: None, told: Told { why, difference: None } };
+                add(
+                    &mut records,
+                    Record { index, case: task.trials.case(index), numerics: None, reason: None, outcome },
+                );
+            }
+            Err(error @ Error::Idle { .. }) if !records.is_empty() => {
+                trouble = Some(error);
+                break;
+            }
+            ended => {
+                ended?;
+                break;
+            }
         }
     }
-    assert_eq!(records.len(), task.trials.len(), "a record for every case");
+    let (done, all) = (records.len(), task.trials.len());
+    if done < all && trouble.is_none() {
+        trouble = Some(Error::Missing { done, all });
+    }
     bar.finish_and_clear();
     if let Some(calls) = kernel_calls {
         println!("the op library's kernels counted {calls} calls");
     }
-    Ok((tensorflow, records))
+    Ok((tensorflow, records, trouble))
 }
 
 /// What is to be said of a record that is one of a failure.

@@ -19,11 +19,11 @@ const SIDE: usize = 320;
 pub fn page(report: &Report) -> String {
     let Report { tensorflow, mode, implementation, seed, records, .. } = report;
     let counts = Counts::of(*records);
-    let (passed, failed) = (counts.passed + counts.left(), counts.failed);
+    let summary = counts.summary();
     let title = escape(&format!("{implementation} against TensorFlow {tensorflow}"));
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style>\
-         </head>\n<body><h1>{title}</h1>\n<p>{}, seed {seed}: {passed} passed, {failed} failed.</p>\n",
+         </head>\n<body><h1>{title}</h1>\n<p>{}, seed {seed}: {summary}.</p>\n",
         escape(mode)
     );
     page += &table("mode", &[(mode.clone(), records.iter().collect())]);
