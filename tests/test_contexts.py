@@ -414,3 +414,24 @@ def test_two_threads_with_new_shapes_at_once():
         thread.join()
     assert not failures
     assert kernel_calls() - before == len(threads) * len(cases)
+
+
+@PROMISED
+def test_what_the_machine_has_no_memory_for_is_refused():
+    """TensorFlow's own operations end the process over it where oneDNN is on."""
+    tensors = tf.ones([1, 8, 8, 2]), tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 3])
+    with pytest.raises(tf.errors.ResourceExhaustedError, match="padding.*bytes"):
+        sepconv.separable_conv2d(*tensors, [1, 1, 1, 1], [[0, 0], [2**31 - 1, 0], [0, 0], [0, 0]])
+
+
+@PROMISED
+def test_ranks_that_only_the_running_graph_knows():
+    """Another rank than 4 ends the process in TensorFlow where oneDNN is on."""
+    tensors = tf.ones([1, 8, 8, 2]), tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 3])
+    attributes = {"strides": [1, 1, 1, 1], "padding": "SAME"}
+    function = tf.function(
+        lambda *t: sepconv.separable_conv2d(*t, **attributes), input_signature=[tf.TensorSpec(None)] * 3
+    )
+    assert same(function(*tensors), tensorflows(*tensors, **attributes))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        function(tensors[0][0], *tensors[1:])

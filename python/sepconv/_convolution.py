@@ -204,7 +204,7 @@ def _way(tensors, attributes, numerics) -> _Way:
     geometry = _library.geometry(call.request() | ({} if named else {"numerics": numerics}))
     if "error" in geometry:
         raise refusal(geometry["error"])
-    if named and call.known and tf.executing_eagerly():
+    if named and call.known and isinstance(tensors[0], ops.EagerTensor):
         _fits(call, geometry)
     if len({t.dtype.base_dtype for t in tensors}) > 1:
         return _tensorflow("the dtypes of the arguments differ", certain)
