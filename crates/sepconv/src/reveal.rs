@@ -17,6 +17,7 @@ use crate::geometry::{Axis, Geometry};
 use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps};
 use crate::plan;
 use data::Data;
+use places::Asking;
 
 /// The two parts of a black box, for one geometry. Slices are in standard layout.
 pub trait Probe<T> {
@@ -235,26 +236,29 @@ fn ways<T: Element>(channel_multiplier: usize) -> impl Iterator<Item = (Depthwis
     with(Subnormals::Flushed).chain(with(Subnormals::Kept))
 }
 
-/// What a bisection finds, or else what asking of every product finds.
+/// What asking little finds, or else what asking more does.
 fn pointwise<T: Element, P: Probe<T>>(
     counted: &mut Counted<P>,
     subnormals: Subnormals,
 ) -> Result<Pointwise, Unclear<P::Error>> {
-    match pointwise_by(counted, subnormals, false) {
-        Err(Unclear::Pointwise(_)) => pointwise_by(counted, subnormals, true),
-        other => other,
+    let mut found = pointwise_by(counted, subnormals, Asking::Once);
+    for asking in [Asking::LastRow, Asking::OfEveryProduct] {
+        if matches!(found, Err(Unclear::Pointwise(_))) {
+            found = pointwise_by(counted, subnormals, asking);
+        }
     }
+    found
 }
 
 /// The trees, then which way of multiplying gives every bit on random data.
 fn pointwise_by<T: Element, P: Probe<T>>(
     counted: &mut Counted<P>,
     subnormals: Subnormals,
-    thorough: bool,
+    asking: Asking,
 ) -> Result<Pointwise, Unclear<P::Error>> {
     let g = counted.geometry;
     let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
-    let found = places::orders((rows, k, columns), thorough, |pixels, filter| counted.pointwise(pixels, filter))?;
+    let found = places::orders((rows, k, columns), asking, |pixels, filter| counted.pointwise(pixels, filter))?;
     let numerics = |(products, sum, elsewhere)| {
         let pointwise = Pointwise { products, sum, elsewhere };
         Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE }

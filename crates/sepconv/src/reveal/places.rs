@@ -32,6 +32,8 @@ struct Kind {
     /// Whether the next product of product 0's lane is fused to it; `None` where that makes no difference to a sum of
     /// normal numbers, products of 16-bit numbers being exact.
     fused: Option<bool>,
+    /// Whether its blocks are those of the last row, where these are others.
+    apart: bool,
 }
 
 /// The sum and its products of the commonest kind, and where there are others.
@@ -45,24 +47,42 @@ struct Product<F> {
     call: F,
 }
 
-/// The orders that fit what is asked, of every product if `thorough`, the likeliest first.
+/// How much is asked about where blocks end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// A bisection in one row or column.
+    Once,
+    /// And in the last row.
+    LastRow,
+    /// Both, of every product.
+    OfEveryProduct,
+}
+
+/// The orders that fit what is asked, the likeliest first.
 pub fn orders<T: Element, E>(
     (rows, k, columns): (usize, usize, usize),
-    thorough: bool,
+    asking: Asking,
     call: impl FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
 ) -> Result<Vec<Orders>, Unclear<E>> {
     let mut product = Product { rows, k, columns, call };
-    let kinds = product.kinds()?;
+    let mut kinds = product.kinds()?;
     let mut counts = BTreeMap::<Kind, usize>::new();
     kinds.chunk_by(PartialEq::eq).for_each(|run| *counts.entry(run[0]).or_default() += run.len());
     let commonest = counts.iter().max_by_key(|(_, count)| **count).map(|(kind, _)| *kind).ok_or(Unclear::Tree)?;
-    let blocks = product.blocks(&kinds, commonest, thorough)?;
+    let blocks = product.blocks(&kinds, commonest, asking, None)?;
+    let mut apart = None;
+    if asking != Asking::Once {
+        apart = product.set_apart(&mut kinds, commonest, &blocks, asking)?;
+        if apart.is_some() {
+            counts.insert(Kind { apart: true, ..commonest }, 1);
+        }
+    }
     let rectangles = rectangles(&kinds, columns, commonest);
 
     // What each kind may be, in every combination.
     let mut combinations: Vec<Vec<(Kind, Products, Sum)>> = vec![Vec::new()];
     for &kind in counts.keys() {
-        let sums = kind.sums(&blocks, k).ok_or(Unclear::Tree)?;
+        let sums = kind.sums(apart.as_ref().filter(|_| kind.apart).unwrap_or(&blocks), k).ok_or(Unclear::Tree)?;
         let longer = |chosen: &Vec<(Kind, Products, Sum)>| {
             let with =
                 |(products, sum): &(Products, Sum)| [chosen.as_slice(), &[(kind, *products, sum.clone())]].concat();
@@ -111,36 +131,14 @@ impl<F> Product<F> {
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
-        let Scale { factor, mask, unit } = Scale::of::<T>();
         // What too short a sum cannot be asked, it answers like a chain.
-        let mut kinds = filled(rows * columns, Kind { sizes: [2, 3, 4], fused: None })?;
-        let factors = filled(k * columns, T::from_f64(factor))?;
+        let mut kinds = filled(rows * columns, Kind { sizes: [2, 3, 4], fused: None, apart: false })?;
         for other in 1..k.min(4) {
             if other == 3 && kinds.iter().all(|kind| kind.sizes[..2] != [2, 4]) {
                 break;
             }
-            kinds.iter_mut().for_each(|kind| kind.sizes[other - 1] = 2);
-            for counted in segments::<T>(k) {
-                let mut pixels = filled(rows * k, T::ZERO)?;
-                for row in pixels.chunks_exact_mut(k) {
-                    row[counted.clone()].fill(T::from_f64(unit));
-                    row[0] = T::from_f64(mask);
-                    row[other] = T::from_f64(-mask);
-                }
-                let units = units(&counted, [0, other]);
-                let result = (self.call)(&pixels, &factors)?;
-                for (kind, survivors) in kinds.iter_mut().zip(result) {
-                    let lost = units as f64 - survivors.to_f64() / (unit * factor);
-                    if lost.fract() != 0.0 || !(0.0..=units as f64).contains(&lost) {
-                        return Err(Unclear::Tree);
-                    }
-                    kind.sizes[other - 1] += lost as u32;
-                }
-                // Chains lose nothing from afar, and lanes a lot from near.
-                if kinds.iter().all(|kind| kind.sizes[other - 1] <= 4) {
-                    break;
-                }
-            }
+            let sizes = self.sizes(other)?;
+            kinds.iter_mut().zip(sizes).for_each(|(kind, size)| kind.sizes[other - 1] = size);
         }
         if !is_sum::<T>() {
             return Ok(kinds);
@@ -166,6 +164,67 @@ impl<F> Product<F> {
         Ok(kinds)
     }
 
+    /// Of every element, the size that holds products 0 and `other`.
+    fn sizes<T: Element, E>(&mut self, other: usize) -> Result<Vec<u32>, Unclear<E>>
+    where
+        F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
+    {
+        let (rows, k, columns) = (self.rows, self.k, self.columns);
+        let Scale { factor, mask, unit } = Scale::of::<T>();
+        let factors = filled(k * columns, T::from_f64(factor))?;
+        let mut sizes = filled(rows * columns, 2)?;
+        for counted in segments::<T>(k) {
+            let mut pixels = filled(rows * k, T::ZERO)?;
+            for row in pixels.chunks_exact_mut(k) {
+                row[counted.clone()].fill(T::from_f64(unit));
+                row[0] = T::from_f64(mask);
+                row[other] = T::from_f64(-mask);
+            }
+            let units = units(&counted, [0, other]);
+            let result = (self.call)(&pixels, &factors)?;
+            for (size, survivors) in sizes.iter_mut().zip(result) {
+                let lost = units as f64 - survivors.to_f64() / (unit * factor);
+                if lost.fract() != 0.0 || !(0.0..=units as f64).contains(&lost) {
+                    return Err(Unclear::Tree);
+                }
+                *size += lost as u32;
+            }
+            // Chains lose nothing from afar, and lanes a lot from near.
+            if other < 4 && sizes.iter().all(|size| *size <= 4) {
+                break;
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// Sets those apart, of the commonest kind, whose blocks are those of the last row; these blocks, if there are such.
+    fn set_apart<T: Element, E>(
+        &mut self,
+        kinds: &mut [Kind],
+        commonest: Kind,
+        blocks: &Sum,
+        asking: Asking,
+    ) -> Result<Option<Sum>, Unclear<E>>
+    where
+        F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
+    {
+        let last = &kinds[(self.rows - 1) * self.columns..];
+        if commonest.lanes() != Some(1) || commonest.paired() || !last.contains(&commonest) {
+            return Ok(None);
+        }
+        let apart = self.blocks(kinds, commonest, asking, Some(self.rows - 1))?;
+        let differs = |other: &usize| [blocks, &apart].map(|sum| tree::size(sum, 0, 0, *other));
+        let Some(other) = (1..self.k).find(|other| differs(other)[0] != differs(other)[1]) else { return Ok(None) };
+        let [usual, of_last] = differs(&other);
+        for (kind, size) in kinds.iter_mut().zip(self.sizes(other)?).filter(|(kind, _)| **kind == commonest) {
+            kind.apart = size as usize == of_last;
+            if !kind.apart && size as usize != usual {
+                return Err(Unclear::Tree);
+            }
+        }
+        Ok(Some(apart))
+    }
+
     /// For each row, whether the product of its last pixel value is paired with the next row's first one.
     fn overrun_rows<T: Element, E>(&mut self) -> Result<Vec<bool>, Unclear<E>>
     where
@@ -189,7 +248,13 @@ impl<F> Product<F> {
 
     /// The chains and blocks of the commonest kind's sum, as if it had no lanes. Each column of the filter, or each row
     /// of the pixels, holds one question, or the part of one that its result can count.
-    fn blocks<T: Element, E>(&mut self, kinds: &[Kind], commonest: Kind, thorough: bool) -> Result<Sum, Unclear<E>>
+    fn blocks<T: Element, E>(
+        &mut self,
+        kinds: &[Kind],
+        commonest: Kind,
+        asking: Asking,
+        in_this_row: Option<usize>,
+    ) -> Result<Sum, Unclear<E>>
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
@@ -206,7 +271,7 @@ impl<F> Product<F> {
         }
         // The row, or the column, with the most places of the kind.
         let ((most, row), (most_in_column, column)) = (largest(&in_row), largest(&in_column));
-        let in_columns = most >= most_in_column;
+        let (row, in_columns) = (in_this_row.unwrap_or(row), in_this_row.is_some() || most >= most_in_column);
         let askers: Vec<usize> = if in_columns {
             (0..columns).filter(|column| kinds[row * columns + column] == commonest).collect()
         } else {
@@ -241,7 +306,8 @@ impl<F> Product<F> {
             Ok(sizes.into_iter().map(|size| (size / products as f64).ceil()).collect())
         };
         let at_once = (askers.len() / parts.len()).max(1);
-        let sum = tree::find(k.div_ceil(products), lanes, at_once, thorough, ask)?.ok_or(Unclear::Tree)?;
+        let sum = tree::find(k.div_ceil(products), lanes, at_once, asking == Asking::OfEveryProduct, ask)?
+            .ok_or(Unclear::Tree)?;
         Ok(if commonest.paired() { in_products(&sum, &mut (0..k)) } else { sum })
     }
 }

@@ -145,30 +145,25 @@ fn sum_of(terms: std::ops::Range<usize>, done: &[Part]) -> Sum {
     Sum::Blocks(std::iter::once(chain).chain(blocks.into_iter().map(|block| sum_of(block, done))).collect())
 }
 
+/// How many terms the smallest partial sum has that holds both terms, of a sum of chains and blocks that begins with
+/// term `start`.
+pub fn size(sum: &Sum, start: usize, first: usize, other: usize) -> usize {
+    let Sum::Blocks(sums) = sum else { return other - start + 1 };
+    let mut begin = start;
+    for sum in sums {
+        let end = begin + sum.length().unwrap_or(0);
+        if other < end {
+            return if first >= begin { size(sum, begin, first, other) } else { end - start };
+        }
+        begin = end;
+    }
+    begin - start
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    /// What `ask` would be told of this sum.
-    fn size(sum: &Sum, start: usize, question: Question) -> usize {
-        match sum {
-            Sum::Whole | Sum::Lanes { .. } => unreachable!("not among the cases"),
-            Sum::Chain(_) => question.other - start + 1,
-            Sum::Blocks(sums) => {
-                let mut begin = start;
-                for sum in sums {
-                    let end = begin + sum.length().unwrap();
-                    if question.other < end {
-                        let inside = question.first >= begin;
-                        return if inside { size(sum, begin, question) } else { end - start };
-                    }
-                    begin = end;
-                }
-                unreachable!()
-            }
-        }
-    }
 
     /// The answer as the order that it means: nested first blocks and chains of chains say the same without.
     fn found(sum: &Sum, at_once: usize, thorough: bool) -> (Option<Sum>, usize) {
@@ -176,7 +171,7 @@ mod tests {
         let result = find(sum.length().unwrap(), 1, at_once, thorough, |questions| {
             calls += 1;
             assert!(questions.len() <= at_once);
-            Ok::<_, ()>(questions.iter().map(|q| size(sum, 0, *q) as f64).collect())
+            Ok::<_, ()>(questions.iter().map(|q| size(sum, 0, q.first, q.other) as f64).collect())
         });
         (result.unwrap(), calls)
     }
