@@ -7,7 +7,7 @@
 //! # Text form, version 1
 //! ```text
 //! numerics   = "v1" depthwise pointwise "subnormals(" ( "kept" | "flushed" ) ")"
-//! depthwise  = "depthwise(" products "," taps [ "," ( "columns" | "borders" | "channels" ) ] [ "," "each" ] ")"
+//! depthwise  = "depthwise(" products "," taps [ "," ( "columns" | "borders" | "channels" | "rows" count ) ] [ "," "each" ] ")"
 //! taps       = "inside" | "all" | "beside" | "above"
 //! pointwise  = "pointwise(" products "," sum { "," elsewhere } ")"
 //! products   = "fused" | "separate" | "paired" | "overrun"
@@ -29,9 +29,10 @@
 //! `columns` all taps in column-major order are one such row, zeros right of it; with `channels` each tap inside the
 //! image (no others count, whatever else is said) is paired with what lies behind it in memory, zero in the last
 //! column, or if the kernel is a single tap and the image has no other pixels than are read in rows, in the image's
-//! last pixel. Sums are in f64 for f64, in f32 for all other types, and rounded to the storage type at the end: the
-//! depthwise result before the pointwise sum takes it up. With `each` the depthwise sum is rounded to the storage type
-//! after every tap.
+//! last pixel. With `rows 4` each four rows of outputs have their own copy of the image's rows that they read, and
+//! zeros lie behind it. Sums are in f64 for f64, in f32 for all other types, and rounded to the storage type at the
+//! end: the depthwise result before the pointwise sum takes it up. With `each` the depthwise sum is rounded to the
+//! storage type after every tap.
 //!
 //! Depthwise taps are added in row-major order from +0, with `columns` in column-major order. `all` counts the taps
 //! outside the image too, as products with +0; `beside` those of them in rows inside the image, `above` all but those
@@ -105,6 +106,8 @@ pub enum TapOrder {
     Borders,
     /// Row-major, one chain; of products that overrun, into the next channel.
     Channels,
+    /// Row-major, one chain; of products that overrun, no further than what so many rows of outputs read.
+    RowsAtOnce(usize),
 }
 
 /// What becomes of subnormal numbers.
@@ -303,10 +306,9 @@ impl fmt::Display for Numerics {
             word(&PRODUCTS, depthwise.products),
             word(&TAPS, depthwise.taps),
             match depthwise.order {
-                TapOrder::Rows => "",
-                TapOrder::Columns => ", columns",
-                TapOrder::Borders => ", borders",
-                TapOrder::Channels => ", channels",
+                TapOrder::Rows => String::new(),
+                TapOrder::RowsAtOnce(rows) => format!(", rows {rows}"),
+                order => format!(", {}", word(&ORDERS, order)),
             },
             if depthwise.rounding == Rounding::Each { ", each" } else { "" },
             word(&PRODUCTS, pointwise.products),
@@ -369,8 +371,9 @@ impl FromStr for Numerics {
         let mut depthwise = Depthwise { products, taps, order: TapOrder::Rows, rounding: Rounding::Once };
         while depthwise.rounding == Rounding::Once && p.take(",") {
             match depthwise.order {
-                TapOrder::Rows if !p.take("each") => depthwise.order = p.one_of(&ORDERS)?,
-                TapOrder::Rows => depthwise.rounding = Rounding::Each,
+                TapOrder::Rows if p.take("each") => depthwise.rounding = Rounding::Each,
+                TapOrder::Rows if p.take("rows") => depthwise.order = TapOrder::RowsAtOnce(p.number(1)?),
+                TapOrder::Rows => depthwise.order = p.one_of(&ORDERS)?,
                 _ => depthwise.rounding = p.expect("each").map(|()| Rounding::Each)?,
             }
         }

@@ -173,7 +173,7 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     let fits_all = |way: &(Depthwise, Subnormals)| {
         observed.iter().all(|o| fits(way, o, 1)) && (g.batch == 1 || observed.iter().all(|o| fits(way, o, g.batch)))
     };
-    ways::<T>(g.channel_multiplier).find(fits_all).ok_or(Unclear::Depthwise)
+    ways::<T>(g).find(fits_all).ok_or(Unclear::Depthwise)
 }
 
 /// Whether a sum of the type's normal numbers can be subnormal; sums of f16 numbers, which are in f32, cannot.
@@ -199,10 +199,13 @@ fn infinite_taps(g: &Geometry, turn: usize) -> impl Iterator<Item = (usize, usiz
     })
 }
 
+/// Between how many threads an image's rows may be shared.
+const MOST_SHARES: usize = 16;
+
 /// All ways of the depthwise part, the likeliest first: where several fit, that one is taken.
-fn ways<T: Element>(channel_multiplier: usize) -> impl Iterator<Item = (Depthwise, Subnormals)> {
+fn ways<T: Element>(g: &Geometry) -> impl Iterator<Item = (Depthwise, Subnormals)> {
     use Products::{Fused, Overrun, Paired, Separate};
-    use TapOrder::{Borders, Channels, Columns, Rows};
+    use TapOrder::{Borders, Channels, Columns, Rows, RowsAtOnce};
     let all_taps = [Taps::Inside, Taps::All, Taps::Beside, Taps::Above];
     let mut ways = Vec::new();
     let mut add = |products, taps, order, rounding| ways.push(Depthwise { products, taps, order, rounding });
@@ -220,9 +223,16 @@ fn ways<T: Element>(channel_multiplier: usize) -> impl Iterator<Item = (Depthwis
             (Overrun, Taps::Inside, Channels),
         ];
         let [first, second] = [of_one.as_slice(), &of_several];
-        let (first, second) = if channel_multiplier == 1 { (first, second) } else { (second, first) };
+        let (first, second) = if g.channel_multiplier == 1 { (first, second) } else { (second, first) };
         first.iter().chain(second).for_each(|&(products, taps, order)| add(products, taps, order, Rounding::Once));
         add(Separate, Taps::All, Rows, Rounding::Each);
+        // Rows of outputs, shared between threads.
+        let outputs = (g.height.output + g.height.crop) / g.height.rate;
+        let mut shares: Vec<usize> = (2..=MOST_SHARES).map(|threads| outputs.div_ceil(threads)).collect();
+        shares.dedup();
+        for rows in shares.into_iter().filter(|_| g.channel_multiplier > 1) {
+            [Taps::Inside, Taps::All].iter().for_each(|&taps| add(Overrun, taps, RowsAtOnce(rows), Rounding::Once));
+        }
         (&[Rounding::Once, Rounding::Each], &[Fused, Separate, Paired])
     };
     for &rounding in roundings {

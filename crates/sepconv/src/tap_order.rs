@@ -69,7 +69,10 @@ pub fn blocks(numerics: &Depthwise, g: &Geometry, borders: &Borders, [y, x]: [us
                 let taps = rows.flat_map(|i| columns.clone().map(move |j| [i, j]));
                 taps.flat_map(|tap| [overrun_channel(g, [y, x], tap), Term::Tap(tap)]).collect()
             }
-            _ => rows.flat_map(|row| overrun_row(g, [y, x], row)).collect(),
+            order => {
+                let at_once = if let TapOrder::RowsAtOnce(rows) = order { rows } else { usize::MAX };
+                rows.flat_map(|row| overrun_row(g, [y, x], row, at_once)).collect()
+            }
         };
         return vec![Block { starts: true, terms }];
     }
@@ -77,7 +80,7 @@ pub fn blocks(numerics: &Depthwise, g: &Geometry, borders: &Borders, [y, x]: [us
         |columns: Range<usize>| rows.clone().flat_map(move |i| columns.clone().map(move |j| Term::Tap([i, j])));
     let one = |terms: Vec<Term>| vec![Block { starts: true, terms }];
     match numerics.order {
-        TapOrder::Rows | TapOrder::Channels => one(in_rows(columns).collect()),
+        TapOrder::Rows | TapOrder::Channels | TapOrder::RowsAtOnce(_) => one(in_rows(columns).collect()),
         TapOrder::Columns => one(columns.flat_map(|j| rows.clone().map(move |i| Term::Tap([i, j]))).collect()),
         TapOrder::Borders => {
             let mut blocks: Vec<Vec<Term>> = Vec::new();
@@ -133,22 +136,29 @@ fn overrun_columns(g: &Geometry, x: usize) -> Vec<Term> {
 }
 
 /// A row of taps, then on to the right, and right of the last output's columns to the left end of the next row of the
-/// image, if any output reads that one.
-fn overrun_row(g: &Geometry, [y, x]: [usize; 2], row: usize) -> Vec<Term> {
+/// image, if it is among those that were copied for so many rows of outputs.
+fn overrun_row(g: &Geometry, [y, x]: [usize; 2], row: usize, at_once: usize) -> Vec<Term> {
     let (height, width) = (&g.height, &g.width);
     let outputs = (height.output + height.crop) / height.rate;
-    let rows_read = (outputs - 1) * height.stride + height.kernel;
+    // Dilated images have their padding in them.
+    let dilated = height.rate * width.rate > 1;
+    let (rows, padding) = if dilated { (height.padded / height.rate, 0) } else { (height.input, height.pad_before) };
+    let read = |outputs: usize| (outputs - 1) * height.stride + height.kernel;
+    let rows = rows.min(read(outputs).saturating_sub(padding));
+    let at_once = at_once.min(outputs);
+    let first = (y / height.rate / at_once * at_once * height.stride).saturating_sub(padding).min(rows);
+    let copied = rows.min(first + rows.min(read(at_once)));
     let (end, x) = columns_read(g, x);
     // Where several rows are taken at once they are whole strides long.
-    let at_once = height.stride == 1 && (end == width.kernel || width.kernel <= width.stride);
-    let end = if at_once { end.next_multiple_of(width.stride) } else { end };
+    let whole = height.stride == 1 && (end == width.kernel || width.kernel <= width.stride);
+    let end = if whole { end.next_multiple_of(width.stride) } else { end };
     let term = |j: usize| {
         if j < width.kernel {
             return Term::Tap([row, j]);
         }
         let (further, column) = ((x * width.stride + j) / end, (x * width.stride + j) % end);
         let below = y / height.rate * height.stride + row + further;
-        let there = further == 0 || below < rows_read;
+        let there = further == 0 || below < copied + padding;
         let place = [(row + further) as isize, column as isize - (x * width.stride) as isize];
         Term::Beyond(there.then_some(place))
     };
@@ -213,6 +223,7 @@ mod tests {
         assert_eq!(overrun("all, columns", [3, 1], [1, 4]), "1,0 0,0 () 2,0");
         assert_eq!(overrun("inside", [2, 3], [0, 0]), "0,1 0,0 (0,3) 0,2 1,1 1,0 (1,3) 1,2");
         assert_eq!(overrun("inside", [2, 3], [3, 2]), "0,1 0,0 (1,-2) 0,2 1,1 1,0 () 1,2");
+        assert_eq!(overrun("inside, rows 2", [2, 3], [1, 2]), "0,1 0,0 (1,-2) 0,2 1,1 1,0 () 1,2");
         assert_eq!(overrun("inside, channels", [2, 1], [0, 0]), "[0,0 0,1] 0,0 [1,0 1,1] 1,0");
         assert_eq!(overrun("inside, channels", [2, 1], [0, 4]), "() 0,0 () 1,0");
         assert_eq!(overrun("inside, channels", [1, 1], [0, 4]), "[0,0 1,-4] 0,0");

@@ -172,7 +172,7 @@ fn numerics(k: usize) -> impl Strategy<Value = Numerics> {
     };
     let rounding = prop_oneof![2 => Just(Rounding::Once), 1 => Just(Rounding::Each)];
     let taps = prop_oneof![Just(Taps::Inside), Just(Taps::All), Just(Taps::Beside), Just(Taps::Above)];
-    let order = prop_oneof![2 => Just(TapOrder::Rows), 1 => Just(TapOrder::Columns), 1 => Just(TapOrder::Borders), 1 => Just(TapOrder::Channels)];
+    let order = prop_oneof![2 => Just(TapOrder::Rows), 1 => Just(TapOrder::Columns), 1 => Just(TapOrder::Borders), 1 => Just(TapOrder::Channels), 1 => (1usize..4).prop_map(TapOrder::RowsAtOnce)];
     let taps = (taps, order);
     let subnormals = prop_oneof![Just(Subnormals::Kept), Just(Subnormals::Flushed)];
     let sum =

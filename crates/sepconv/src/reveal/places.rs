@@ -69,12 +69,18 @@ pub fn orders<T: Element, E>(
     let mut counts = BTreeMap::<Kind, usize>::new();
     kinds.chunk_by(PartialEq::eq).for_each(|run| *counts.entry(run[0]).or_default() += run.len());
     let commonest = counts.iter().max_by_key(|(_, count)| **count).map(|(kind, _)| *kind).ok_or(Unclear::Tree)?;
-    let blocks = product.blocks(&kinds, commonest, asking, None)?;
+    let mut blocks = product.blocks(&kinds, commonest, asking, None)?;
     let mut apart = None;
     if asking != Asking::Once {
         apart = product.set_apart(&mut kinds, commonest, &blocks, asking)?;
-        if apart.is_some() {
+    }
+    if let Some(of_last) = &apart {
+        if kinds.contains(&commonest) {
             counts.insert(Kind { apart: true, ..commonest }, 1);
+        } else {
+            // What was asked first missed some, everywhere.
+            blocks = of_last.clone();
+            kinds.iter_mut().for_each(|kind| kind.apart = false);
         }
     }
     let rectangles = rectangles(&kinds, columns, commonest);
