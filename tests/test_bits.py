@@ -154,7 +154,7 @@ def test_500_random_geometries(rng, capsys):
 @pytest.mark.parametrize("unknown", ["batch", "batch, height and width"])
 def test_orders_of_unknown_shapes(unknown, rng, capsys):
     """How often the prediction for a shape that a graph does not know is right."""
-    count, predicted, right = 80, 0, 0
+    count, predicted, right = 40, 0, 0
     for _ in range(count):
         arrays, attributes = random_case(rng)
         specs = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
@@ -170,4 +170,5 @@ def test_orders_of_unknown_shapes(unknown, rng, capsys):
     with capsys.disabled():
         mode = f"oneDNN {'on' if ONEDNN else 'off'}, {THREADS} thread(s)"
         print(f"\n{mode}, unknown {unknown}: {right} of {predicted} predictions right", file=sys.stderr)
-    assert right >= predicted * (0.99 if unknown == "batch" and ONEDNN else 0.7)
+    # One wrong of 40 says nothing against 99 %.
+    assert predicted - right <= (1 if unknown == "batch" else 0.3 * predicted)
