@@ -17,34 +17,21 @@ HERE = pathlib.Path(__file__).parent
 CASES = {case["name"]: case for case in json.loads((HERE / "semantics.json").read_text())}
 REGISTER = {row["case"]: row for row in json.loads((HERE / "deviations.json").read_text())}
 
-# batch, height, width, in_channels, channel_multiplier, kernel, stride, rate, out_channels
+# The named layers, of which the benchmarks have the list too.
 SHAPES = {
-    "mbv1_1": (1, 112, 112, 32, 1, 3, 1, 1, 64),
-    "mbv1_2s2": (1, 112, 112, 64, 1, 3, 2, 1, 128),
-    "mbv1_3": (1, 56, 56, 128, 1, 3, 1, 1, 128),
-    "mbv1_6s2": (1, 28, 28, 256, 1, 3, 2, 1, 512),
-    "mbv1_7": (1, 14, 14, 512, 1, 3, 1, 1, 512),
-    "mbv1_13": (1, 7, 7, 1024, 1, 3, 1, 1, 1024),
-    "xcep_mid": (1, 19, 19, 728, 1, 3, 1, 1, 728),
-    "xcep_b2": (1, 147, 147, 64, 1, 3, 1, 1, 128),
-    "aspp_r2": (1, 33, 33, 256, 1, 3, 1, 2, 256),
-    "aspp_r12": (1, 33, 33, 256, 1, 3, 1, 12, 256),
-    "b8_mbv1_7": (8, 14, 14, 512, 1, 3, 1, 1, 512),
-    "b32_cifar": (32, 32, 32, 64, 1, 3, 1, 1, 64),
-    "m4": (1, 56, 56, 32, 4, 3, 1, 1, 64),
-    "k5": (1, 28, 28, 120, 1, 5, 1, 1, 40),
-    "tiny": (1, 8, 8, 16, 1, 3, 1, 1, 16),
+    shape["name"]: shape
+    for shape in json.loads((HERE.parent / "crates/sepconv/benches/shapes.json").read_text())
 }
 
 
 def arrays_of(name: str, seed=0):
     """Seeded input and filters of one of the 15 shapes, and its attributes."""
-    batch, height, width, channels, multiplier, kernel, stride, rate, columns = SHAPES[name]
-    rng = np.random.default_rng(seed)
-    image, k = (batch, height, width, channels), channels * multiplier
-    shapes = image, (kernel, kernel, channels, multiplier), (1, 1, k, columns)
+    shape, rng = SHAPES[name], np.random.default_rng(seed)
+    image, multiplier, kernel = shape["input"], shape["channel_multiplier"], shape["kernel"]
+    k = image[3] * multiplier
+    shapes = image, (kernel, kernel, image[3], multiplier), (1, 1, k, shape["out_channels"])
     arrays = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
-    return arrays, {"strides": [1, stride, stride, 1], "padding": "SAME", "dilations": [rate, rate]}
+    return arrays, {"strides": [1, shape["stride"], shape["stride"], 1], "padding": "SAME", "dilations": [shape["rate"]] * 2}
 
 
 def attributes_of(case) -> dict:

@@ -1,0 +1,93 @@
+//! The 15 named layers, filter packed once and packed in every call, on one thread and on two; operations per second.
+//!
+//! `cargo bench -p sepconv -- mbv1_7`; `SEPCONV_INSTRUCTION_SET` chooses the kernels. Against other libraries: `ci/bench`.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use ndarray::Array4;
+use sepconv::{Padding, SeparableConv2d};
+use serde_json::Value;
+
+#[path = "../examples/bench/packing.rs"]
+mod packing;
+
+fn main() {
+    divan::main();
+}
+
+/// A row of `shapes.json`.
+struct Shape {
+    name: String,
+    input: [usize; 4],
+    channel_multiplier: usize,
+    kernel: usize,
+    stride: usize,
+    rate: usize,
+    out_channels: usize,
+}
+
+impl Shape {
+    fn new(row: &Value) -> Self {
+        let number = |value: &Value| value.as_u64().expect("a whole number in shapes.json") as usize;
+        Self {
+            name: row["name"].as_str().expect("a name in shapes.json").to_owned(),
+            input: std::array::from_fn(|axis| number(&row["input"][axis])),
+            channel_multiplier: number(&row["channel_multiplier"]),
+            kernel: number(&row["kernel"]),
+            stride: number(&row["stride"]),
+            rate: number(&row["rate"]),
+            out_channels: number(&row["out_channels"]),
+        }
+    }
+
+    fn output(&self) -> [usize; 4] {
+        let [batch, height, width, _] = self.input;
+        [batch, height.div_ceil(self.stride), width.div_ceil(self.stride), self.out_channels]
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(&self.name)
+    }
+}
+
+static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
+    let rows: Vec<Value> = serde_json::from_str(include_str!("shapes.json")).expect("shapes.json is a list");
+    rows.iter().map(Shape::new).collect()
+});
+
+const THREADS: [usize; 2] = [1, 2];
+
+#[divan::bench(args = SHAPES.iter(), consts = THREADS, max_time = 0.5)]
+fn packed<const N: usize>(bencher: Bencher, shape: &Shape) {
+    measure::<N>(bencher, shape, packing::once);
+}
+
+#[divan::bench(args = SHAPES.iter(), consts = THREADS, max_time = 0.5)]
+fn packing<const N: usize>(bencher: Bencher, shape: &Shape) {
+    measure::<N>(bencher, shape, packing::every_call);
+}
+
+fn measure<const N: usize>(bencher: Bencher, shape: &Shape, prepare: packing::Prepare<f32>) {
+    let k = shape.input[3] * shape.channel_multiplier;
+    let input = values(shape.input);
+    let depthwise_filter = values([shape.kernel, shape.kernel, shape.input[3], shape.channel_multiplier]);
+    let pointwise_filter = values([1, 1, k, shape.out_channels]);
+    let mut output = Array4::zeros(shape.output());
+    let convolution = SeparableConv2d::new([shape.stride as i64; 2], Padding::Same, [shape.rate as i64; 2]);
+    let run = prepare(convolution, shape.input, depthwise_filter, pointwise_filter).expect("a plan");
+    let rows = output.len() / shape.out_channels;
+    let operations = 2 * rows * k * (shape.kernel * shape.kernel + shape.out_channels);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(N).build().expect("a thread pool");
+    let bencher = bencher.counter(ItemsCount::new(operations));
+    pool.install(|| bencher.bench_local(|| run(input.view(), output.view_mut()).expect("a result")));
+}
+
+/// Some ordinary numbers.
+fn values(shape: [usize; 4]) -> Array4<f32> {
+    Array4::from_shape_fn(shape, |(a, b, c, d)| ((a * 31 + b * 17 + c * 7 + d * 3) % 19) as f32 / 16.0 - 0.5)
+}
