@@ -1,0 +1,153 @@
+"""Which of the goals the measured numbers meet: one row for each, with the worst shape. Knows nothing of how they were
+taken; a report read back from its file gives the same rows."""
+
+import dataclasses
+import math
+
+from benchmark.shapes import SHAPES
+
+PEERS = ("litert", "onnxruntime", "openvino", "tensorflow", "tensorflow-off")
+AT_PEAK = ("mbv1_7", "mbv1_13", "xcep_mid", "b8_mbv1_7")
+DILATED = tuple(name for name, shape in SHAPES.items() if shape.rate > 1)
+LONG = 1e-3  # seconds: from here on a second thread should nearly halve the time
+
+
+@dataclasses.dataclass
+class Target:
+    """One goal. `met` is None where nothing was measured, or the machine is not one that the goal is for."""
+
+    what: str
+    goal: str
+    figure: float | None = None
+    unit: str = "x"
+    met: bool | None = None
+    worst: str = ""
+    note: str = ""
+
+
+def times(report, dtype="float32"):
+    """Median seconds by shape, threads and contender."""
+    return {
+        (row["shape"], row["threads"], row["contender"]): row["seconds"]
+        for row in report["layers"]
+        if row["dtype"] == dtype and "seconds" in row
+    }
+
+
+def ratios(seconds, theirs, ours, threads, names=tuple(SHAPES)):
+    """By shape, how many times as fast ours is."""
+    pairs = {name: (seconds.get((name, threads, theirs)), seconds.get((name, threads, ours))) for name in names}
+    return {name: a / b for name, (a, b) in pairs.items() if a and b}
+
+
+def best_peer(seconds, name, threads):
+    """The fastest peer's name and seconds, or None."""
+    found = [(seconds[name, threads, peer], peer) for peer in PEERS if (name, threads, peer) in seconds]
+    return min(found)[::-1] if found else None
+
+
+def against_best(seconds, ours, threads):
+    """By shape, our speed as a multiple of the best peer's."""
+    found = {}
+    for name in SHAPES:
+        best = best_peer(seconds, name, threads)
+        if best and (name, threads, ours) in seconds:
+            found[name] = best[1] / seconds[name, threads, ours]
+    return found
+
+
+def of_peak(report, contender, threads):
+    """By shape, the fraction of the FMA peak of that moment (medians both)."""
+    seconds = times(report)
+    peaks = {row["shape"]: row["float32"]["median"] for row in report["machine"] if row["threads"] == threads}
+    return {
+        name: SHAPES[name].operations / seconds[name, threads, contender] / 1e9 / peak
+        for name, peak in peaks.items()
+        if (name, threads, contender) in seconds
+    }
+
+
+def geometric_mean(values):
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def at_least(what, found, least, unit="x", note=""):
+    """Every shape reaches so much."""
+    target = Target(what, f"every shape >= {least:g}", unit=unit, note=note)
+    if found:
+        target.worst = min(found, key=found.get)
+        target.figure = found[target.worst]
+        target.met = target.figure >= least
+    return target
+
+
+def mean_at_least(what, found, least):
+    target = Target(what, f"geometric mean >= {least:g}", note=f"{len(found)} of {len(SHAPES)} shapes")
+    if found:
+        target.figure = geometric_mean(found.values())
+        target.met = target.figure >= least
+        target.worst = min(found, key=found.get)
+    return target
+
+
+def at_most(what, figure, most, unit):
+    return Target(what, f"<= {most:g}", figure, unit, None if figure is None else figure <= most)
+
+
+def counted(number):
+    return f"{number} thread{'s' if number > 1 else ''}"
+
+
+def evaluate(report):
+    """All rows."""
+    seconds, rows = times(report), []
+    for threads in (1, 2):
+        found = against_best(seconds, "crate", threads)
+        what = f"crate against the best peer, {counted(threads)}"
+        rows += [at_least(what, found, 0.97), mean_at_least(what, found, 1.10)]
+    found = {name: value for name, value in of_peak(report, "crate", 1).items() if name in AT_PEAK}
+    rows.append(at_least("crate's part of the FMA peak, 1 thread", found, 0.94, ""))
+    for threads, mean in ((1, 1.35), (2, 1.6)):
+        found = ratios(seconds, "tensorflow", "op", threads)
+        what = f"op in graph against TensorFlow, {counted(threads)}"
+        rows += [at_least(what, found, 1.05), mean_at_least(what, found, mean)]
+    found = ratios(seconds, "tensorflow", "op", 2, DILATED)
+    rows.append(at_least("the same, dilated shapes, 2 threads", found, 1.5))
+    for ours in ("crate", "op"):
+        both = [(name, seconds.get((name, 1, ours)), seconds.get((name, 2, ours))) for name in SHAPES]
+        found = {name: one / two for name, one, two in both if one and two and one > LONG}
+        rows.append(at_least(f"{ours}, 2 threads against 1 over 1 ms", found, 1.85))
+    rows += dtype_rows(report)
+    return [dataclasses.asdict(row) for row in [*rows, *call_rows(report)]]
+
+
+def dtype_rows(report):
+    threads_measured = sorted({row["threads"] for row in report["layers"]}) or [1]
+    for dtype in ("float64", "float16"):
+        for threads in threads_measured:
+            found = ratios(times(report, dtype), "tensorflow", "op", threads)
+            what = f"{dtype}, op against TensorFlow, {counted(threads)}"
+            yield from (at_least(what, found, 1.2), mean_at_least(what, found, 1.5))
+    for threads in threads_measured:
+        found = ratios(times(report, "bfloat16"), "tensorflow", "op", threads)
+        target = at_least(f"bfloat16, op against TensorFlow, {counted(threads)}", found, 1.0)
+        if "avx512_bf16" not in report["processor"]["features"]:
+            target.met, target.note = None, "for machines with AVX-512 BF16, which this is not"
+        yield target
+
+
+def call_rows(report):
+    eager = report.get("eager", {}).get("seconds", {})
+    target = Target("eager call of tiny against tf.nn.separable_conv2d", ">= 1.5")
+    added = None
+    if eager:
+        target.figure = eager["tensorflow"] / eager["sepconv"]
+        target.met = target.figure >= 1.5
+        added = 1e6 * (eager["sepconv"] - eager["bare"])
+    yield target
+    yield at_most("what the Python function adds to the bare op", added, 20, "us")
+    firsts = {row["shape"]: 1e3 * row["sepconv"]["first"] for row in report.get("first_calls", []) if "sepconv" in row}
+    middle = sorted(firsts.values())[len(firsts) // 2] if firsts else None
+    target = at_most("first call of a new shape, median", middle, 100, "ms")
+    target.worst = max(firsts, key=firsts.get) if firsts else ""
+    yield target
