@@ -110,11 +110,9 @@ def arguments(given=None):
 
 def check(options):
     """Says before any work what cannot be used."""
-    if any(str(WORKER) in map(str, KINDS[name].command) for name in options.contenders) or (
-        "machine" not in options.leave_out
-    ):
-        if not WORKER.exists():
-            raise BadInput(f"{WORKER.relative_to(ROOT)}: not built, run ci/bench rather than this module")
+    with_worker = "machine" not in options.leave_out or {"crate", "crate-packing"} & set(options.contenders)
+    if with_worker and not WORKER.exists():
+        raise BadInput(f"{WORKER.relative_to(ROOT)}: not built, run ci/bench rather than this module")
     for name in options.contenders:
         needs = KINDS[name].needs
         if needs and importlib.util.find_spec(needs) is None:
@@ -191,10 +189,8 @@ def run(options, console):
     report = measure(options, console)
     reporting.show(report, console)
     paths = reporting.write(report, options.output)
-    took = report["took_seconds"]
-    console.print(
-        f"{report['processor']['name']}, {report['processor']['cores']} cores, load before {report['load_before']:.1f}; {took} s"
-    )
+    machine, load = report["processor"], report["load_before"]
+    console.print(f"{machine['name']}, {machine['cores']} cores, load before {load:.1f}; {report['took_seconds']} s")
     console.print(f"wrote {' and '.join(os.path.relpath(path) for path in paths)}", soft_wrap=True, markup=False)
     missed = any(row["met"] is False for row in report["targets"])
     return 1 if missed and options.strict else 0

@@ -1,5 +1,6 @@
 """The driver's side: contenders, each a process of its own that may die or hang without harm to the run."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -124,10 +125,8 @@ class Process:
         if self.process is None:
             return
         process, self.process = self.process, None
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
         process.stdin.close()
         process.stdout.close()

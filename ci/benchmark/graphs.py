@@ -6,6 +6,7 @@ numbers is the result. So no link can be left out, none runs beside another, and
 shared by all. Filters differ from link to link, as in a network.
 """
 
+import gc
 import sys
 
 import numpy as np
@@ -34,6 +35,7 @@ class Graphs:
     def prepare(self, shape, dtype, data, links, filters):
         """A chain of that many links."""
         self.call = self.layer = None
+        gc.collect()  # a graph with constants is large and refers to itself
         shape = shapes.from_request(shape)
         input, *filter_arrays = [array.astype(tf.as_dtype(dtype).as_numpy_dtype) for array in shapes.read(data, shape)]
         make = tf.constant if filters == "constant" else tf.Variable
@@ -59,6 +61,7 @@ class Graphs:
     def network(self, layers):
         """The layers behind each other, `[shape, stride of the pooling behind it]` each."""
         self.call = self.layer = None
+        gc.collect()  # a graph with constants is large and refers to itself
         layers = [(shapes.from_request(shape), pooling) for shape, pooling in layers]
         filters = [list(shapes.arrays(shape).values())[1:] for shape, _ in layers]
 

@@ -1,5 +1,7 @@
 """A process that writes a layer as the peers take it: `model.tflite` by TensorFlow's own converter, `model.onnx` as a
-pair of Conv nodes with explicit pads (ONNX Runtime refuses automatic ones with dilation). `python -m benchmark.models`."""
+pair of Conv nodes with explicit pads, as ONNX Runtime refuses automatic ones with dilation. Run as
+`python -m benchmark.models`.
+"""
 
 import os
 from pathlib import Path
