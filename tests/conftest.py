@@ -1,6 +1,8 @@
 """One mode of TensorFlow for the whole process: `TF_ENABLE_ONEDNN_OPTS` and `SEPCONV_TEST_THREADS` (default 1)."""
 
 import os
+import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,10 @@ import tensorflow as tf
 THREADS = int(os.environ.get("SEPCONV_TEST_THREADS", "1"))
 ONEDNN = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
 SEED = int(os.environ.get("SEPCONV_SEED", "20261125"))
+
+# Where the package of ci/bench lies.
+CI = pathlib.Path(__file__).parents[1] / "ci"
+sys.path.append(str(CI))
 
 tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 

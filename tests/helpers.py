@@ -19,8 +19,7 @@ REGISTER = {row["case"]: row for row in json.loads((HERE / "deviations.json").re
 
 # The named layers, of which the benchmarks have the list too.
 SHAPES = {
-    shape["name"]: shape
-    for shape in json.loads((HERE.parent / "crates/sepconv/benches/shapes.json").read_text())
+    shape["name"]: shape for shape in json.loads((HERE.parent / "crates/sepconv/benches/shapes.json").read_text())
 }
 
 
@@ -31,7 +30,8 @@ def arrays_of(name: str, seed=0):
     k = image[3] * multiplier
     shapes = image, (kernel, kernel, image[3], multiplier), (1, 1, k, shape["out_channels"])
     arrays = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
-    return arrays, {"strides": [1, shape["stride"], shape["stride"], 1], "padding": "SAME", "dilations": [shape["rate"]] * 2}
+    stride, rate = shape["stride"], shape["rate"]
+    return arrays, {"strides": [1, stride, stride, 1], "padding": "SAME", "dilations": [rate, rate]}
 
 
 def attributes_of(case) -> dict:

@@ -166,6 +166,8 @@ def measure(options, console):
             task = progress.add_task("", total=measuring.steps())
 
             def tick(what, steps):
+                if steps == 0 and not console.is_terminal:
+                    print(f"ci/bench: {what}", file=sys.stderr, flush=True)
                 progress.update(task, description=f"{what:34}", advance=steps, refresh=console.is_terminal)
 
             measured = measuring.run()

@@ -15,8 +15,6 @@ TOLERANCE = 1e-4  # of the largest value: f32 sums of at most some thousand prod
 DTYPES = ("float64", "float16", "bfloat16")
 DTYPE_LINKS = 8  # TensorFlow's f16 takes up to ten times as long
 LEAST_CALLS = 3
-WARM_UP = 0.02
-FIRST_TRIES = 1
 
 
 def medians(times):
@@ -34,6 +32,7 @@ class Measuring:
         self.models = Process([*PYTHON, "benchmark.models"], folder)
         self.machines = {threads: Process([WORKER, threads, "once"], folder) for threads in options.threads}
         self.more = []
+        self.instructions = None
 
     def __enter__(self):
         return self
@@ -67,7 +66,7 @@ class Measuring:
                 self.restart()
                 for name in options.shapes:
                     self.layer(shapes.SHAPES[name], measured, dtype)
-        return measured
+        return measured | {"instructions": self.instructions}
 
     def restart(self):
         """Fresh processes for whatever comes next."""
@@ -135,9 +134,9 @@ class Measuring:
             if with_machine:
                 for threads, process in self.machines.items():
                     answer = process.ask(do="machine", seconds=self.options.seconds / 5)
+                    self.instructions = answer["instructions"]
                     for kind, readings in limits[threads].items():
                         readings += answer[kind]
-                    time.sleep(self.options.pause)
             for contender in contenders if number % 2 == 0 else reversed(contenders):
                 if contender in failed:
                     continue
@@ -190,12 +189,12 @@ class Measuring:
         self.tick(f"{name}: preparing", 0)
         layers = [(shape.request(), pooling) for shape, pooling in shapes.NETWORKS[name]]
         contenders = [contender for contender in self.contenders if contender.kind.name in ("op", "tensorflow")]
-        failed = {}
+        failed, ran = {}, {}
         for contender in contenders:
             contender.send(do="network", layers=layers)
         for contender in contenders:
             try:
-                contender.receive()
+                ran[contender] = contender.receive()["ran"]
             except Failed as error:
                 failed[contender] = str(error)
         self.tick(name, 1)
@@ -205,10 +204,9 @@ class Measuring:
             if contender in failed:
                 yield row | {"error": failed[contender]}
             else:
-                yield row | {
-                    key: value * len(layers) if key != "calls" else value
-                    for key, value in medians(times[contender]).items()
-                }
+                found = medians(times[contender])
+                row |= found | {key: found[key] * len(layers) for key in ("seconds", "best")}
+                yield row | {"layers": len(layers), "ran": ran[contender]}
 
     def eager(self):
         """`tiny`, called from Python."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -20,18 +21,16 @@ COLORS = {
     "onnxruntime": "#8a4fa3",
     "openvino": "#b53a4e",
 }
+BUSY = 0.5  # processes running or waiting
 SHORT = {"crate-packing": "packing", "tensorflow": "TF on", "tensorflow-off": "TF off", "onnxruntime": "ORT"}
 
 
-def columns(view, first, *others):
+def table(title, first, *others):
+    view = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     view.add_column(first, no_wrap=True)
     for heading in others:
         view.add_column(heading, justify="right", no_wrap=True)
     return view
-
-
-def table(title, *headings):
-    return columns(Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0)), *headings)
 
 
 def number(value, form=".2f"):
@@ -102,7 +101,8 @@ def dtype_table(report):
     if not rows:
         return
     dtypes, threads = present(rows, "dtype", ("float64", "float16", "bfloat16")), sorted({r["threads"] for r in rows})
-    headings = [f"{dtype}, {number_of}" for dtype in dtypes for number_of in threads]
+    short = {"float64": "f64", "float16": "f16", "bfloat16": "bf16"}
+    headings = [f"{short[dtype]}, {number_of}" for dtype in dtypes for number_of in threads]
     view = table("op against TensorFlow with oneDNN on, by threads", "shape", *headings)
     columns_found = [targets.ratios(targets.times(report, d), "tensorflow", "op", t) for d in dtypes for t in threads]
     for name in present(rows, "shape", SHAPES):
@@ -116,12 +116,16 @@ def network_table(report):
     rows = report.get("networks")
     if not rows:
         return
-    view = table("separable layers of whole networks, ms", "network", "threads", "TF on", "op", "ratio")
-    found = {(row["network"], row["threads"], row["contender"]): row.get("seconds") for row in rows}
+    view = table(
+        "separable layers of whole networks, ms", "network", "threads", "TF on", "op", "ratio", "through the op"
+    )
+    found = {(row["network"], row["threads"], row["contender"]): row for row in rows}
     for network, threads in dict.fromkeys((row["network"], row["threads"]) for row in rows):
-        theirs, ours = (found.get((network, threads, contender)) for contender in ("tensorflow", "op"))
-        ratio = theirs / ours if theirs and ours else None
-        view.add_row(network, str(threads), milliseconds(theirs), milliseconds(ours), judged(ratio))
+        theirs, ours = (found.get((network, threads, contender), {}) for contender in ("tensorflow", "op"))
+        times = [each.get("seconds") for each in (theirs, ours)]
+        ratio = times[0] / times[1] if all(times) else None
+        through = f"{ours['ran']} of {ours['layers']}" if "ran" in ours else "-"
+        view.add_row(network, str(threads), *map(milliseconds, times), judged(ratio), through)
     yield view
 
 
@@ -147,29 +151,42 @@ def machine_table(report):
     rows = report["machine"]
     if not rows:
         return
-    view = table("the machine: middle of the medians beside each shape, and the best reading", "threads")
-    columns(view, "", "GFLOP/s f32", "best", "f64", "best", "copy GB/s", "best").columns.pop(1)
+    kinds = {"float32": "f32 GFLOP/s", "float64": "f64 GFLOP/s", "copy": "copy GB/s"}
+    title = f"the machine ({report.get('instructions')}): median of the medians beside each shape, best of all readings"
+    view = table(title, "threads", *[heading for kind in kinds.values() for heading in (kind, "best")])
     for threads in sorted({row["threads"] for row in rows}):
         cells = []
-        for kind in ("float32", "float64", "copy"):
+        for kind in kinds:
             readings = [row[kind] for row in rows if row["threads"] == threads]
-            middle = sorted(reading["median"] for reading in readings)[len(readings) // 2]
+            middle = statistics.median(reading["median"] for reading in readings)
             cells += [number(middle, ".1f"), number(max(reading["best"] for reading in readings), ".1f")]
         view.add_row(str(threads), *cells)
     yield view
 
 
 def target_table(rows):
-    view = Table(title="targets", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for heading in ("what", "target", "figure", "", "worst"):
-        view.add_column(
-            heading, no_wrap=heading in ("target", "figure"), justify="right" if heading == "figure" else "left"
-        )
+    view = table(
+        "targets: how many times as fast, unless a unit stands there", "what", "target", "figure", "", "worst", "of"
+    )
     for row in rows:
         met = {True: "[green]met", False: "[red]missed", None: "[dim]" + (row["note"] or "not measured")}[row["met"]]
         figure = "-" if row["figure"] is None else f"{row['figure']:.2f} {row['unit']}".strip()
-        view.add_row(row["what"], row["goal"], figure, met, row["worst"])
+        counted = f"{row['shapes']} shapes" if row["shapes"] else ""
+        view.add_row(row["what"], row["goal"], figure, met, row["worst"], counted)
     return view
+
+
+def remarks(report):
+    """What a reader of the tables has to know."""
+    links, filters = report["settings"]["links"], report["settings"]["filters"]
+    yield f"op, TF on and TF off: a layer of {links} in a graph, {filters} filters; the others: whole calls."
+    checked = [row for row in report["layers"] if "differing_bits" in row]
+    if checked:
+        equal = sum(row["differing_bits"] == 0 for row in checked)
+        yield f"op: bits equal to those of TensorFlow's eager call in {equal} of {len(checked)} layers."
+    load = report["load_before"]
+    if load > BUSY:
+        yield f"[red]The machine was at work before the run (load {load:.1f}): do not trust these times."
 
 
 def problems(report):
@@ -195,6 +212,8 @@ def show(report, console):
         for view in each(report):
             console.print(view, "")
     console.print(target_table(report["targets"]), "")
+    for line in remarks(report):
+        console.print(line, soft_wrap=True)
     for line in problems(report):
         console.print(line, style="red", markup=False, soft_wrap=True)
 

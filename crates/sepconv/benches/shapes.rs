@@ -3,7 +3,7 @@
 //! `cargo bench -p sepconv -- mbv1_7`; `SEPCONV_INSTRUCTION_SET` chooses the kernels. Against other libraries: `ci/bench`.
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -78,13 +78,14 @@ fn measure<const N: usize>(bencher: Bencher, shape: &Shape, prepare: packing::Pr
     let depthwise_filter = values([shape.kernel, shape.kernel, shape.input[3], shape.channel_multiplier]);
     let pointwise_filter = values([1, 1, k, shape.out_channels]);
     let mut output = Array4::zeros(shape.output());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(N).build().expect("a thread pool");
     let convolution = SeparableConv2d::new([shape.stride as i64; 2], Padding::Same, [shape.rate as i64; 2]);
+    let convolution = convolution.pool(Arc::new(pool)); // a pool of one thread means the calling one
     let run = prepare(convolution, shape.input, depthwise_filter, pointwise_filter).expect("a plan");
     let rows = output.len() / shape.out_channels;
     let operations = 2 * rows * k * (shape.kernel * shape.kernel + shape.out_channels);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(N).build().expect("a thread pool");
     let bencher = bencher.counter(ItemsCount::new(operations));
-    pool.install(|| bencher.bench_local(|| run(input.view(), output.view_mut()).expect("a result")));
+    bencher.bench_local(|| run(input.view(), output.view_mut()).expect("a result"));
 }
 
 /// Some ordinary numbers.

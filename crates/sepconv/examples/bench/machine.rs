@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// Of each array that is copied.
 const COPIED: usize = 64 << 20;
-/// Chains in a loop: enough for two units of four or five cycles each.
+/// Chains of the portable loop.
 const CHAINS: usize = 12;
 
 /// FMA rate in GFLOP/s (two operations each), f32 and f64, and copy bandwidth in GB/s (bytes read plus bytes written),
@@ -24,7 +24,7 @@ pub fn measure(pool: &ThreadPool, seconds: f64) -> Value {
     })
 }
 
-/// Runs so many rounds of [`CHAINS`] vector operations; gives the operations of one round.
+/// Runs so many rounds of one step in every chain; gives the operations of one round.
 type Chains = fn(usize) -> usize;
 
 fn peak(pool: &ThreadPool, seconds: f64, chains: Chains) -> Vec<f64> {
@@ -82,15 +82,15 @@ fn widest() -> (&'static str, Chains, Chains) {
     ("multiply, then add", portable::<f32>, portable::<f64>)
 }
 
-/// Chains of `$fma(x, y, chain)`, on an instruction set whose presence the caller has found out.
+/// So many independent chains of `$call`: as many as registers hold, so that every unit always has one to go on with.
 #[allow(unused_macros)] // on other processors
 macro_rules! chains {
-    ($name:ident, $features:literal, $lanes:literal, $splat:path, |$x:ident, $y:ident, $chain:ident| $call:expr) => {
+    ($name:ident, $features:literal, $chains:literal x $lanes:literal, $splat:path, |$x:ident, $y:ident, $chain:ident| $call:expr) => {
         pub fn $name(rounds: usize) -> usize {
             #[target_feature(enable = $features)]
             fn run(rounds: usize) {
                 let ($x, $y) = black_box(($splat(0.999), $splat(0.001)));
-                let mut chains = black_box([$splat(1.0); CHAINS]);
+                let mut chains = black_box([$splat(1.0); $chains]);
                 for _ in 0..rounds {
                     for each in &mut chains {
                         let $chain = *each;
@@ -101,7 +101,7 @@ macro_rules! chains {
             }
             // SAFETY: `widest` gives this function out where the processor has the features.
             unsafe { run(rounds) };
-            2 * CHAINS * $lanes
+            2 * $chains * $lanes
         }
     };
 }
@@ -111,12 +111,10 @@ mod x86_64 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    use super::CHAINS;
-
-    chains!(avx512_f32, "avx512f", 16, _mm512_set1_ps, |x, y, c| _mm512_fmadd_ps(c, x, y));
-    chains!(avx512_f64, "avx512f", 8, _mm512_set1_pd, |x, y, c| _mm512_fmadd_pd(c, x, y));
-    chains!(fma_f32, "avx2,fma", 8, _mm256_set1_ps, |x, y, c| _mm256_fmadd_ps(c, x, y));
-    chains!(fma_f64, "avx2,fma", 4, _mm256_set1_pd, |x, y, c| _mm256_fmadd_pd(c, x, y));
+    chains!(avx512_f32, "avx512f", 24 x 16, _mm512_set1_ps, |x, y, c| _mm512_fmadd_ps(c, x, y));
+    chains!(avx512_f64, "avx512f", 24 x 8, _mm512_set1_pd, |x, y, c| _mm512_fmadd_pd(c, x, y));
+    chains!(fma_f32, "avx2,fma", 12 x 8, _mm256_set1_ps, |x, y, c| _mm256_fmadd_ps(c, x, y));
+    chains!(fma_f64, "avx2,fma", 12 x 4, _mm256_set1_pd, |x, y, c| _mm256_fmadd_pd(c, x, y));
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -124,11 +122,9 @@ mod aarch64 {
     use std::arch::aarch64::*;
     use std::hint::black_box;
 
-    use super::CHAINS;
-
     // The addend comes first: y + c * x.
-    chains!(neon_f32, "neon", 4, vdupq_n_f32, |x, y, c| vfmaq_f32(y, c, x));
-    chains!(neon_f64, "neon", 2, vdupq_n_f64, |x, y, c| vfmaq_f64(y, c, x));
+    chains!(neon_f32, "neon", 24 x 4, vdupq_n_f32, |x, y, c| vfmaq_f32(y, c, x));
+    chains!(neon_f64, "neon", 24 x 2, vdupq_n_f64, |x, y, c| vfmaq_f64(y, c, x));
 }
 
 /// Plain arithmetic in arrays of 16 bytes, which compilers make vectors of.

@@ -143,10 +143,11 @@ fn prepare<T: Element>(shape: &Value, data: &Path, packing: Packing) -> Outcome<
     let [out_height, out_width] = [height, width].map(|extent| extent.div_ceil(stride as usize));
     let output = Array4::from_elem([batch, out_height, out_width, out_channels], T::ZERO);
     let convolution = SeparableConv2d::new([stride as i64; 2], Padding::Same, [rate as i64; 2]);
-    let run = match packing {
-        Packing::Once => packing::once(convolution, extents, depthwise_filter, pointwise_filter)?,
-        Packing::EveryCall => packing::every_call(convolution, extents, depthwise_filter, pointwise_filter)?,
+    let prepare: packing::Prepare<T> = match packing {
+        Packing::Once => packing::once,
+        Packing::EveryCall => packing::every_call,
     };
+    let run = prepare(convolution, extents, depthwise_filter, pointwise_filter)?;
     Ok(Box::new(Prepared { run, input, output }))
 }
 
