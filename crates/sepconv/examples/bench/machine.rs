@@ -38,7 +38,7 @@ fn peak(pool: &ThreadPool, seconds: f64, chains: Chains) -> Vec<f64> {
 }
 
 fn copy(pool: &ThreadPool, seconds: f64) -> Vec<f64> {
-    let (source, mut target) = (vec![1u8; COPIED], vec![0u8; COPIED]);
+    let (source, mut target) = (vec![1u8; COPIED], vec![2u8; COPIED]); // no zeros: pages that are really there
     let part = COPIED.div_ceil(pool.current_num_threads());
     let reading = || {
         let start = Instant::now();
