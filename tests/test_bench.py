@@ -95,7 +95,7 @@ def test_what_was_not_measured_is_neither_met_nor_missed():
     report["layers"], report["machine"] = [row for row in report["layers"] if row["contender"] == "litert"], []
     report["targets"] = targets.evaluate(report)
     assert {row["met"] for row in report["targets"]} == {None}
-    assert "not measured" in text_of(report)
+    assert "unmeasured" in text_of(report)
     other = recorded()
     other["processor"]["features"] = ["avx2"]
     assert [row["met"] for row in row_of(other, "bfloat16")] == [None, None]
@@ -154,6 +154,11 @@ def test_contenders_that_fail(tmp_path):
         process("import os; os.abort()").ask(do="measure")
     with pytest.raises(Failed, match=r"no answer within 0\.2 s"):
         process("import time; time.sleep(60)").ask(0.2, do="measure")
+    gone = process("print('{}')")
+    gone.ask(do="measure")
+    gone.process.wait()
+    with pytest.raises(Failed, match="ended with status 0"):
+        gone.ask(do="measure")
     with pytest.raises(Failed, match="nothing-here"):
         Process(["./nothing-here"], tmp_path).ask(do="measure")
     refusing = process('for _ in open(0): print(\'{"error": "not that"}\', flush=True)')

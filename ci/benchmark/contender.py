@@ -85,7 +85,7 @@ class Process:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except OSError as error:
-            self.refused = self.process and self._death() or f"{self.command[0]}: {error.strerror}"
+            self.refused = self._death() if self.process else f"{self.command[0]}: {error.strerror}"
 
     def receive(self, longest=LONGEST):
         if self.refused:
@@ -114,7 +114,7 @@ class Process:
     def _death(self):
         """How it ended, with the last that it said."""
         process, self.process = self.process, None
-        process.stdin.close()
+        close(process)
         status = process.wait()
         ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         said = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
@@ -128,8 +128,13 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        process.stdin.close()
-        process.stdout.close()
+        close(process)
+
+
+def close(process):
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # what was written to a dead process is still in there
+            pipe.close()
 
 
 class Contender(Process):

@@ -132,11 +132,7 @@ class Measuring:
         with_machine = with_machine and "machine" not in self.options.leave_out
         for number in range(self.options.rounds):
             if with_machine:
-                for threads, process in self.machines.items():
-                    answer = process.ask(do="machine", seconds=self.options.seconds / 5)
-                    self.instructions = answer["instructions"]
-                    for kind, readings in limits[threads].items():
-                        readings += answer[kind]
+                self.read_machine(limits)
             for contender in contenders if number % 2 == 0 else reversed(contenders):
                 if contender in failed:
                     continue
@@ -154,6 +150,18 @@ class Measuring:
             threads: {kind: {"median": statistics.median(each), "best": max(each)} for kind, each in readings.items()}
             for threads, readings in limits.items()
         }
+
+    def read_machine(self, limits):
+        """Adds to the readings for each number of threads; without those whose process fails."""
+        for threads, readings in list(limits.items()):
+            try:
+                answer = self.machines[threads].ask(do="machine", seconds=self.options.seconds / 5)
+            except Failed:
+                del limits[threads]
+                continue
+            self.instructions = answer["instructions"]
+            for kind, each in readings.items():
+                each += answer[kind]
 
     def check(self, shape, arrays, contenders, failed, folder):
         """Whether each computes what it should; and whether the op's bits are those of TensorFlow's eager call. After

@@ -1,7 +1,7 @@
 """A process with a peer in it, set up as that peer is fastest: whole calls with input and output in place.
 
-`python -m benchmark.peers litert|onnxruntime|openvino THREADS`. Models come from `benchmark.models`. Arrays are f32 and lie
-as each peer is fastest with: NCHW for ONNX Runtime, NHWC for the two others.
+`python -m benchmark.peers litert|onnxruntime|openvino THREADS`. Models come from `benchmark.models`. Arrays are f32 and
+lie as each peer is fastest with: NCHW for ONNX Runtime, NHWC for the two others.
 """
 
 import sys

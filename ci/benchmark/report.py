@@ -74,8 +74,8 @@ def layer_tables(report):
 
 
 def ratio_table(report, seconds, names, threads):
-    title = f"how many times as fast, {targets.counted(threads)}; and how much of the FMA peak"
-    view = table(title, "shape", "best peer", "crate", "packing", "op / TF on", "crate GFLOP/s", "of peak", "2 of 1")
+    title = f"how many times as fast, {targets.counted(threads)}; GFLOP/s of the crate"
+    view = table(title, "shape", "best peer", "crate", "packing", "op / TF on", "GFLOP/s", "of peak", "vs 1 thread")
     crate, packing = (targets.against_best(seconds, ours, threads) for ours in ("crate", "crate-packing"))
     op, peak = targets.ratios(seconds, "tensorflow", "op", threads), targets.of_peak(report, "crate", threads)
     for name in names:
@@ -165,14 +165,12 @@ def machine_table(report):
 
 
 def target_table(rows):
-    view = table(
-        "targets: how many times as fast, unless a unit stands there", "what", "target", "figure", "", "worst", "of"
-    )
+    title = "targets: times as fast, unless a unit stands there; the worst of how many shapes"
+    view = table(title, "what", "target", "figure", "", "worst", "of")
     for row in rows:
-        met = {True: "[green]met", False: "[red]missed", None: "[dim]" + (row["note"] or "not measured")}[row["met"]]
-        figure = "-" if row["figure"] is None else f"{row['figure']:.2f} {row['unit']}".strip()
-        counted = f"{row['shapes']} shapes" if row["shapes"] else ""
-        view.add_row(row["what"], row["goal"], figure, met, row["worst"], counted)
+        met = {True: "[green]met", False: "[red]missed", None: "[dim]" + (row["note"] or "unmeasured")}[row["met"]]
+        counted = str(row["shapes"]) if row["shapes"] else ""
+        view.add_row(row["what"], row["goal"], number(row["figure"]), met, row["worst"], counted)
     return view
 
 

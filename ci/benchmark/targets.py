@@ -24,7 +24,7 @@ class Target:
     met: bool | None = None
     worst: str = ""  # the shape that is furthest from the goal
     shapes: int = 0  # on how many it was measured
-    note: str = ""
+    note: str = ""  # why it is neither met nor missed
 
 
 def times(report, dtype="float32"):
@@ -94,7 +94,7 @@ def mean(what, found, least):
 
 
 def at_most(what, figure, most, unit):
-    return Target(what, f"<= {most:g}", figure, unit, None if figure is None else figure <= most)
+    return Target(what, f"<= {most:g} {unit}", figure, unit, None if figure is None else figure <= most)
 
 
 def counted(number):
@@ -110,14 +110,14 @@ def evaluate(report):
     found = {name: value for name, value in of_peak(report, "crate", 1).items() if name in AT_PEAK}
     rows.append(every("crate / FMA peak, 1 thread", found, 0.94, ""))
     for threads, least in ((1, 1.35), (2, 1.6)):
-        found, what = ratios(seconds, "tensorflow", "op", threads), f"op / TensorFlow, {counted(threads)}"
+        found, what = ratios(seconds, "tensorflow", "op", threads), f"op / TF, {counted(threads)}"
         rows += [every(what, found, 1.05), mean(what, found, least)]
     found = ratios(seconds, "tensorflow", "op", 2, DILATED)
-    rows.append(every("op / TensorFlow, dilated, 2 threads", found, 1.5))
+    rows.append(every("op / TF, dilated, 2 threads", found, 1.5))
     for ours in ("crate", "op"):
         both = [(name, seconds.get((name, 1, ours)), seconds.get((name, 2, ours))) for name in SHAPES]
         found = {name: one / two for name, one, two in both if one and two and one > LONG}
-        rows.append(every(f"{ours}, 2 threads / 1, over 1 ms", found, 1.85))
+        rows.append(every(f"{ours}, 2 threads / 1 (over 1 ms)", found, 1.85))
     rows += dtype_rows(report)
     return [dataclasses.asdict(row) for row in [*rows, *call_rows(report)]]
 
@@ -127,28 +127,26 @@ def dtype_rows(report):
     for dtype in ("float64", "float16"):
         for threads in threads_measured:
             found = ratios(times(report, dtype), "tensorflow", "op", threads)
-            what = f"{dtype}, op / TensorFlow, {counted(threads)}"
+            what = f"{dtype}, op / TF, {counted(threads)}"
             yield from (every(what, found, 1.2), mean(what, found, 1.5))
     for threads in threads_measured:
         found = ratios(times(report, "bfloat16"), "tensorflow", "op", threads)
-        target = every(f"bfloat16, op / TensorFlow, {counted(threads)}", found, 1.0)
+        target = every(f"bfloat16, op / TF, {counted(threads)}", found, 1.0)
         if "avx512_bf16" not in report["processor"]["features"]:
-            target.met, target.note = None, "no AVX-512 BF16"
+            target.met, target.note = None, "not here"
         yield target
 
 
 def call_rows(report):
     eager = report.get("eager", {}).get("seconds", {})
-    target, added = Target("eager tiny, sepconv / TensorFlow", ">= 1.5"), None
+    target, added = Target("eager tiny, sepconv / TF", ">= 1.5"), None
     if eager:
         target.figure = eager["tensorflow"] / eager["sepconv"]
         target.met = target.figure >= 1.5
         added = 1e6 * (eager["sepconv"] - eager["bare"])
     yield target
-    yield at_most("the Python function adds to the op", added, 20, "us")
+    yield at_most("the Python function adds", added, 20, "us")
     firsts = {row["shape"]: 1e3 * row["sepconv"]["first"] for row in report.get("first_calls", []) if "sepconv" in row}
-    target = at_most(
-        "first call of a new shape, median", statistics.median(firsts.values()) if firsts else None, 100, "ms"
-    )
+    target = at_most("first call, median", statistics.median(firsts.values()) if firsts else None, 100, "ms")
     target.worst, target.shapes = max(firsts, key=firsts.get) if firsts else "", len(firsts)
     yield target
