@@ -26,7 +26,7 @@ SHORT = {"crate-packing": "packing", "tensorflow": "TF on", "tensorflow-off": "T
 
 
 def table(title, first, *others):
-    view = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    view = Table(title=title, box=None, padding=(0, 1, 0, 0))
     view.add_column(first, no_wrap=True)
     for heading in others:
         view.add_column(heading, justify="right", no_wrap=True)
@@ -204,12 +204,19 @@ def problems(report):
     return [f"{who}: {', '.join(dict.fromkeys(places))}: {reason}" for (who, reason), places in by_reason.items()]
 
 
+def put(view, console):
+    """A table below its title, which need not fit its width."""
+    title, view.title = view.title, None
+    console.print(f"[bold]{title}", soft_wrap=True)
+    console.print(view, "")
+
+
 def show(report, console):
     tables = [layer_tables, dtype_table, network_table, call_tables, machine_table]
     for each in tables:
         for view in each(report):
-            console.print(view, "")
-    console.print(target_table(report["targets"]), "")
+            put(view, console)
+    put(target_table(report["targets"]), console)
     for line in remarks(report):
         console.print(line, soft_wrap=True)
     for line in problems(report):

@@ -41,13 +41,20 @@ fn main() -> Outcome<()> {
         other => return Err(format!("packing must be once or every-call, got {other}").into()),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    serve(&pool, packing)
+    serve(Worker { pool, packing, layer: None, copied: None })
 }
 
-fn serve(pool: &ThreadPool, packing: Packing) -> Outcome<()> {
-    let mut layer: Option<Box<dyn Layer>> = None;
+/// What lasts from one request to the next.
+struct Worker {
+    pool: ThreadPool,
+    packing: Packing,
+    layer: Option<Box<dyn Layer>>,
+    copied: Option<machine::Copied>,
+}
+
+fn serve(mut worker: Worker) -> Outcome<()> {
     for line in std::io::stdin().lock().lines() {
-        let answer = answer(pool, packing, &mut layer, &line?).unwrap_or_else(|e| json!({"error": e.to_string()}));
+        let answer = answer(&mut worker, &line?).unwrap_or_else(|error| json!({"error": error.to_string()}));
         let mut output = std::io::stdout().lock();
         writeln!(output, "{answer}")?;
         output.flush()?;
@@ -55,7 +62,7 @@ fn serve(pool: &ThreadPool, packing: Packing) -> Outcome<()> {
     Ok(())
 }
 
-fn answer(pool: &ThreadPool, packing: Packing, layer: &mut Option<Box<dyn Layer>>, line: &str) -> Outcome<Value> {
+fn answer(Worker { pool, packing, layer, copied }: &mut Worker, line: &str) -> Outcome<Value> {
     let request: Value = serde_json::from_str(line)?;
     let seconds = request["seconds"].as_f64().unwrap_or_default();
     let prepared = || "nothing is prepared".to_owned();
@@ -65,10 +72,10 @@ fn answer(pool: &ThreadPool, packing: Packing, layer: &mut Option<Box<dyn Layer>
             let data = Path::new(request["data"].as_str().ok_or("data must be a folder")?);
             let (shape, dtype) = (&request["shape"], request["dtype"].as_str());
             let mut new = match dtype {
-                Some("float32") => prepare::<f32>(shape, data, packing)?,
-                Some("float64") => prepare::<f64>(shape, data, packing)?,
-                Some("float16") => prepare::<f16>(shape, data, packing)?,
-                Some("bfloat16") => prepare::<bf16>(shape, data, packing)?,
+                Some("float32") => prepare::<f32>(shape, data, *packing)?,
+                Some("float64") => prepare::<f64>(shape, data, *packing)?,
+                Some("float16") => prepare::<f16>(shape, data, *packing)?,
+                Some("bfloat16") => prepare::<bf16>(shape, data, *packing)?,
                 _ => return Err(format!("dtype must be float16, bfloat16, float32 or float64, got {dtype:?}").into()),
             };
             pool.install(|| new.run())?;
@@ -86,7 +93,7 @@ fn answer(pool: &ThreadPool, packing: Packing, layer: &mut Option<Box<dyn Layer>
             std::fs::write(path, layer.as_ref().ok_or_else(prepared)?.output())?;
             Ok(json!({}))
         }
-        Some("machine") => Ok(machine::measure(pool, seconds)),
+        Some("machine") => Ok(machine::measure(pool, copied.get_or_insert_with(machine::Copied::new), seconds)),
         other => Err(format!("do must be prepare, measure, result or machine, got {other:?}").into()),
     }
 }
