@@ -1,6 +1,7 @@
 //! The 15 named layers, filter packed once and packed in every call, on one thread and on two; operations per second.
 //!
-//! `cargo bench -p sepconv --bench shapes -- mbv1_7`; `SEPCONV_INSTRUCTION_SET` chooses the kernels. Against other libraries: `ci/bench`.
+//! `cargo bench -p sepconv --bench shapes -- mbv1_7`; `SEPCONV_INSTRUCTION_SET` chooses the kernels. Against other
+//! libraries: `ci/bench`.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
