@@ -105,7 +105,9 @@ def separable_conv2d(
     attributes = strides, padding, data_format, _one_rate(dilations, rate)
     if _library.executing_eagerly():
         eager = ops.EagerTensor
-        if not (isinstance(input, eager) and isinstance(depthwise_filter, eager) and isinstance(pointwise_filter, eager)):
+        if not (
+            isinstance(input, eager) and isinstance(depthwise_filter, eager) and isinstance(pointwise_filter, eager)
+        ):
             tensors = _tensors(*tensors)
         way = _eager_way(tensors, attributes, numerics)
         if way.carrier is None or data_format == "NCHW":
@@ -144,10 +146,52 @@ def explain(
         'v1 depthwise(fused, inside) pointwise(fused, 176x5+144) subnormals(flushed)'
     """
     del name
-    tensors = input, depthwise_filter, pointwise_filter
-    if not all(isinstance(tensor, tf.TensorSpec) for tensor in tensors):
-        tensors = _tensors(*tensors)
+    tensors = _described(input, depthwise_filter, pointwise_filter)
     return _way(tensors, (strides, padding, data_format, _one_rate(dilations, rate)), numerics).explanation
+
+
+@tf.autograph.experimental.do_not_convert
+def warmup(
+    input,
+    depthwise_filter,
+    pointwise_filter,
+    strides,
+    padding,
+    data_format=None,
+    dilations=None,
+    name=None,
+    *,
+    rate=None,
+    numerics="tensorflow",
+) -> Explanation:
+    """Does ahead what the first `separable_conv2d` with such arguments costs besides an ordinary call.
+
+    That is the reveal, the start of the kernels' threads and, where every extent is known, one call on zeros. Later
+    calls of the process, eager or while graphs are built, find it done.
+
+    Args, Raises: As for `explain`.
+
+    Returns:
+        An `Explanation`: what those calls will do.
+
+    Example:
+        >>> filters = tf.TensorSpec([3, 3, 512, 1]), tf.TensorSpec([1, 1, 512, 512])
+        >>> for batch in (1, 8):
+        ...     sepconv.warmup(tf.TensorSpec([batch, 14, 14, 512]), *filters, [1, 1, 1, 1], "SAME")
+    """
+    tensors = _described(input, depthwise_filter, pointwise_filter)
+    arguments = (strides, padding, data_format, dilations, name)
+    explanation = explain(*tensors, *arguments, rate=rate, numerics=numerics)
+    with tf.init_scope():
+        if tf.executing_eagerly() and all(tensor.shape.is_fully_defined() for tensor in tensors):
+            zeros = [tf.zeros(tensor.shape, tensor.dtype) for tensor in tensors]
+            separable_conv2d(*zeros, *arguments, rate=rate, numerics=numerics)
+    return explanation
+
+
+def _described(*tensors):
+    """The tensors, each that is described by a `tf.TensorSpec` as it is."""
+    return [tensor if isinstance(tensor, tf.TensorSpec) else ops.convert_to_tensor(tensor) for tensor in tensors]
 
 
 def _one_rate(dilations, rate):
