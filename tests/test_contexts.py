@@ -3,7 +3,9 @@ TensorFlow's names for the resulting tensors.
 """
 
 import itertools
+import pathlib
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -435,3 +437,39 @@ def test_ranks_that_only_the_running_graph_knows():
     assert same(function(*tensors), tensorflows(*tensors, **attributes))
     with pytest.raises(tf.errors.InvalidArgumentError):
         function(tensors[0][0], *tensors[1:])
+
+
+def sleeps_of_our_threads() -> dict:
+    """How often each thread of the kernels' pool has gone to sleep."""
+    sleeps = {}
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        try:
+            status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+        except OSError:  # it has ended
+            continue
+        if status["Name"].startswith("sepconv-"):
+            sleeps[task.name] = int(status["voluntary_ctxt_switches"])
+    return sleeps
+
+
+def test_calls_at_once_share_the_threads():
+    """However many call; and tiny calls stay on the thread that calls."""
+    (arrays, attributes), (tiny, tiny_attributes) = arrays_of("mbv1_7"), arrays_of("tiny")
+    tensors, attributes["numerics"] = [tf.constant(array) for array in arrays], "reproducible"
+    expected, results = sepconv.separable_conv2d(*tensors, **attributes), []
+
+    def work():
+        results.extend([sepconv.separable_conv2d(*tensors, **attributes) for _ in range(5)])
+
+    callers = [threading.Thread(target=work) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(results) == 20 and all(same(result, expected) for result in results)
+    time.sleep(0.1)
+    before = sleeps_of_our_threads()
+    assert len(before) <= THREADS and (before or THREADS == 1)
+    for _ in range(100):
+        sepconv.separable_conv2d(*tiny, **tiny_attributes, numerics="reproducible")
+    assert sleeps_of_our_threads() == before

@@ -235,3 +235,37 @@ def test_the_key_of_an_order_is_the_whole_call(begun):
     assert counts == sorted(set(counts))
     calls = {call for call, _ in _orders._known}
     assert len(calls) == len(variants) and all(isinstance(call, _arguments.Call) for call in calls)
+
+
+@PROMISED
+@pytest.mark.parametrize("described", ["specs", "tensors", "a mixture"])
+def test_after_a_warmup_nothing_is_asked(described, begun):
+    arrays, attributes = arrays_of("k5")
+    specs = [tf.TensorSpec(array.shape) for array in arrays]
+    given = {"specs": specs, "tensors": arrays, "a mixture": [specs[0], *arrays[1:]]}[described]
+    explanation = sepconv.warmup(*given, **attributes)
+    assert explanation == sepconv.explain(*arrays, **attributes) and explanation.path == "op"
+    asked, ways, calls = len(begun), len(_convolution._eager_ways), kernel_calls()
+    assert asked and ways == 1
+    expected = tensorflows(*arrays, **attributes)
+    assert same(sepconv.separable_conv2d(*arrays, **attributes), expected)
+    assert same(tf.function(lambda *t: sepconv.separable_conv2d(*t, **attributes))(*arrays), expected)
+    assert (len(begun), len(_convolution._eager_ways), kernel_calls()) == (asked, ways, calls + 2)
+
+
+@PROMISED
+def test_a_warmup_of_unknown_extents_and_one_while_a_graph_is_built(begun):
+    arrays, attributes = arrays_of("tiny")
+    open = tf.TensorSpec([None, *arrays[0].shape[1:]])
+    filters = [tf.TensorSpec(array.shape) for array in arrays[1:]]
+    assert not sepconv.warmup(open, *filters, **attributes).exact
+    asked = len(begun)
+    function = tf.function(lambda x: sepconv.separable_conv2d(x, *arrays[1:], **attributes), input_signature=[open])
+    assert same(function(arrays[0]), tensorflows(*arrays, **attributes))
+    with tf.Graph().as_default() as graph:
+        sepconv.warmup(tf.TensorSpec([3, *open.shape[1:]]), *filters, **attributes)
+        assert not graph.get_operations()
+        asked_for_three = len(begun)
+    assert asked_for_three > asked
+    sepconv.separable_conv2d(tf.zeros([3, *open.shape[1:]]), *arrays[1:], **attributes)
+    assert len(begun) == asked_for_three

@@ -7,9 +7,9 @@
 """
 
 from sepconv import compat
-from sepconv._convolution import Explanation, explain, separable_conv2d
+from sepconv._convolution import Explanation, explain, separable_conv2d, warmup
 from sepconv._library import library_path, stats, version
 
 __version__ = version()
 
-__all__ = ["Explanation", "compat", "explain", "library_path", "separable_conv2d", "stats"]
+__all__ = ["Explanation", "compat", "explain", "library_path", "separable_conv2d", "stats", "warmup"]

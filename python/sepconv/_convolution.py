@@ -1,10 +1,10 @@
 """`separable_conv2d` and `explain`: which way a call goes, and going it."""
 
-import contextlib
 import dataclasses
 import functools
 
 import tensorflow as tf
+from tensorflow.python.autograph.impl.api import autograph_artifact
 from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 from tensorflow.python.util import _pywrap_util_port
@@ -42,6 +42,10 @@ class _Way:
     lasting: bool = True
 
     @functools.cached_property
+    def numerics(self):
+        return self.explanation.numerics
+
+    @functools.cached_property
     def tensor(self):
         """The carrier as an eager tensor; a graph gets one of its own."""
         return _carrier(self.carrier)
@@ -50,7 +54,7 @@ class _Way:
 _eager_ways: dict = {}
 
 
-@tf.autograph.experimental.do_not_convert
+@autograph_artifact  # the mark of `do_not_convert`, which wraps every call besides
 def separable_conv2d(
     input,
     depthwise_filter,
@@ -99,10 +103,16 @@ def separable_conv2d(
     """
     tensors = input, depthwise_filter, pointwise_filter
     attributes = strides, padding, data_format, _one_rate(dilations, rate)
-    if context.executing_eagerly():
-        if not all([isinstance(tensor, ops.EagerTensor) for tensor in tensors]):
+    if _library.executing_eagerly():
+        eager = ops.EagerTensor
+        if not (
+            isinstance(input, eager) and isinstance(depthwise_filter, eager) and isinstance(pointwise_filter, eager)
+        ):
             tensors = _tensors(*tensors)
-        return _convolve(_eager_way(tensors, attributes, numerics), tensors, attributes, name)
+        way = _eager_way(tensors, attributes, numerics)
+        if way.carrier is None or data_format == "NCHW":
+            return _convolve(way, tensors, attributes, name)
+        return _library.convolve(*tensors, way.tensor, way.numerics, name)
     with ops.name_scope(name, "separable_conv2d", tensors) as scope:
         tensors = _tensors(*tensors)
         return _convolve(_way(tensors, attributes, numerics), tensors, attributes, scope)
@@ -136,10 +146,52 @@ def explain(
         'v1 depthwise(fused, inside) pointwise(fused, 176x5+144) subnormals(flushed)'
     """
     del name
-    tensors = input, depthwise_filter, pointwise_filter
-    if not all(isinstance(tensor, tf.TensorSpec) for tensor in tensors):
-        tensors = _tensors(*tensors)
+    tensors = _described(input, depthwise_filter, pointwise_filter)
     return _way(tensors, (strides, padding, data_format, _one_rate(dilations, rate)), numerics).explanation
+
+
+@tf.autograph.experimental.do_not_convert
+def warmup(
+    input,
+    depthwise_filter,
+    pointwise_filter,
+    strides,
+    padding,
+    data_format=None,
+    dilations=None,
+    name=None,
+    *,
+    rate=None,
+    numerics="tensorflow",
+) -> Explanation:
+    """Does ahead what the first `separable_conv2d` with such arguments costs besides an ordinary call.
+
+    That is the reveal, the start of the kernels' threads and, where every extent is known, one call on zeros. Later
+    calls of the process, eager or while graphs are built, find it done.
+
+    Args, Raises: As for `explain`.
+
+    Returns:
+        An `Explanation`: what those calls will do.
+
+    Example:
+        >>> filters = tf.TensorSpec([3, 3, 512, 1]), tf.TensorSpec([1, 1, 512, 512])
+        >>> for batch in (1, 8):
+        ...     sepconv.warmup(tf.TensorSpec([batch, 14, 14, 512]), *filters, [1, 1, 1, 1], "SAME")
+    """
+    tensors = _described(input, depthwise_filter, pointwise_filter)
+    arguments = (strides, padding, data_format, dilations, name)
+    explanation = explain(*tensors, *arguments, rate=rate, numerics=numerics)
+    with tf.init_scope():
+        if tf.executing_eagerly() and all(tensor.shape.is_fully_defined() for tensor in tensors):
+            zeros = [tf.zeros(tensor.shape, tensor.dtype) for tensor in tensors]
+            separable_conv2d(*zeros, *arguments, rate=rate, numerics=numerics)
+    return explanation
+
+
+def _described(*tensors):
+    """The tensors, each that is described by a `tf.TensorSpec` as it is."""
+    return [tensor if isinstance(tensor, tf.TensorSpec) else ops.convert_to_tensor(tensor) for tensor in tensors]
 
 
 def _one_rate(dilations, rate):
@@ -162,10 +214,9 @@ def _convolve(way, tensors, attributes, name):
         return _pipeline.separable_conv2d(*tensors, *attributes, name)
     input, *filters = tensors
     carrier = way.tensor if context.executing_eagerly() else _carrier(way.carrier)
-    numerics = way.explanation.numerics
     if attributes[2] != "NCHW":
-        return _library.op()(input, *filters, carrier, numerics=numerics, name=name)
-    output = _library.op()(tf.transpose(input, [0, 2, 3, 1]), *filters, carrier, numerics=numerics)
+        return _library.op()(input, *filters, carrier, numerics=way.numerics, name=name)
+    output = _library.op()(tf.transpose(input, [0, 2, 3, 1]), *filters, carrier, numerics=way.numerics)
     return tf.transpose(output, [0, 3, 1, 2], name=name)
 
 
@@ -175,13 +226,20 @@ def _carrier(shape: tuple):
 
 def _eager_way(tensors, attributes, numerics) -> _Way:
     """`_way`, remembered: what a call costs besides the op itself."""
-    key = (*[(t._shape_tuple(), t._datatype_enum()) for t in tensors], _arguments.freeze(attributes), numerics)
+    input, depthwise_filter, pointwise_filter = tensors
+    strides, padding, data_format, rate = attributes
     try:
-        return _eager_ways[key]
-    except (KeyError, TypeError):  # not seen before; or arguments that cannot be a key, such as tensors
+        key = (
+            *(input._shape_tuple(), depthwise_filter._shape_tuple(), pointwise_filter._shape_tuple()),
+            *(input._datatype_enum(), depthwise_filter._datatype_enum(), pointwise_filter._datatype_enum()),
+            *(tuple(strides), _arguments.freeze(padding), data_format, _arguments.freeze(rate), numerics),
+        )
+        way = _eager_ways.get(key)
+    except TypeError:  # arguments that cannot be a key, such as tensors
+        return _way(tensors, attributes, numerics)
+    if way is None:
         way = _way(tensors, attributes, numerics)
-    if way.lasting:
-        with contextlib.suppress(TypeError):
+        if way.lasting:
             _eager_ways[key] = way
     return way
 

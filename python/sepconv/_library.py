@@ -19,6 +19,9 @@ if sys.platform != "linux" or platform.machine() != "x86_64":
 try:
     import tensorflow as tf
     from tensorflow.core.framework import op_def_pb2
+    from tensorflow.python import pywrap_tfe
+    from tensorflow.python.eager import context, core
+    from tensorflow.python.framework import ops
 except ImportError as error:
     raise ImportError(
         "sepconv needs TensorFlow 2.12 or newer and does not install it, so that you choose the package: "
@@ -90,6 +93,24 @@ def op():
         ops, namespace = op_def_pb2.OpList(op=[op_def_registry.get("Sepconv>SeparableConv2D")]), {}
         exec(_pywrap_python_op_gen.GetPythonWrappers(ops.SerializeToString()), namespace)
         return namespace["sepconv_separable_conv2d"]
+
+
+def executing_eagerly() -> bool:
+    """`tf.executing_eagerly()`, as TensorFlow's generated functions ask it."""
+    return (context._context or context.context())._thread_local_data.is_eager
+
+
+def convolve(input, depthwise_filter, pointwise_filter, carrier, numerics, name):
+    """The op on eager tensors: what `op()` does in the end."""
+    try:
+        return pywrap_tfe.TFE_Py_FastPathExecute(
+            *(context._context, "Sepconv>SeparableConv2D", name, input, depthwise_filter, pointwise_filter, carrier),
+            *("numerics", numerics),
+        )
+    except core._NotOkStatusException as error:
+        ops.raise_from_not_ok_status(error, name)
+    except core._FallbackException:
+        return op()(input, depthwise_filter, pointwise_filter, carrier, numerics=numerics, name=name)
 
 
 def geometry(request: dict) -> dict:

@@ -77,9 +77,9 @@ impl<T: Served> Kernel for Node<T> {
         let input = context.input(0)?;
         let depthwise_filter = context.input(1)?;
         let pointwise_filter = context.input(2)?;
-        let attributes = carrier::decode(&context.input(3)?.dims()).map_err(Failure::invalid_argument)?;
-        let geometry =
-            Geometry::new(&input.shape(), &depthwise_filter.shape(), &pointwise_filter.shape(), &attributes)?;
+        let dims: Vec<_> = context.input(3)?.shape().iter().map(|&extent| extent as i64).collect();
+        let attributes = carrier::decode(&dims).map_err(Failure::invalid_argument)?;
+        let geometry = Geometry::new(input.shape(), depthwise_filter.shape(), pointwise_filter.shape(), &attributes)?;
         let numerics = self.orders.pick(geometry.batch, geometry.rows());
         // Whatever can be refused is refused before memory is taken.
         numerics.check(geometry.k())?;

@@ -49,7 +49,7 @@ unsafe extern "C" fn compute<K: Kernel>(kernel: *mut c_void, context: &KernelCon
     let result = guarded(|| {
         // SAFETY: what `create` returned and `delete` has not had yet.
         let kernel = unsafe { kernel.cast::<K>().as_ref() };
-        kernel.ok_or_else(|| Failure::internal("the kernel was not made"))?.compute(&Context(context))
+        kernel.ok_or_else(|| Failure::internal("the kernel was not made"))?.compute(&Context::new(context))
     });
     if let Err(failure) = result {
         // SAFETY: the context lives for this call.
@@ -95,14 +95,22 @@ impl Construction<'_> {
 }
 
 /// One call of a kernel.
-pub struct Context<'a>(&'a KernelContext);
+pub struct Context<'a> {
+    context: &'a KernelContext,
+    /// For every question: TensorFlow sets it anew each time.
+    status: Status,
+}
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    fn new(context: &'a KernelContext) -> Self {
+        Self { context, status: Status::new() }
+    }
+
     pub fn input(&self, index: i32) -> Result<Tensor, Failure> {
-        let (mut tensor, status) = (None, Status::new());
+        let mut tensor = None;
         // SAFETY: the context lives for this call; an index out of range is a failure.
-        unsafe { (abi().GetInput)(self.0, index, &mut tensor, &status) };
-        status.result()?;
+        unsafe { (abi().GetInput)(self.context, index, &mut tensor, &self.status) };
+        self.status.result()?;
         // SAFETY: the reference is new and ours; nobody writes to an input while a kernel runs.
         tensor.map(|tensor| unsafe { Tensor::owning(tensor) }).ok_or_else(|| no_tensor("input", index))
     }
@@ -116,10 +124,11 @@ impl Context<'_> {
         let dims = shape.iter().map(|&extent| i64::try_from(extent)).collect::<Result<Vec<_>, _>>();
         let dims = dims.map_err(|_| too_large())?;
         let size = shape.iter().try_fold(size_of::<T>(), |n, &extent| n.checked_mul(extent)).ok_or_else(too_large)?;
-        let (rank, status) = (dims.len() as i32, Status::new());
+        let (dims, rank) = (dims.as_ptr(), dims.len() as i32);
         // SAFETY: the context lives for this call; `rank` extents, which are copied.
-        let tensor = unsafe { (abi().AllocateOutput)(self.0, index, T::DATA_TYPE, dims.as_ptr(), rank, size, &status) };
-        status.result()?;
+        let tensor =
+            unsafe { (abi().AllocateOutput)(self.context, index, T::DATA_TYPE, dims, rank, size, &self.status) };
+        self.status.result()?;
         // SAFETY: the reference is new and ours; TensorFlow reads the output after the kernel.
         tensor.map(|tensor| unsafe { Tensor::owning(tensor) }).ok_or_else(|| no_tensor("output", index))
     }

@@ -23,7 +23,10 @@ macro_rules! numbered {
 }
 numbered!(f32 = 1 f64 = 2 bf16 = 14 f16 = 19);
 
-pub struct Tensor(NonNull<TfTensor>);
+pub struct Tensor {
+    tensor: NonNull<TfTensor>,
+    shape: Vec<usize>,
+}
 
 impl Tensor {
     /// Takes charge of a tensor that a call returned.
@@ -31,22 +34,21 @@ impl Tensor {
     /// # Safety
     /// Nobody else deletes it, and its elements are written only through this value while it lives.
     pub(super) unsafe fn owning(tensor: NonNull<TfTensor>) -> Self {
-        Self(tensor)
+        // SAFETY: a living tensor, and indices below its number of dimensions.
+        let dim = |i| unsafe { (abi().Dim)(tensor.as_ref(), i) };
+        // SAFETY: as above.
+        let rank = unsafe { (abi().NumDims)(tensor.as_ref()) };
+        // TensorFlow's extents are never negative.
+        Self { tensor, shape: (0..rank).map(|i| usize::try_from(dim(i)).unwrap_or(0)).collect() }
     }
 
     fn tensor(&self) -> &TfTensor {
         // SAFETY: lives as long as this value.
-        unsafe { self.0.as_ref() }
+        unsafe { self.tensor.as_ref() }
     }
 
-    pub fn dims(&self) -> Vec<i64> {
-        // SAFETY: a living tensor, and indices below its number of dimensions.
-        unsafe { (0..(abi().NumDims)(self.tensor())).map(|i| (abi().Dim)(self.tensor(), i)).collect() }
-    }
-
-    pub fn shape(&self) -> Vec<usize> {
-        // TensorFlow's extents are never negative.
-        self.dims().into_iter().map(|dim| usize::try_from(dim).unwrap_or(0)).collect()
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
     }
 
     /// All elements, row-major.
@@ -80,7 +82,7 @@ impl Tensor {
             let wanted = T::DATA_TYPE;
             return Err(Failure::internal(format!("a tensor must have data type {wanted}, got {data_type}")));
         }
-        let needed = self.shape().iter().try_fold(size_of::<T>(), |n, &extent| n.checked_mul(extent)).unwrap_or(size);
+        let needed = self.shape.iter().try_fold(size_of::<T>(), |n, &extent| n.checked_mul(extent)).unwrap_or(size);
         let data = match NonNull::new(data.cast::<u8>()) {
             _ if needed == 0 => NonNull::<T>::dangling().cast(),
             Some(data) if needed == size => data,
@@ -93,7 +95,7 @@ impl Tensor {
 impl Drop for Tensor {
     fn drop(&mut self) {
         // SAFETY: ours to delete, and deleted here only.
-        unsafe { (abi().DeleteTensor)(self.0) };
+        unsafe { (abi().DeleteTensor)(self.tensor) };
     }
 }
 
