@@ -1,4 +1,7 @@
 //! Flushing of subnormal numbers, on request, for the calling thread, and the caller's state put back.
+//!
+//! A result is flushed if it is subnormal after rounding, as x86-64 does it. AArch64 decides before rounding; where that
+//! matters, the elements' own operations ([`crate::element`]) and the NEON kernels put it right.
 
 use crate::numerics::Subnormals;
 

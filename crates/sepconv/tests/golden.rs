@@ -49,7 +49,7 @@ const CASES: [Case; 12] = [
         strides: [1, 1],
         padding: Padding::Same,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0x94cc_e2f7_67ec_ae5a, 0x1f2a_81e9_fa48_7eb7, 0x3695_94c2_e459_d4e2, 0xd920_91b5_fb2a_f955],
     },
     Case {
         numerics: "reproducible",
@@ -60,7 +60,7 @@ const CASES: [Case; 12] = [
         strides: [1, 1],
         padding: Padding::Same,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0xfa99_59ac_9ef1_fed3, 0xbd29_00b8_ebdd_630a, 0x9c7b_76e1_e8e1_fcd1, 0xa2d6_5db5_b523_9862],
     },
     Case {
         numerics: "reproducible",
@@ -71,7 +71,7 @@ const CASES: [Case; 12] = [
         strides: [1, 1],
         padding: Padding::Valid,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0xb22b_51d9_d1e6_6745, 0x3148_4789_d229_029d, 0x3cc7_8a01_a84c_8bf7, 0x712b_c9b3_0115_1779],
     },
     Case {
         numerics: "v1 depthwise(separate, all) pointwise(separate, 4+3+2) subnormals(flushed)",
@@ -82,18 +82,18 @@ const CASES: [Case; 12] = [
         strides: [2, 2],
         padding: Padding::Same,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0x3090_c955_ed64_8353, 0xa62b_3fff_91c1_1178, 0x9f55_756e_06fc_cc52, 0xaaf3_8979_f664_a576],
     },
     Case {
         numerics: "v1 depthwise(fused, inside) pointwise(fused, 16+(8+8)+6) subnormals(flushed)",
         data: Special,
         input: [1, 12, 10, 19],
-        kernel: [3, 2, 2],
+        kernel: [2, 3, 2],
         out_channels: 41,
         strides: [1, 1],
         padding: Padding::Same,
         rate: [2, 3],
-        hashes: [0; 4],
+        hashes: [0xadf3_ea41_e0f8_d26f, 0x3b7e_b800_6b68_0e14, 0x2a76_1959_c0eb_ac8e, 0x2f35_e65e_01ad_4a60],
     },
     Case {
         numerics: "v1 depthwise(fused, inside) pointwise(fused, chain) subnormals(flushed)",
@@ -104,7 +104,7 @@ const CASES: [Case; 12] = [
         strides: [1, 1],
         padding: Padding::Same,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0x6cf7_9b97_6f10_6aac, 0x7e8b_9e7e_ac98_4a89, 0xeb7d_9b0e_1868_a594, 0x8ab8_d6c7_2841_ba30],
     },
     Case {
         numerics: "v1 depthwise(separate, all) pointwise(separate, chain) subnormals(flushed)",
@@ -115,10 +115,10 @@ const CASES: [Case; 12] = [
         strides: [1, 1],
         padding: Padding::Same,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0x970b_938f_f934_0a20, 0x7f2a_1a57_869f_b961, 0xcb97_c165_a378_ddf9, 0x374b_20c8_c11c_97d8],
     },
     Case {
-        numerics: "v1 depthwise(fused, beside, borders) pointwise(fused, lanes(1 2, 5, 3)) subnormals(flushed)",
+        numerics: "v1 depthwise(fused, beside, borders) pointwise(fused, lanes(1 2, 20, 3)) subnormals(flushed)",
         data: Tiny,
         input: [1, 11, 6, 23],
         kernel: [5, 5, 1],
@@ -126,7 +126,7 @@ const CASES: [Case; 12] = [
         strides: [1, 1],
         padding: Padding::Explicit([[2, 1], [0, 3]]),
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0xca45_c133_4ab3_0590, 0xe6e3_4b7f_2677_2dca, 0x8ef5_330f_96f5_4d8c, 0x52ce_24b6_89de_64ce],
     },
     Case {
         numerics: "v1 depthwise(paired, all, each) pointwise(paired, 32+15) subnormals(flushed)",
@@ -137,7 +137,7 @@ const CASES: [Case; 12] = [
         strides: [1, 2],
         padding: Padding::Valid,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0xff18_0fdc_56fd_6595, 0x170a_af06_9e1b_3a7c, 0x70af_f1c4_deac_fb6f, 0x7e6b_e5d0_ae57_b980],
     },
     Case {
         numerics: "v1 depthwise(paired, inside, each) pointwise(paired, chain) subnormals(kept)",
@@ -148,7 +148,7 @@ const CASES: [Case; 12] = [
         strides: [1, 1],
         padding: Padding::Same,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0x7a88_c864_30c4_0f94, 0xdc10_986a_dac3_91cf, 0x7071_7bc1_da56_e03e, 0x1b8d_0d3c_d39a_9b88],
     },
     Case {
         numerics: "v1 depthwise(overrun, above, columns) pointwise(overrun, 20+13) subnormals(flushed)",
@@ -159,7 +159,7 @@ const CASES: [Case; 12] = [
         strides: [2, 1],
         padding: Padding::Same,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0xe41d_fd27_9b44_1f24, 0x3f93_f758_76c1_85f3, 0x604f_377b_78ad_6c29, 0xd035_6e9c_44e5_613a],
     },
     Case {
         numerics: "v1 depthwise(separate, inside, each) pointwise(fused, 64x5+13, rows 3..20 columns 2..9 separate chain) subnormals(kept)",
@@ -170,7 +170,7 @@ const CASES: [Case; 12] = [
         strides: [1, 1],
         padding: Padding::Same,
         rate: [1, 1],
-        hashes: [0; 4],
+        hashes: [0x4afb_9d65_e411_d6cf, 0x0f90_42a2_9fab_45e5, 0xc34c_5356_93c7_c3f9, 0x782f_2e93_6dc2_25da],
     },
 ];
 
@@ -197,8 +197,8 @@ fn element<T: Element>(random: u64, data: Data, role: Role) -> T {
     let (negative, choice, mantissa) = (random & 1 == 1, random >> 1 & 0x3ff, random >> 12);
     let any = (random >> 58) as i64 % 4;
     match (data, choice) {
-        (Special, 0) => number(negative, i64::MAX / 2, 0),
-        (Special, 1) => number(negative, i64::MAX / 2, 1),
+        // Few, as each makes many results infinite or NaN.
+        (Special, 0) if any == 0 => number(negative, i64::MAX / 2, mantissa & 1),
         (Special, 2..80) => number(negative, least - 1, mantissa),
         (Special, 80..100) => number(negative, least - 1, 0),
         (Special, 100..110) => number(negative, least, 0),

@@ -79,7 +79,7 @@ pub fn prefetch<T>(place: *const T) {
 pub fn prefetch<T>(place: *const T) {
     // SAFETY: a prefetch of no matter which address does nothing but that.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) place, options(nomem, nostack, preserves_flags));
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags));
     }
 }
 
