@@ -76,7 +76,7 @@ fn same<T>(value: T) -> T {
 }
 
 macro_rules! number {
-    ($type:ident) => {
+    ($type:ident, $scale:literal) => {
         element!(
             $type,
             Self,
@@ -89,13 +89,14 @@ macro_rules! number {
         );
 
         impl Number for $type {
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "aarch64"), inline(always))]
             fn mul_add(self, factor: Self, addend: Self) -> Self {
-                $type::mul_add(self, factor, addend)
+                let scaled = |scale| $type::mul_add(self * scale, factor, addend * scale);
+                rounded_up!($type, $type::mul_add(self, factor, addend), scaled, $scale)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "aarch64"), inline(always))]
             fn mul(self, factor: Self) -> Self {
-                self * factor
+                rounded_up!($type, self * factor, |scale| self * scale * factor, $scale)
             }
             #[inline(always)]
             fn add(self, addend: Self) -> Self {
@@ -105,8 +106,27 @@ macro_rules! number {
     };
 }
 
-number!(f32);
-number!(f64);
+/// A result; where that is zero, perhaps what x86-64 gives in its place. When both flush subnormal numbers, x86-64 looks
+/// at a result after it is rounded, and AArch64 before, so that only there what rounds up to the smallest normal number
+/// is flushed too. It shows when everything is computed again on a larger scale, where nothing is flushed; nothing
+/// overflows either if the result is that number. (Sums without a product are exact where they are so small.) There, this is
+/// not for inner loops: only for the reference and for what is done again.
+macro_rules! rounded_up {
+    ($type:ident, $result:expr, $scaled:expr, $scale:literal) => {{
+        let result = $result;
+        if cfg!(target_arch = "aarch64") && result == 0.0 {
+            const SCALE: $type = (1u128 << $scale) as $type;
+            let scaled: $type = $scaled(SCALE);
+            if scaled.abs() == $type::MIN_POSITIVE * SCALE {
+                return $type::MIN_POSITIVE.copysign(scaled);
+            }
+        }
+        result
+    }};
+}
+
+number!(f32, 64);
+number!(f64, 100);
 element!(
     f16,
     f32,

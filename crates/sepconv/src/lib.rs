@@ -2,7 +2,7 @@
 //! `tf.nn.separable_conv2d` computes it, on [`ndarray`] arrays and with no TensorFlow in it.
 //!
 //! The bits of a result are fully determined by the [geometry] and the [numerics], never by thread count, instruction
-//! set, batch size or alignment. The default numerics are [`Numerics::REPRODUCIBLE`]; a text that sepconv's Python
+//! set (AVX-512, AVX2, NEON, or none in particular), batch size or alignment. The default numerics are [`Numerics::REPRODUCIBLE`]; a text that sepconv's Python
 //! package or command line printed gives TensorFlow's own bits.
 //!
 //! ```

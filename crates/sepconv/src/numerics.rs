@@ -114,7 +114,8 @@ pub enum TapOrder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subnormals {
     Kept,
-    /// Taken as zero on input and output, sign kept.
+    /// Taken as zero on input and output, sign kept; an output by what it is after rounding, as on x86-64. Not where
+    /// numbers are rounded to f16, or widened from it.
     Flushed,
 }
 

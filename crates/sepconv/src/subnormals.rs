@@ -1,4 +1,7 @@
 //! Flushing of subnormal numbers, on request, for the calling thread, and the caller's state put back.
+//!
+//! A result is flushed if it is subnormal after rounding, as x86-64 does it. AArch64 decides before rounding; where that
+//! matters, the elements' own operations ([`crate::element`]) and the NEON kernels put it right.
 
 use crate::numerics::Subnormals;
 
@@ -49,6 +52,8 @@ mod x86_64 {
 }
 
 #[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::results_flushed;
+#[cfg(target_arch = "aarch64")]
 use aarch64::{FLUSH, State, read, write};
 
 #[cfg(target_arch = "aarch64")]
@@ -69,6 +74,35 @@ mod aarch64 {
     pub fn write(state: State) {
         // SAFETY: only the flush bit ever differs from what `read` returned; no code relies on it.
         unsafe { asm!("msr fpcr, {}", in(reg) state, options(nostack, preserves_flags)) };
+    }
+
+    /// Runs that; true if subnormal results are flushed and one of its results was (or was rounded to a subnormal number
+    /// by a conversion that keeps these). What it stores must depend on those results.
+    #[inline(always)]
+    pub fn results_flushed(work: impl FnOnce()) -> bool {
+        if read() & FLUSH == 0 {
+            work();
+            return false;
+        }
+        let status = read_status();
+        if status & UNDERFLOW != 0 {
+            // SAFETY: clears a bit that only ever tells what happened; no code relies on it.
+            unsafe { asm!("msr fpsr, {}", in(reg) status & !UNDERFLOW, options(nostack, preserves_flags)) };
+        }
+        work();
+        read_status() & UNDERFLOW != 0
+    }
+
+    /// UFC in FPSR: set by the processor, never cleared by it.
+    const UNDERFLOW: u64 = 1 << 3;
+
+    #[inline(always)]
+    fn read_status() -> u64 {
+        let status;
+        // SAFETY: reads FPSR. It may not be said to leave memory alone: what is stored before depends on the arithmetic
+        // that is asked about.
+        unsafe { asm!("mrs {}, fpsr", out(reg) status, options(nostack, preserves_flags)) };
+        status
     }
 }
 

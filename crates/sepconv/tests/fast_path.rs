@@ -225,7 +225,10 @@ fn case(
     })
 }
 
+/// So many cases, or no more than the environment variable `PROPTEST_CASES` says.
 fn config(cases: u32) -> ProptestConfig {
+    let most = std::env::var("PROPTEST_CASES").map_or(cases, |most| most.parse().expect("a number"));
+    let cases = cases.min(most);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

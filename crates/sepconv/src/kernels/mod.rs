@@ -23,6 +23,8 @@ mod vector;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 /// An instruction set that this processor has: values exist for no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ enum Proof {
     Avx512(avx512::Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     Portable(portable::Portable),
 }
 
@@ -46,12 +50,14 @@ impl InstructionSet {
             sets.extend(avx512::Avx512::new().map(Proof::Avx512));
             sets.extend(avx2::Avx2::new().map(Proof::Avx2));
         }
+        #[cfg(target_arch = "aarch64")]
+        sets.extend(neon::Neon::new().map(Proof::Neon));
         sets.push(Proof::Portable(portable::Portable));
         sets.into_iter().map(Self).collect()
     }
 
-    /// The one named by the environment variable `SEPCONV_INSTRUCTION_SET` (`avx512`, `avx2`, `portable`) if this
-    /// processor has it, otherwise the best one. The variable is read once.
+    /// The one named by the environment variable `SEPCONV_INSTRUCTION_SET` (`avx512`, `avx2`, `neon`,
+    /// `portable`) if this processor has it, otherwise the best one. The variable is read once.
     pub fn preferred() -> Self {
         static PREFERRED: OnceLock<InstructionSet> = OnceLock::new();
         *PREFERRED.get_or_init(|| Self::named(&std::env::var("SEPCONV_INSTRUCTION_SET").unwrap_or_default()))
@@ -68,6 +74,8 @@ impl InstructionSet {
             Proof::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Proof::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Proof::Neon(_) => "neon",
             Proof::Portable(_) => "portable",
         }
     }
@@ -89,6 +97,8 @@ macro_rules! provide {
                     Proof::Avx512(proof) => proof.$element(),
                     #[cfg(target_arch = "x86_64")]
                     Proof::Avx2(proof) => proof.$element(),
+                    #[cfg(target_arch = "aarch64")]
+                    Proof::Neon(proof) => proof.$element(),
                     Proof::Portable(proof) => proof.$element(),
                 }
             }

@@ -64,8 +64,27 @@ pub unsafe fn alone<V: Vector, const PRODUCTS: usize>(sum: V) -> V {
     unsafe { if PRODUCTS == PAIRED { sum.add(V::splat(V::Element::ZERO)) } else { sum } }
 }
 
-/// A [`Vector`] on one kind of register.
+/// What [`Vector::prefetch`] does where the processor has an instruction for it.
 #[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn prefetch<T>(place: *const T) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: SSE is part of x86-64, and a prefetch of no matter which address does nothing but that.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
+}
+
+/// What [`Vector::prefetch`] does where the processor has an instruction for it.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub fn prefetch<T>(place: *const T) {
+    // SAFETY: a prefetch of no matter which address does nothing but that.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags));
+    }
+}
+
+/// A [`Vector`] on one kind of register.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! vector {
     (
         $name:ident($register:ty), $element:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident,
@@ -88,7 +107,7 @@ macro_rules! vector {
             }
             #[inline(always)]
             unsafe fn prefetch<T>(place: *const T) {
-                _mm_prefetch::<_MM_HINT_T0>(place.cast())
+                $crate::kernels::vector::prefetch(place)
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $element) {
@@ -109,12 +128,12 @@ macro_rules! vector {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use vector;
 
 /// How such a vector is had from what is stored: functions of a pointer; of that and a count; of a widened vector, a
 /// spread's lanes; and for a 16-bit type, to and from its bits.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! widen {
     ($name:ident, $lanes:literal, $first:ident, $permute:ident) => {
         impl $crate::kernels::vector::Widen<<$name as Vector>::Element> for $name {
@@ -169,5 +188,5 @@ macro_rules! widen {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use widen;

@@ -1,0 +1,191 @@
+//! NEON, part of every AArch64: 32 registers of 16 bytes.
+//!
+//! Where subnormal numbers are flushed, these processors look at a result before it is rounded, and so make zero of what
+//! rounds up to the smallest normal number; x86-64, which [`Subnormals::Flushed`](crate::numerics::Subnormals::Flushed)
+//! is defined by, looks at it afterwards. The elements' own operations put that right
+//! ([`subnormals`](crate::subnormals)), which in every lane would cost as much as the arithmetic itself. The processor
+//! notes, though, that it flushed a result at all: only then is the work done again, portably.
+
+#![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that `Vector` states")]
+
+use std::arch::aarch64::*;
+use std::arch::is_aarch64_feature_detected;
+
+use half::{bf16, f16};
+
+use super::portable::Portable;
+use super::tile::row_stride;
+use super::vector::{Vector, Widen, vector, widen};
+use super::{Block, InstructionSet, Kernel, Proof, Run, generic, kernels};
+use crate::element::{Element, is_sum};
+use crate::subnormals::results_flushed;
+
+/// Proof that the processor has NEON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neon(());
+
+impl Neon {
+    pub fn new() -> Option<Self> {
+        is_aarch64_feature_detected!("neon").then_some(Self(()))
+    }
+
+    // 8 rows by 2 vectors: 16 independent sums hide the latency of 4 cycles in up to 4 units, and leave 14 of 32
+    // registers to pixels and the filter, loaded ahead. More rows would save few loads: 10 for 16 multiplications become
+    // 14 for 24 with 12.
+    kernels!("neon", F32x4, F64x2, [1 2 3 4 5 6 7 8]);
+}
+
+vector!(F32x4(float32x4_t), f32, 4, vdupq_n_f32, vld1q_f32, vst1q_f32, mul_add_f32, vmulq_f32, vaddq_f32);
+widen!(F32x4, 4, first_f32, spread_f32);
+widen!(F32x4, 4, spread_f32, f16, uint16x4_t, vld1_u16, vst1_u16, widen_f16, narrow_f16);
+widen!(F32x4, 4, spread_f32, bf16, uint16x4_t, vld1_u16, vst1_u16, widen_bf16, narrow_bf16);
+
+#[inline(always)]
+unsafe fn mul_add_f32(values: float32x4_t, factors: float32x4_t, addends: float32x4_t) -> float32x4_t {
+    vfmaq_f32(addends, values, factors)
+}
+
+#[inline(always)]
+unsafe fn first_f32(from: *const f32, count: usize) -> float32x4_t {
+    let zero = vdupq_n_f32(0.0);
+    match count {
+        4.. => vld1q_f32(from),
+        3 => vld1q_lane_f32::<2>(from.add(2), vcombine_f32(vld1_f32(from), vdup_n_f32(0.0))),
+        2 => vcombine_f32(vld1_f32(from), vdup_n_f32(0.0)),
+        1 => vld1q_lane_f32::<0>(from, zero),
+        0 => zero,
+    }
+}
+
+#[inline(always)]
+unsafe fn spread_f32(values: float32x4_t, lanes: &[i32; 16]) -> float32x4_t {
+    // Each 32-bit lane is four bytes, from four times its number on.
+    let lanes = vreinterpretq_u32_s32(vld1q_s32(lanes.as_ptr()));
+    let bytes = vmlaq_n_u32(vdupq_n_u32(0x0302_0100), lanes, 0x0404_0404);
+    vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(values), vreinterpretq_u8_u32(bytes)))
+}
+
+#[inline(always)]
+unsafe fn widen_f16(bits: uint16x4_t) -> float32x4_t {
+    vcvt_f32_f16(vreinterpret_f16_u16(bits))
+}
+
+/// Subnormal results are kept, whatever becomes of those of arithmetic, as by x86-64's instruction.
+#[inline(always)]
+unsafe fn narrow_f16(values: float32x4_t) -> uint16x4_t {
+    vreinterpret_u16_f16(vcvt_f16_f32(values))
+}
+
+#[inline(always)]
+unsafe fn widen_bf16(bits: uint16x4_t) -> float32x4_t {
+    vreinterpretq_f32_u32(vshll_n_u16::<16>(bits))
+}
+
+/// Not by the instruction of FEAT_BF16, which not all processors have.
+#[inline(always)]
+unsafe fn narrow_bf16(values: float32x4_t) -> uint16x4_t {
+    let bits = vreinterpretq_u32_f32(values);
+    let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+    let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+    let number = vceqq_f32(values, values);
+    vshrn_n_u32::<16>(vbslq_u32(number, rounded, vdupq_n_u32(0x7fc0_0000)))
+}
+
+vector!(F64x2(float64x2_t), f64, 2, vdupq_n_f64, vld1q_f64, vst1q_f64, mul_add_f64, vmulq_f64, vaddq_f64);
+widen!(F64x2, 2, first_f64, spread_f64);
+
+#[inline(always)]
+unsafe fn mul_add_f64(values: float64x2_t, factors: float64x2_t, addends: float64x2_t) -> float64x2_t {
+    vfmaq_f64(addends, values, factors)
+}
+
+#[inline(always)]
+unsafe fn first_f64(from: *const f64, count: usize) -> float64x2_t {
+    let zero = vdupq_n_f64(0.0);
+    match count {
+        2.. => vld1q_f64(from),
+        1 => vld1q_lane_f64::<0>(from, zero),
+        0 => zero,
+    }
+}
+
+#[inline(always)]
+unsafe fn spread_f64(values: float64x2_t, lanes: &[i32; 16]) -> float64x2_t {
+    let bytes = |lane: i32| vcreate_u8(0x0706_0504_0302_0100 + 0x0808_0808_0808_0808 * lane as u64);
+    let bytes = vcombine_u8(bytes(lanes[0]), bytes(lanes[1]));
+    vreinterpretq_f64_u8(vqtbl1q_u8(vreinterpretq_u8_f64(values), bytes))
+}
+
+// Not the common wrappers: these look at what was flushed.
+
+#[target_feature(enable = "neon")]
+unsafe fn depthwise<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const SPREAD: bool,
+>(
+    run: &Run<S>,
+) {
+    // Sums of products of f16 numbers are never subnormal; only rounding them to f16 would leave the note.
+    if S::MANTISSA_DIGITS == <f16 as Element>::MANTISSA_DIGITS {
+        generic::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run);
+    } else if results_flushed(|| generic::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run)) {
+        depthwise_again::<S, V>(run, EACH, PRODUCTS, SPREAD);
+    }
+}
+
+#[cold]
+unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
+    run: &Run<S>,
+    each: bool,
+    products: usize,
+    spread: bool,
+) {
+    portable::<S>(V::LANES).depthwise[usize::from(each)][products][usize::from(spread)](run);
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
+    block: &Block<V::Element>,
+) {
+    if results_flushed(|| generic::product::<V, ROWS, VECTORS, PRODUCTS, COPY>(block)) {
+        product_again::<V>(block, VECTORS, PRODUCTS, COPY);
+    }
+}
+
+/// Row by row, from the panel that lies packed by now.
+#[cold]
+unsafe fn product_again<V: Vector>(block: &Block<V::Element>, vectors: usize, products: usize, copied: bool) {
+    let again = portable::<V::Element>(V::LANES).product[products][vectors - 1][0];
+    for row in 0..block.rows {
+        let [(sums, stride), levels] = block.targets;
+        again(&Block {
+            pixels: block.pixels.add(row * row_stride::<V::Element>()),
+            filter: if copied { block.copy } else { block.filter },
+            targets: [(sums.add(row * stride), stride), levels],
+            rows: 1,
+            ..*block
+        });
+    }
+}
+
+/// Kernels that take the same filters and tiles.
+fn portable<S: Element>(lanes: usize) -> Kernel<S> {
+    let kernel = S::kernel(InstructionSet(Proof::Portable(Portable)));
+    assert_eq!(kernel.lanes, lanes);
+    kernel
+}
+
+// No arithmetic, nothing flushed.
+
+#[target_feature(enable = "neon")]
+unsafe fn pack<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usize>(pack: &super::Pack<S>) {
+    generic::pack::<S, V, VECTORS>(pack)
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(from: *const V::Element, to: *mut S, count: usize) {
+    generic::narrow::<S, V>(from, to, count)
+}
