@@ -81,9 +81,7 @@ impl SeparableConv2d {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Array4<T>, Error> {
-        let geometry =
-            Geometry::new(input.shape(), depthwise_filter.shape(), pointwise_filter.shape(), &self.attributes)?;
-        self.numerics.check(geometry.k())?;
+        let geometry = self.geometry(input.shape(), &depthwise_filter, &pointwise_filter)?;
         let shape = geometry.output_shape();
         let elements = plan::allocate(shape.iter().product(), |output| {
             self.compute(input, depthwise_filter, pointwise_filter, &geometry, output)
@@ -97,22 +95,40 @@ impl SeparableConv2d {
         input: ArrayView4<T>,
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
-        mut output: ArrayViewMut4<T>,
+        output: ArrayViewMut4<T>,
     ) -> Result<(), Error> {
+        let geometry = self.geometry(input.shape(), &depthwise_filter, &pointwise_filter)?;
+        into(output, &geometry, |elements| self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements))
+    }
+
+    /// Does ahead what the calls of one geometry with the same filters share, above all packing the filters.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run) that do not depend on the input's values.
+    pub fn plan<T: Element>(
+        &self,
+        input_shape: [usize; 4],
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+    ) -> Result<Plan<T>, Error> {
+        let geometry = self.geometry(&input_shape, &depthwise_filter, &pointwise_filter)?;
+        let plan = self.on_threads(&geometry, |threads| {
+            self.new_plan(threads, depthwise_filter, pointwise_filter, &geometry)?.packed()
+        })?;
+        Ok(Plan { plan, convolution: self.clone() })
+    }
+
+    /// Of a call; its numerics are checked.
+    fn geometry<T: Element>(
+        &self,
+        input_shape: &[usize],
+        depthwise_filter: &ArrayView4<T>,
+        pointwise_filter: &ArrayView4<T>,
+    ) -> Result<Geometry, Error> {
         let geometry =
-            Geometry::new(input.shape(), depthwise_filter.shape(), pointwise_filter.shape(), &self.attributes)?;
-        let (expected, got) = (geometry.output_shape(), output.shape());
-        if expected != got {
-            return Err(Error::Output { expected, got: got.try_into().unwrap_or_default() });
-        }
-        let Some(elements) = output.as_slice_mut() else {
-            output.assign(&self.run(input, depthwise_filter, pointwise_filter)?);
-            return Ok(());
-        };
+            Geometry::new(input_shape, depthwise_filter.shape(), pointwise_filter.shape(), &self.attributes)?;
         self.numerics.check(geometry.k())?;
-        // SAFETY: the plan writes elements and nothing else, so none of them becomes uninitialised.
-        let elements = unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), elements.len()) };
-        self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements)
+        Ok(geometry)
     }
 
     fn compute<T: Element>(
@@ -123,16 +139,30 @@ impl SeparableConv2d {
         geometry: &Geometry,
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
+        self.on_threads(geometry, |threads| {
+            let plan = self.new_plan(threads, depthwise_filter, pointwise_filter, geometry)?;
+            plan.packed_for_one_run()?.run(input, output)
+        })
+    }
+
+    fn new_plan<'f, T: Element>(
+        &self,
+        threads: usize,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<'f, T>,
+        geometry: &Geometry,
+    ) -> Result<plan::Plan<'f, T>, Error> {
         let set = self.set.unwrap_or_else(InstructionSet::preferred);
-        let mut on = |threads| {
-            let numerics = &self.numerics;
-            plan::separable_conv2d(set, threads, input, depthwise_filter, pointwise_filter, geometry, numerics, output)
-        };
+        plan::Plan::new(set, threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)
+    }
+
+    /// Calls `work` where it is to run, with the number of threads there.
+    fn on_threads<R: Send>(&self, geometry: &Geometry, work: impl FnOnce(usize) -> R + Send) -> R {
         match &self.pool {
-            _ if plan::is_small(geometry) => on(1),
-            None => on(rayon::current_num_threads()),
-            Some(pool) if pool.current_num_threads() == 1 => on(1),
-            Some(pool) => pool.install(|| on(pool.current_num_threads())),
+            _ if plan::is_small(geometry) => work(1),
+            None => work(rayon::current_num_threads()),
+            Some(pool) if pool.current_num_threads() == 1 => work(1),
+            Some(pool) => pool.install(|| work(pool.current_num_threads())),
         }
     }
 
@@ -141,4 +171,76 @@ impl SeparableConv2d {
     pub fn on(self, set: InstructionSet) -> Self {
         Self { set: Some(set), ..self }
     }
+}
+
+/// A [`SeparableConv2d`] of one geometry with its filters, packed: [`SeparableConv2d::plan`] builds it once, for many
+/// calls.
+///
+/// ```
+/// use ndarray::Array4;
+/// use sepconv::{Padding, SeparableConv2d};
+///
+/// let (depthwise_filter, pointwise_filter) = (Array4::<f32>::ones((3, 3, 8, 1)), Array4::ones((1, 1, 8, 16)));
+/// let convolution = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
+/// let plan = convolution.plan([1, 14, 14, 8], depthwise_filter.view(), pointwise_filter.view())?;
+///
+/// let mut output = Array4::zeros(plan.output_shape());
+/// for frame in 0..3 {
+///     let input = Array4::from_elem((1, 14, 14, 8), frame as f32);
+///     plan.run_into(input.view(), output.view_mut())?; // allocates nothing once its threads have run it
+///     assert_eq!(output[(0, 7, 7, 0)], 72.0 * frame as f32);
+/// }
+/// # Ok::<(), sepconv::Error>(())
+/// ```
+pub struct Plan<T: Element> {
+    plan: plan::Plan<'static, T>,
+    convolution: SeparableConv2d,
+}
+
+impl<T: Element> Plan<T> {
+    /// Batch, height, width, channels.
+    pub fn input_shape(&self) -> [usize; 4] {
+        self.plan.geometry().input_shape()
+    }
+
+    /// Batch, height, width, channels.
+    pub fn output_shape(&self) -> [usize; 4] {
+        self.plan.geometry().output_shape()
+    }
+
+    /// The convolution of `input` into `output`, whose shapes are the plan's. Each thread keeps the memory that it works
+    /// in, at most 1 MiB for filters of usual size, for the next call; nothing else is allocated where the input's channels
+    /// are adjacent, the output is contiguous and the depthwise taps are added row by row.
+    ///
+    /// # Errors
+    /// Other shapes than the plan's; no memory.
+    pub fn run_into(&self, input: ArrayView4<T>, output: ArrayViewMut4<T>) -> Result<(), Error> {
+        let geometry = self.plan.geometry();
+        let (expected, got) = (geometry.input_shape(), input.shape());
+        if expected != got {
+            return Err(Error::Input { expected, got: got.try_into().unwrap_or_default() });
+        }
+        into(output, geometry, |elements| self.convolution.on_threads(geometry, |_| self.plan.run(input, elements)))
+    }
+}
+
+/// Calls `fill`, which writes all of them, with the output's elements, or, if they are not contiguous, with others that are
+/// copied.
+fn into<T: Element>(
+    mut output: ArrayViewMut4<T>,
+    geometry: &Geometry,
+    fill: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (expected, got) = (geometry.output_shape(), output.shape());
+    if expected != got {
+        return Err(Error::Output { expected, got: got.try_into().unwrap_or_default() });
+    }
+    let Some(elements) = output.as_slice_mut() else {
+        let elements = plan::allocate(output.len(), fill)?;
+        output.iter_mut().zip(elements).for_each(|(to, from)| *to = from);
+        return Ok(());
+    };
+    // SAFETY: the plan writes elements and nothing else, so none of them becomes uninitialised.
+    let elements = unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), elements.len()) };
+    fill(elements)
 }

@@ -33,7 +33,7 @@ pub mod reveal;
 mod subnormals;
 mod tap_order;
 
-pub use convolution::{SeparableConv2d, separable_conv2d};
+pub use convolution::{Plan, SeparableConv2d, separable_conv2d};
 pub use element::Element;
 pub use error::{AxisName, Error};
 pub use geometry::{Attributes, Geometry, Padding};

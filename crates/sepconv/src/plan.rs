@@ -13,17 +13,24 @@ use rayon::prelude::*;
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::Geometry;
-use crate::kernels::InstructionSet;
 use crate::kernels::depthwise::{Depthwise, adjacent};
 use crate::kernels::memory::{Output, with_scratch};
 use crate::kernels::pointwise::Pointwise;
 use crate::kernels::tile::{Tile, row_elements};
+use crate::kernels::{InstructionSet, Narrow};
 use crate::numerics::{Numerics, Subnormals};
 use crate::subnormals::Flushing;
 
 /// Depthwise rows of a tile, together: they stay in the second-level cache (256 KiB to 2 MiB) beside a column panel of
 /// the filter while all panels pass by.
 const TILE_BYTES: usize = 256 << 10;
+
+/// Most rows of a tile: so many share each load of the filter into the first-level cache that it costs nothing, and with
+/// few channels they stay there themselves.
+const TILE_ROWS: usize = 96;
+
+/// How often a thread may take up each column panel of a filter that is packed anew every time.
+const FEW_USES: usize = 2;
 
 /// Multiplications below which a call stays on the calling thread: some 50 us, several times what waking others takes.
 const SMALL: usize = 2 << 20;
@@ -34,41 +41,76 @@ pub fn is_small(geometry: &Geometry) -> bool {
     (geometry.rows() * geometry.k()).saturating_mul(geometry.out_channels + taps) < SMALL
 }
 
-/// The whole operation, into all of `output`, in an instruction set of this processor, on that many threads of the
-/// current rayon pool, or on the calling one. Numerics are checked.
-#[expect(clippy::too_many_arguments, reason = "what is computed, and how")]
-pub fn separable_conv2d<T: Element>(
-    set: InstructionSet,
-    threads: usize,
-    input: ArrayView4<T>,
-    depthwise_filter: ArrayView4<T>,
-    pointwise_filter: ArrayView4<T>,
-    geometry: &Geometry,
-    numerics: &Numerics,
-    output: &mut [MaybeUninit<T>],
-) -> Result<(), Error> {
-    assert_eq!(output.len(), geometry.output_shape().iter().product::<usize>());
-    if output.is_empty() {
-        return Ok(());
+/// The whole operation for one geometry, in one order, with its filters: packed, or for few rows the pointwise filter
+/// where it lies.
+pub struct Plan<'f, T: Element> {
+    depthwise: Depthwise<T>,
+    pointwise: Pointwise<'f, T>,
+    subnormals: Subnormals,
+    split: Split,
+}
+
+impl<'f, T: Element> Plan<'f, T> {
+    /// In an instruction set of this processor, for that many threads of the rayon pool that is current when it runs, or
+    /// for the calling one. Numerics are checked.
+    pub fn new(
+        set: InstructionSet,
+        threads: usize,
+        geometry: &Geometry,
+        numerics: &Numerics,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<'f, T>,
+    ) -> Result<Self, Error> {
+        assert!(pointwise_filter.shape() == geometry.pointwise_filter_shape());
+        let kernel = T::kernel(set);
+        let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
+        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise);
+        let taps = geometry.height.kernel * geometry.width.kernel;
+        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), kernel.rows(), threads);
+        Ok(Self {
+            depthwise: Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?,
+            subnormals: numerics.subnormals,
+            split: split.with_columns(pointwise.panels(), 2 * kernel.lanes, taps),
+            pointwise,
+        })
     }
-    let kernel = T::kernel(set);
-    let input = with_adjacent_channels(input)?;
-    let taps = geometry.height.kernel * geometry.width.kernel;
-    let depthwise = Depthwise::new(kernel, input.view(), depthwise_filter, geometry, numerics.depthwise)?;
-    assert!(pointwise_filter.shape() == geometry.pointwise_filter_shape());
-    let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
-    let mut pointwise = Pointwise::new(kernel, filter, &numerics.pointwise);
-    let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), kernel.rows(), threads);
-    let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, taps);
-    if !split.one_tile() || pointwise.panel_elements() * size_of::<T::Sum>() > TILE_BYTES {
-        pointwise = pointwise.packed(threads > 1)?;
+
+    /// With the pointwise filter packed, on all threads; so the plan does not borrow it any more.
+    pub fn packed<'p>(self) -> Result<Plan<'p, T>, Error> {
+        let Self { depthwise, pointwise, subnormals, split } = self;
+        Ok(Plan { depthwise, pointwise: pointwise.packed(split.threads > 1)?, subnormals, split })
     }
-    let output = Output::new(output, geometry.out_channels);
-    split.for_each(numerics.subnormals, pointwise.following(), pointwise.scratch(), |tile, first, panels, scratch| {
-        depthwise.fill(tile, first);
-        // SAFETY: the tile is filled; the split gives each part of the output to one task.
-        unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
-    })
+
+    /// Packed, if that pays for a single run.
+    pub fn packed_for_one_run(self) -> Result<Self, Error> {
+        let panel_bytes = self.pointwise.panel_elements() * size_of::<T::Sum>();
+        if self.split.uses() <= FEW_USES && panel_bytes <= TILE_BYTES {
+            return Ok(self);
+        }
+        self.packed()
+    }
+
+    pub fn geometry(&self) -> &Geometry {
+        self.depthwise.geometry()
+    }
+
+    /// Into all of `output`; `input` has the geometry's shape.
+    pub fn run(&self, input: ArrayView4<T>, output: &mut [MaybeUninit<T>]) -> Result<(), Error> {
+        assert_eq!(output.len(), self.geometry().output_shape().iter().product::<usize>());
+        if output.is_empty() {
+            return Ok(());
+        }
+        let input = with_adjacent_channels(input)?;
+        let input = input.view();
+        let output = Output::new(output, self.geometry().out_channels);
+        let following = self.pointwise.following();
+        let scratch = |rows| self.pointwise.scratch(rows);
+        self.split.for_each(self.subnormals, following, scratch, |tile, first, panels, scratch| {
+            self.depthwise.fill(&input, tile, first);
+            // SAFETY: the tile is filled; the split gives each part of the output to one task.
+            unsafe { self.pointwise.multiply(tile, panels, &output, first, scratch) };
+        })
+    }
 }
 
 /// The depthwise result alone, on the calling thread: one row per output pixel, `geometry.k()` columns.
@@ -82,18 +124,25 @@ pub fn depthwise<T: Element>(
     let shape = [geometry.rows(), geometry.k()];
     allocate(shape[0] * shape[1], |elements| {
         let input = with_adjacent_channels(input)?;
-        let depthwise = Depthwise::new(kernel, input.view(), depthwise_filter, geometry, numerics.depthwise)?;
+        let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?;
         let split = Split::new::<T::Sum>(shape[0], shape[1], kernel.rows(), 1);
         let output = Output::new(elements, shape[1]);
-        split.for_each(numerics.subnormals, 0, 0, |tile, first, _, _| {
-            depthwise.fill(tile, first);
-            for row in 0..tile.rows() {
-                for (k, piece, length) in tile.pieces(row) {
-                    // SAFETY: the tile is filled; the output has the row, and the split gives it to one task.
-                    unsafe { kernel.narrow(piece, output.at(first + row, k), length) };
+        split.for_each(
+            numerics.subnormals,
+            0,
+            |_| 0,
+            |tile, first, _, _| {
+                depthwise.fill(&input.view(), tile, first);
+                for row in 0..tile.rows() {
+                    for (k, from, columns) in tile.pieces(row) {
+                        let to = output.at(first + row, k);
+                        let piece = Narrow { from, from_stride: 0, to, to_stride: 0, rows: 1, columns };
+                        // SAFETY: the tile is filled; the output has the row, and the split gives it to one task.
+                        unsafe { kernel.narrow(&piece) };
+                    }
                 }
-            }
-        })
+            },
+        )
     })
     .map(|elements| Array2::from_shape_vec(shape, elements).expect("as many elements as asked for"))
 }
@@ -112,19 +161,15 @@ pub fn pointwise<T: Element>(
         let split =
             Split::new::<T::Sum>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
-        split.for_each(
-            numerics.subnormals,
-            pointwise.following(),
-            pointwise.scratch(),
-            |tile, first, panels, scratch| {
-                for row in 0..tile.all_rows() {
-                    let pixel = |k| pixels.get((first + row, k)).map_or(T::ZERO, |pixel| *pixel);
-                    tile.set_row(row, (0..k).map(|k| pixel(k).widen()));
-                }
-                // SAFETY: the tile is filled; the split gives each part of the output to one task.
-                unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
-            },
-        )
+        let scratch = |rows| pointwise.scratch(rows);
+        split.for_each(numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
+            for row in 0..tile.all_rows() {
+                let pixel = |k| pixels.get((first + row, k)).map_or(T::ZERO, |pixel| *pixel);
+                tile.set_row(row, (0..k).map(|k| pixel(k).widen()));
+            }
+            // SAFETY: the tile is filled; the split gives each part of the output to one task.
+            unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
+        })
     })?;
     Ok(Array2::from_shape_vec([rows, columns], elements).expect("as many elements as asked for"))
 }
@@ -173,11 +218,11 @@ struct Split {
 impl Split {
     /// By rows only.
     fn new<T>(rows: usize, k: usize, kernel_rows: usize, threads: usize) -> Self {
-        let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>())).max(1);
+        let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>())).clamp(1, TILE_ROWS);
         let unit = kernel_rows.min(most);
         let units = rows.div_ceil(unit);
         let least_tiles = units.div_ceil(most / unit);
-        let tiles = least_tiles.next_multiple_of(threads).min(units);
+        let tiles = least_tiles.next_multiple_of(threads).min(units).max(1);
         Self { k, rows, unit, tiles, least_tiles, panels: 1, groups: 1, threads }
     }
 
@@ -186,7 +231,7 @@ impl Split {
         let units = self.rows.div_ceil(self.unit);
         let candidate = |groups: usize| {
             let tiles = self.least_tiles.max(self.threads.div_ceil(groups));
-            let tiles = tiles.next_multiple_of(self.threads.div_ceil(groups)).min(units);
+            let tiles = tiles.next_multiple_of(self.threads.div_ceil(groups)).min(units).max(1);
             let columns = panels.div_ceil(groups).saturating_mul(panel_columns).saturating_add(taps);
             let rows = (units.div_ceil(tiles) * self.unit).min(self.rows);
             let steps = (tiles * groups).div_ceil(self.threads).saturating_mul(rows);
@@ -197,9 +242,9 @@ impl Split {
         Self { tiles, panels, groups, ..self }
     }
 
-    /// True if one thread would need one tile only, so that every column panel of the filter is used once.
-    fn one_tile(&self) -> bool {
-        self.least_tiles == 1
+    /// How often a thread takes up each column panel.
+    fn uses(&self) -> usize {
+        (self.tiles * self.groups).div_ceil(self.threads)
     }
 
     /// The rows and the column panels of a task.
@@ -212,18 +257,18 @@ impl Split {
     }
 
     /// Calls `work` for every task, on all threads, with a tile to fill (and so many rows that follow it), its first row,
-    /// the column panels and that many more elements of scratch.
+    /// the column panels and more elements of scratch, as many as `scratch` says for so many rows.
     fn for_each<T: Number>(
         &self,
         subnormals: Subnormals,
         following: usize,
-        scratch: usize,
+        scratch: impl Fn(usize) -> usize + Sync,
         work: impl Fn(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]) + Sync,
     ) -> Result<(), Error> {
         let task = |task: usize| {
             let (rows, panels) = self.task(task);
             let in_tile = (rows.len() + following) * row_elements::<T>(self.k);
-            with_scratch(in_tile + scratch, |elements| {
+            with_scratch(in_tile + scratch(rows.len()), |elements| {
                 // A thread starts with its maker's state, so it is set anew in each task.
                 let _flushing = Flushing::set(subnormals);
                 let (in_tile, scratch) = elements.split_at_mut(in_tile);

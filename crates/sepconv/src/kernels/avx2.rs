@@ -22,7 +22,7 @@ impl Avx2 {
     }
 
     // 6 rows by 2 vectors: 12 sums, 2 vectors of the filter and one pixel fill 15 of 16 registers.
-    kernels!("avx2", F32x8, F64x4, [1 2 3 4 5 6]);
+    kernels!("avx2", F32x8, F64x4, [1 2 3 4 5 6 7 8], [1 2 3 4 5 6]);
 }
 
 /// Read from `8 - count` on, these are the masks of the first `count` lanes.
@@ -32,16 +32,18 @@ vector!(
     F32x8(__m256),
     f32,
     8,
+    4,
     _mm256_set1_ps,
     _mm256_loadu_ps,
     _mm256_storeu_ps,
     _mm256_fmadd_ps,
     _mm256_mul_ps,
-    _mm256_add_ps
+    _mm256_add_ps,
+    spread_f32
 );
-widen!(F32x8, 8, first_f32, spread_f32);
-widen!(F32x8, 8, spread_f32, f16, __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps, narrow_f16);
-widen!(F32x8, 8, spread_f32, bf16, __m128i, _mm_loadu_si128, _mm_storeu_si128, widen_bf16, narrow_bf16);
+widen!(F32x8, first_f32);
+widen!(F32x8, 8, f16, __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps, narrow_f16);
+widen!(F32x8, 8, bf16, __m128i, _mm_loadu_si128, _mm_storeu_si128, widen_bf16, narrow_bf16);
 
 #[inline(always)]
 unsafe fn first_f32(from: *const f32, count: usize) -> __m256 {
@@ -78,14 +80,16 @@ vector!(
     F64x4(__m256d),
     f64,
     4,
+    4,
     _mm256_set1_pd,
     _mm256_loadu_pd,
     _mm256_storeu_pd,
     _mm256_fmadd_pd,
     _mm256_mul_pd,
-    _mm256_add_pd
+    _mm256_add_pd,
+    spread_f64
 );
-widen!(F64x4, 4, first_f64, spread_f64);
+widen!(F64x4, first_f64);
 
 #[inline(always)]
 unsafe fn first_f64(from: *const f64, count: usize) -> __m256d {

@@ -20,23 +20,25 @@ impl Avx512 {
     }
 
     // 14 rows by 2 vectors: 28 sums, 2 vectors of the filter and one pixel fill 31 of 32 registers.
-    kernels!("avx512", F32x16, F64x8, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    kernels!("avx512", F32x16, F64x8, [1 2 3 4 5 6 7 8], [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
 }
 
 vector!(
     F32x16(__m512),
     f32,
     16,
+    2,
     _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
     _mm512_fmadd_ps,
     _mm512_mul_ps,
-    _mm512_add_ps
+    _mm512_add_ps,
+    spread_f32
 );
-widen!(F32x16, 16, first_f32, spread_f32);
-widen!(F32x16, 16, spread_f32, f16, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_cvtph_ps, narrow_f16);
-widen!(F32x16, 16, spread_f32, bf16, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, widen_bf16, narrow_bf16);
+widen!(F32x16, first_f32);
+widen!(F32x16, 16, f16, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_cvtph_ps, narrow_f16);
+widen!(F32x16, 16, bf16, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, widen_bf16, narrow_bf16);
 
 #[inline(always)]
 unsafe fn first_f32(from: *const f32, count: usize) -> __m512 {
@@ -73,14 +75,16 @@ vector!(
     F64x8(__m512d),
     f64,
     8,
+    2,
     _mm512_set1_pd,
     _mm512_loadu_pd,
     _mm512_storeu_pd,
     _mm512_fmadd_pd,
     _mm512_mul_pd,
-    _mm512_add_pd
+    _mm512_add_pd,
+    spread_f64
 );
-widen!(F64x8, 8, first_f64, spread_f64);
+widen!(F64x8, first_f64);
 
 #[inline(always)]
 unsafe fn first_f64(from: *const f64, count: usize) -> __m512d {

@@ -7,13 +7,21 @@
 use std::ops::Range;
 
 use super::tile::{panel, row_stride};
-use super::vector::{OVERRUN, PAIRED, Vector, Widen, accumulate, alone};
-use super::{Block, Entry, Pack, Run, Step, Then};
-use crate::element::Element;
+use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
+use super::{Block, Entry, Narrow, Pack, Run, Step, Then};
+use crate::element::{Element, is_sum};
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
 /// the latency of the additions.
-const PIXELS: usize = 4;
+pub const PIXELS: usize = 4;
+
+/// Columns of taps and strides for which there are loops that share values between pixels.
+pub const SHARED: [[usize; 2]; 3] = [[3, 1], [3, 2], [5, 1]];
+
+/// Whether there are any: they are much code, and 16-bit types spend their time on conversions.
+pub const fn shares<S: Element<Sum = V::Element>, V: Vector>() -> bool {
+    is_sum::<S>() && V::REGISTERS
+}
 
 /// Where a vector of pixel values comes from.
 const WHOLE: u8 = 0;
@@ -36,30 +44,22 @@ pub unsafe fn depthwise<
 >(
     run: &Run<S>,
 ) {
-    let mut pixel = 0;
-    if !run.entries.is_empty() {
-        while pixel + PIXELS <= run.pixels.len() {
-            listed::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
-            pixel += PIXELS;
-        }
-        while pixel < run.pixels.len() {
-            listed::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
-            pixel += 1;
+    if run.pixels.len() < PIXELS || !V::REGISTERS {
+        for pixel in 0..run.pixels.len() {
+            pixels::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
         }
         return;
     }
-    let adjacent = run.adjacent && !SPREAD_OUT && run.inside[1].len() == run.kernel[1];
-    while pixel + PIXELS <= run.pixels.len() {
-        match run.kernel[1] {
-            3 if adjacent => adjacent_pixels::<S, V, 3, EACH, PRODUCTS>(run, pixel),
-            5 if adjacent => adjacent_pixels::<S, V, 5, EACH, PRODUCTS>(run, pixel),
+    for pixel in (0..run.pixels.len()).step_by(PIXELS) {
+        // The last ones may be computed twice: that is cheaper than one by one.
+        let pixel = pixel.min(run.pixels.len() - PIXELS);
+        match (run.kernel[1], run.shared) {
+            _ if !shares::<S, V>() => pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+            (3, 1) => shared_pixels::<S, V, 3, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+            (3, 2) => shared_pixels::<S, V, 3, 2, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+            (5, 1) => shared_pixels::<S, V, 5, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
             _ => pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
         }
-        pixel += PIXELS;
-    }
-    while pixel < run.pixels.len() {
-        pixels::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
-        pixel += 1;
     }
 }
 
@@ -83,6 +83,10 @@ unsafe fn pixels<
             k += V::LANES;
         }
         return;
+    }
+    while P == 1 && k + 4 * V::LANES <= run.k {
+        sums::<S, V, P, 4, WHOLE, EACH, PRODUCTS>(run, pixel, k);
+        k += 4 * V::LANES;
     }
     while k + 2 * V::LANES <= run.k {
         sums::<S, V, P, 2, WHOLE, EACH, PRODUCTS>(run, pixel, k);
@@ -112,105 +116,111 @@ unsafe fn sums<
     pixel: usize,
     k: usize,
 ) {
-    let mut origins = [std::ptr::null::<S>(); P];
-    for p in 0..P {
-        origins[p] = *run.pixels.get_unchecked(pixel + p);
-    }
     let zeros = [[V::splat(V::Element::ZERO); N]; P];
     let mut sums = zeros;
     let [rows, columns] = &run.counted;
     let [height, width] = &run.inside;
+    let mut line = [std::ptr::null::<S>(); P];
+    for p in 0..P {
+        let origin = *run.pixels.get_unchecked(pixel + p);
+        line[p] = origin.wrapping_offset(run.place(rows.start, width.start));
+    }
     for i in rows.clone() {
-        let weights = run.filter.add(i * run.kernel[1] * run.filter_stride + k);
+        let mut weights = run.filter.add((i * run.kernel[1] + columns.start) * run.filter_stride + k);
         let inside = if height.contains(&i) { width.clone() } else { columns.end..columns.end };
-        for j in columns.start..inside.start {
-            add_tap::<S, V, P, N, EACH, PRODUCTS>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+        for _ in columns.start..inside.start {
+            add_tap::<S, V, P, N, EACH, PRODUCTS>(&zeros, weights, &mut sums);
+            weights = weights.add(run.filter_stride);
         }
-        for j in inside.clone() {
-            let place = (i as isize).wrapping_mul(run.steps[0]).wrapping_add((j as isize).wrapping_mul(run.steps[1]));
+        let mut place = line;
+        for _ in inside.clone() {
             let mut values = zeros;
             for p in 0..P {
-                values[p] = load_pixel::<S, V, N, LOAD>(run, origins[p].wrapping_offset(place), k);
+                values[p] = load_pixel::<S, V, N, LOAD>(run, place[p], k);
+                place[p] = place[p].wrapping_offset(run.steps[1]);
             }
-            add_tap::<S, V, P, N, EACH, PRODUCTS>(&values, weights.add(j * run.filter_stride), &mut sums);
+            add_tap::<S, V, P, N, EACH, PRODUCTS>(&values, weights, &mut sums);
+            weights = weights.wrapping_add(run.filter_stride);
         }
-        for j in inside.end..columns.end {
-            add_tap::<S, V, P, N, EACH, PRODUCTS>(&zeros, weights.add(j * run.filter_stride), &mut sums);
+        for _ in inside.end..columns.end {
+            add_tap::<S, V, P, N, EACH, PRODUCTS>(&zeros, weights, &mut sums);
+            weights = weights.wrapping_add(run.filter_stride);
         }
+        line = line.map(|line| line.wrapping_offset(run.steps[0]));
     }
     store_sums::<S, V, P, N, EACH>(run, pixel, k, &sums);
 }
 
-/// All channels of `P` pixels, in the order of the run's list.
+/// The depthwise sums of a run of pixels in the order of its list, whatever their products and roundings are.
+///
+/// # Safety
+/// What [`Run`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn listed<
-    S: Element<Sum = V::Element>,
-    V: Widen<S>,
-    const P: usize,
-    const EACH: bool,
-    const PRODUCTS: usize,
-    const SPREAD_OUT: bool,
->(
-    run: &Run<S>,
-    pixel: usize,
-) {
-    for k in (0..run.k).step_by(V::LANES) {
-        if SPREAD_OUT {
-            listed_sums::<S, V, P, SPREAD, EACH, PRODUCTS>(run, pixel, k);
-        } else if k + V::LANES <= run.k {
-            listed_sums::<S, V, P, WHOLE, EACH, PRODUCTS>(run, pixel, k);
-        } else {
-            listed_sums::<S, V, P, FIRST, EACH, PRODUCTS>(run, pixel, k);
+pub unsafe fn listed<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) {
+    let mut pixel = 0;
+    while pixel < run.pixels.len() {
+        let four = V::REGISTERS && pixel + PIXELS <= run.pixels.len();
+        for k in (0..run.k).step_by(V::LANES) {
+            match (four, run.spread.is_empty(), k + V::LANES <= run.k) {
+                (true, true, true) => listed_sums::<S, V, PIXELS, WHOLE>(run, pixel, k),
+                (true, true, false) => listed_sums::<S, V, PIXELS, FIRST>(run, pixel, k),
+                (true, false, _) => listed_sums::<S, V, PIXELS, SPREAD>(run, pixel, k),
+                (false, true, true) => listed_sums::<S, V, 1, WHOLE>(run, pixel, k),
+                (false, true, false) => listed_sums::<S, V, 1, FIRST>(run, pixel, k),
+                (false, false, _) => listed_sums::<S, V, 1, SPREAD>(run, pixel, k),
+            }
         }
+        pixel += if four { PIXELS } else { 1 };
     }
 }
 
 /// A vector of channels of `P` pixels, from channel `k` on, in the order of the run's list.
 #[inline(always)]
-unsafe fn listed_sums<
-    S: Element<Sum = V::Element>,
-    V: Widen<S>,
-    const P: usize,
-    const LOAD: u8,
-    const EACH: bool,
-    const PRODUCTS: usize,
->(
+unsafe fn listed_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, const LOAD: u8>(
     run: &Run<S>,
     pixel: usize,
     k: usize,
 ) {
-    let zeros = [[V::splat(V::Element::ZERO); 1]; P];
+    let zeros = [V::splat(V::Element::ZERO); P];
     let (mut totals, mut sums) = (zeros, zeros);
     for entry in run.entries {
+        let (mut values, mut weight) = (zeros, V::splat(V::Element::ZERO));
         match *entry {
             Entry::Tap { place, inside, weights } => {
-                let mut values = zeros;
+                weight = V::load(run.filter.add(weights + k));
                 for p in 0..P {
                     if inside {
                         let origin = *run.pixels.get_unchecked(pixel + p);
-                        values[p] = load_pixel::<S, V, 1, LOAD>(run, origin.wrapping_offset(place), k);
+                        [values[p]] = load_pixel::<S, V, 1, LOAD>(run, origin.wrapping_offset(place), k);
                     }
                 }
-                add_tap::<S, V, P, 1, EACH, PRODUCTS>(&values, run.filter.add(weights + k), &mut sums);
             }
-            Entry::Channel { place, behind, weights } => {
-                let mut values = zeros;
+            Entry::Channel { place, behind } => {
                 for p in 0..P {
                     let origin = *run.pixels.get_unchecked(pixel + p);
-                    values[p] = [next_channels::<S, V>(run, origin, place, behind, k)];
+                    values[p] = next_channels::<S, V>(run, origin, place, behind, k);
                 }
-                add_tap::<S, V, P, 1, EACH, PRODUCTS>(&values, run.filter.add(weights + k), &mut sums);
             }
             Entry::End { starts } => {
                 for p in 0..P {
-                    totals[p][0] = if starts { sums[p][0] } else { totals[p][0].add(sums[p][0]) };
+                    totals[p] = if starts { sums[p] } else { totals[p].add(sums[p]) };
                 }
                 sums = zeros;
+                continue;
             }
+        }
+        for p in 0..P {
+            let before = if run.paired { sums[p].add(zeros[p]) } else { sums[p] };
+            let sum = if run.separate {
+                accumulate::<V, SEPARATE>(values[p], weight, before)
+            } else {
+                accumulate::<V, FUSED>(values[p], weight, before)
+            };
+            sums[p] = if run.each { sum.round() } else { sum };
         }
     }
     // Blocks that are added up are rounded again.
-    store_sums::<S, V, P, 1, false>(run, pixel, k, &totals);
+    store_sums::<S, V, P, 1, false>(run, pixel, k, &totals.map(|total| [total]));
 }
 
 /// What lies behind the pixel values of the results from `k` on.
@@ -234,100 +244,110 @@ unsafe fn next_channels<S: Element<Sum = V::Element>, V: Widen<S>>(
     V::widen(values.as_ptr())
 }
 
-/// As [`pixels`] for [`PIXELS`] pixels of a run that is [adjacent](Run::adjacent), all columns of taps, `WIDTH` of them,
-/// being inside the image.
+/// As [`pixels`] for [`PIXELS`] pixels that lie `STRIDE` taps apart and have `WIDTH` columns of taps, inside the image
+/// or not.
 #[inline(always)]
-unsafe fn adjacent_pixels<
+unsafe fn shared_pixels<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
     const WIDTH: usize,
+    const STRIDE: usize,
     const EACH: bool,
     const PRODUCTS: usize,
+    const SPREAD_OUT: bool,
 >(
     run: &Run<S>,
     pixel: usize,
 ) {
+    // The columns of the image that are read, counted from the first pixel's first tap.
+    let first = run.first_column + (pixel * STRIDE) as isize;
+    let columns = -first..run.columns as isize - first;
+    let across = columns.start <= 0 && columns.end >= ((PIXELS - 1) * STRIDE + WIDTH) as isize;
+    let whole = across && run.inside[0] == run.counted[0];
     let mut k = 0;
-    while k + 2 * V::LANES <= run.k {
-        adjacent_sums::<S, V, 2, WHOLE, WIDTH, EACH, PRODUCTS>(run, pixel, k);
-        k += 2 * V::LANES;
+    if SPREAD_OUT {
+        while k < run.k {
+            if whole {
+                shared_sums::<S, V, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, false>(run, pixel, &columns, k);
+            } else {
+                shared_sums::<S, V, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, true>(run, pixel, &columns, k);
+            }
+            k += V::LANES;
+        }
+        return;
     }
-    if k + V::LANES <= run.k {
-        adjacent_sums::<S, V, 1, WHOLE, WIDTH, EACH, PRODUCTS>(run, pixel, k);
+    if whole {
+        while k + 2 * V::LANES <= run.k {
+            shared_sums::<S, V, 2, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, false>(run, pixel, &columns, k);
+            k += 2 * V::LANES;
+        }
+    }
+    while k + V::LANES <= run.k {
+        shared_sums::<S, V, 1, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, true>(run, pixel, &columns, k);
         k += V::LANES;
     }
     if k < run.k {
-        adjacent_sums::<S, V, 1, FIRST, WIDTH, EACH, PRODUCTS>(run, pixel, k);
+        shared_sums::<S, V, 1, FIRST, WIDTH, STRIDE, EACH, PRODUCTS, true>(run, pixel, &columns, k);
     }
 }
 
-/// As [`sums`], with every pixel value loaded once for all the sums that it enters.
+/// As [`sums`], with every pixel value loaded once for all the sums that it enters. With `EDGE` some of the columns may lie
+/// outside the image.
 #[inline(always)]
-unsafe fn adjacent_sums<
+unsafe fn shared_sums<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
     const N: usize,
     const LOAD: u8,
     const WIDTH: usize,
+    const STRIDE: usize,
     const EACH: bool,
     const PRODUCTS: usize,
+    const EDGE: bool,
 >(
     run: &Run<S>,
     pixel: usize,
+    columns: &Range<isize>,
     k: usize,
 ) {
-    let origin = *run.pixels.get_unchecked(pixel);
-    let zeros = [[V::splat(V::Element::ZERO); N]; PIXELS];
-    let mut sums = zeros;
-    for i in run.counted[0].clone() {
-        let weights = run.filter.add(i * WIDTH * run.filter_stride + k);
-        if !run.inside[0].contains(&i) {
-            for j in 0..WIDTH {
-                add_tap::<S, V, PIXELS, N, EACH, PRODUCTS>(&zeros, weights.add(j * run.filter_stride), &mut sums);
-            }
-            continue;
-        }
+    let mut sums = [[V::splat(V::Element::ZERO); N]; PIXELS];
+    let rows = &run.counted[0];
+    let mut line = (*run.pixels.get_unchecked(pixel)).wrapping_offset(run.place(rows.start, 0));
+    let mut weights = run.filter.add(rows.start * WIDTH * run.filter_stride + k);
+    for i in rows.clone() {
         let mut taps = [[V::splat(V::Element::ZERO); N]; WIDTH];
         for j in 0..WIDTH {
             for v in 0..N {
                 taps[j][v] = V::load(weights.add(j * run.filter_stride + v * V::LANES));
             }
         }
-        let line = origin.wrapping_offset((i as isize).wrapping_mul(run.steps[0]));
-        if i + 1 == run.inside[0].end {
-            prefetch_pixels::<S, V, N>(line, run.steps[1], k);
-        }
-        for column in 0..PIXELS + WIDTH - 1 {
-            let from = line.wrapping_offset((column as isize).wrapping_mul(run.steps[1]));
-            let value = load_pixel::<S, V, N, LOAD>(run, from, k);
-            for p in 0..PIXELS {
-                if p <= column && column - p < WIDTH {
-                    for v in 0..N {
-                        sums[p][v] = add_product::<S, V, EACH, PRODUCTS>(value[v], taps[column - p][v], sums[p][v]);
+        // By hand: the compiler does not unroll a loop with such a condition, and so keeps the sums in memory.
+        macro_rules! add_columns {
+            ($($column:literal)*) => {$(
+                if $column < (PIXELS - 1) * STRIDE + WIDTH {
+                    let inside = !EDGE || columns.contains(&$column) && run.inside[0].contains(&i);
+                    if inside || run.padding {
+                        let mut value = [V::splat(V::Element::ZERO); N];
+                        if inside {
+                            value = load_pixel::<S, V, N, LOAD>(run, line.wrapping_offset($column * run.steps[1]), k);
+                        }
+                        for p in 0..PIXELS {
+                            if p * STRIDE <= $column && $column - p * STRIDE < WIDTH {
+                                for v in 0..N {
+                                    let tap = taps[$column - p * STRIDE][v];
+                                    sums[p][v] = add_product::<S, V, EACH, PRODUCTS>(value[v], tap, sums[p][v]);
+                                }
+                            }
+                        }
                     }
                 }
-            }
+            )*};
         }
+        add_columns!(0 1 2 3 4 5 6 7 8 9 10);
+        line = line.wrapping_offset(run.steps[0]);
+        weights = weights.wrapping_add(WIDTH * run.filter_stride);
     }
     store_sums::<S, V, PIXELS, N, EACH>(run, pixel, k, &sums);
-}
-
-/// How many pixels of the lowest row of taps, which nobody has read before, are asked for ahead: some hundred cycles of
-/// arithmetic with few channels, where the processor cannot make out the pattern by itself.
-const PIXELS_AHEAD: isize = 12;
-
-#[inline(always)]
-unsafe fn prefetch_pixels<S: Element<Sum = V::Element>, V: Widen<S>, const N: usize>(
-    line: *const S,
-    step: isize,
-    k: usize,
-) {
-    for p in 0..PIXELS as isize {
-        for v in 0..N {
-            let place = line.wrapping_offset(step.wrapping_mul(PIXELS_AHEAD + p)).wrapping_add(k + v * V::LANES);
-            V::prefetch(place);
-        }
-    }
 }
 
 /// `N` vectors of a pixel whose channel 0 is at `from`, for the results from `k` on.
@@ -344,7 +364,11 @@ unsafe fn load_pixel<S: Element<Sum = V::Element>, V: Widen<S>, const N: usize, 
             FIRST => V::widen_first(from.wrapping_add(k), run.k - k),
             _ => {
                 let spread = run.spread.get_unchecked(k / V::LANES);
-                V::widen_spread(from.wrapping_add(spread.channel), spread.count, &spread.lanes)
+                let from = from.wrapping_add(spread.channel);
+                // Most often more channels are there than are wanted, which is cheaper to read.
+                let there = run.channels - spread.channel;
+                let channels = if there >= V::LANES { V::widen(from) } else { V::widen_first(from, there) };
+                channels.spread(&spread.lanes)
             }
         };
     }
@@ -379,7 +403,7 @@ unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, const EACH: boo
     weight: V,
     sum: V,
 ) -> V {
-    let sum = accumulate::<V, PRODUCTS>(value, weight, alone::<V, PRODUCTS>(sum));
+    let sum = accumulate::<V, PRODUCTS>(value, weight, sum);
     if EACH { sum.round() } else { sum }
 }
 
@@ -402,36 +426,48 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
     }
 }
 
-/// `ROWS` rows of a tile times one column panel of the filter, `VECTORS` vectors wide, in the order of the steps. With
-/// `COPY` the panel is read where it lies in the filter and left packed, at almost no cost beside the arithmetic.
+/// `count` blocks of `ROWS` rows of a tile times one column panel of the filter, `VECTORS` vectors wide, in the order of
+/// the steps. With `COPY` the panel is read where it lies in the filter and left packed, at almost no cost beside the
+/// arithmetic.
 ///
 /// # Safety
 /// What [`Block`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
 pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
     block: &Block<V::Element>,
+    count: usize,
 ) {
-    for step in block.steps {
-        match step {
-            Step::Chain { products, stride, level, then } => {
-                let target = block.target(*level);
-                let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
-                match then {
-                    Then::Store if *level == 0 => prefetch::<V, ROWS, VECTORS>(target),
-                    Then::Continue => load::<V, ROWS, VECTORS>(target, &mut sums),
-                    _ => {}
+    let mut ahead = block.ahead;
+    for row in (0..count).map(|index| index * ROWS) {
+        let pixels = block.pixels.add(row * row_stride::<V::Element>());
+        for step in block.steps {
+            let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+            match step {
+                Step::Chain { products, stride, level, then } => {
+                    let target = block.target(*level, row);
+                    match then {
+                        Then::Store if *level == 0 => prefetch::<V, ROWS, VECTORS>(target),
+                        Then::Continue => load::<V, ROWS, VECTORS>(target, &mut sums),
+                        _ => {}
+                    }
+                    chain::<V, ROWS, VECTORS, PRODUCTS, COPY>(
+                        block,
+                        pixels,
+                        products.clone(),
+                        *stride,
+                        &mut ahead,
+                        &mut sums,
+                    );
+                    if *then == Then::Add {
+                        add_to::<V, ROWS, VECTORS>(target, &mut sums);
+                    }
+                    store::<V, ROWS, VECTORS>(target, &sums);
                 }
-                chain::<V, ROWS, VECTORS, PRODUCTS, COPY>(block, products.clone(), *stride, &mut sums);
-                if *then == Then::Add {
-                    add_to::<V, ROWS, VECTORS>(target, &mut sums);
+                Step::Fold { level } => {
+                    load::<V, ROWS, VECTORS>(block.target(*level, row), &mut sums);
+                    add_to::<V, ROWS, VECTORS>(block.target(level - 1, row), &mut sums);
+                    store::<V, ROWS, VECTORS>(block.target(level - 1, row), &sums);
                 }
-                store::<V, ROWS, VECTORS>(target, &sums);
-            }
-            Step::Fold { level } => {
-                let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
-                load::<V, ROWS, VECTORS>(block.target(*level), &mut sums);
-                add_to::<V, ROWS, VECTORS>(block.target(level - 1), &mut sums);
-                store::<V, ROWS, VECTORS>(block.target(level - 1), &sums);
             }
         }
     }
@@ -445,24 +481,26 @@ const AHEAD: isize = 16;
 #[inline(always)]
 unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
     block: &Block<V::Element>,
+    pixels: *const V::Element,
     products: Range<usize>,
     stride: usize,
+    ahead: &mut *const V::Element,
     sums: &mut [[V; VECTORS]; ROWS],
 ) {
     let mut totals = *sums;
     let panel_length = panel::<V::Element>();
     let filter_stride = if COPY { block.filter_stride } else { (VECTORS * V::LANES) as isize };
-    let pixels = |k: usize| block.pixels.add(k / panel_length * block.panel_stride + k % panel_length);
+    let pixels = |k: usize| pixels.add(k / panel_length * block.panel_stride + k % panel_length);
     let filter = |k: usize| block.filter.wrapping_offset(k as isize * filter_stride);
     let copy = |k: usize| if COPY { block.copy.add(k * VECTORS * V::LANES) } else { block.copy };
-    if PRODUCTS == PAIRED || PRODUCTS == OVERRUN {
+    if PRODUCTS == PAIRED {
         for first in products.clone().step_by(2 * stride) {
             let second = first + stride;
             for k in [second, first] {
                 if k < products.end {
                     step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels(k), filter(k), filter_stride, copy(k), &mut totals);
-                } else if PRODUCTS == PAIRED {
-                    totals = totals.map(|row| row.map(|sum| alone::<V, PRODUCTS>(sum)));
+                } else if !block.overrun {
+                    totals = totals.map(|row| row.map(|sum| sum.add(V::splat(V::Element::ZERO))));
                 } else {
                     let next_row = if first + 1 < block.k { 0 } else { row_stride::<V::Element>() };
                     let behind = pixels((first + 1) % block.k).add(next_row);
@@ -481,6 +519,19 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
     while k < products.end {
         let mut pixels = pixels(k);
         let end = products.end.min((k / panel_length + 1) * panel_length);
+        if stride == 1 && !COPY {
+            while k + V::UNROLLED <= end {
+                V::prefetch_far(*ahead);
+                *ahead = ahead.wrapping_byte_add(CACHE_LINE);
+                for u in 0..V::UNROLLED {
+                    let filter = filter.wrapping_add(u * VECTORS * V::LANES);
+                    step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels.add(u), filter, filter_stride, copy, &mut totals);
+                }
+                pixels = pixels.add(V::UNROLLED);
+                filter = filter.wrapping_add(V::UNROLLED * VECTORS * V::LANES);
+                k += V::UNROLLED;
+            }
+        }
         while k < end {
             step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels, filter, filter_stride, copy, &mut totals);
             pixels = pixels.wrapping_add(stride);
@@ -491,6 +542,9 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
     }
     *sums = totals;
 }
+
+/// Bytes.
+const CACHE_LINE: usize = 64;
 
 /// One product of every sum.
 #[inline(always)]
@@ -581,19 +635,22 @@ pub unsafe fn pack<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usi
     }
 }
 
-/// Rounds `count` sums to the storage type.
+/// Rounds sums to the storage type.
 ///
 /// # Safety
-/// They are there, there is room for the results, and the processor has `V`'s instruction set.
+/// What [`Narrow`] says is there, and the processor has `V`'s instruction set.
 #[inline(always)]
-pub unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(from: *const V::Element, to: *mut S, count: usize) {
-    let mut i = 0;
-    while i + V::LANES <= count {
-        V::load(from.add(i)).narrow(to.add(i));
-        i += V::LANES;
-    }
-    while i < count {
-        to.add(i).write(S::narrow(*from.add(i)));
-        i += 1;
+pub unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Narrow<S>) {
+    for row in 0..sums.rows {
+        let (from, to) = (sums.from.add(row * sums.from_stride), sums.to.add(row * sums.to_stride));
+        let mut i = 0;
+        while i + V::LANES <= sums.columns {
+            V::load(from.add(i)).narrow(to.add(i));
+            i += V::LANES;
+        }
+        while i < sums.columns {
+            to.add(i).write(S::narrow(*from.add(i)));
+            i += 1;
+        }
     }
 }

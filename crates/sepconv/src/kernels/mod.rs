@@ -115,54 +115,72 @@ pub struct Kernel<T: Element> {
     pub name: &'static str,
     /// Elements of a vector of sums.
     pub lanes: usize,
-    /// By each tap rounded, [`Products`](crate::numerics::Products), spread.
-    depthwise: [[[DepthwiseFn<T>; 2]; 4]; 2],
+    /// Products of a group: [`vector::Vector::GROUP`].
+    pub group: usize,
+    /// Taps in rows, the sum rounded once: by fused or separate products, spread.
+    depthwise: [[DepthwiseFn<T>; 2]; 2],
+    /// Rounded after each separate product: by spread.
+    depthwise_each: [DepthwiseFn<T>; 2],
+    /// Whatever the order, products and roundings.
+    depthwise_listed: DepthwiseFn<T>,
+    /// Whether the first ones share values between pixels, of the shapes of [`generic::SHARED`].
+    shares: bool,
     /// By [`Products`](crate::numerics::Products), vectors of a column panel (1, 2), rows (from 1).
     product: [[ByRows<T::Sum>; 2]; 4],
-    /// The same, leaving a copy of the filter; not for products in pairs.
-    copying: [[ByRows<T::Sum>; 2]; 2],
+    /// By rows, for fused products and panels of two vectors: the same, leaving a copy of the filter.
+    copying: ByRows<T::Sum>,
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],
     narrow: NarrowFn<T>,
 }
 
 type DepthwiseFn<T> = unsafe fn(&Run<T>);
-type ProductFn<T> = unsafe fn(&Block<T>);
+/// Multiplies so many successive blocks.
+type ProductFn<T> = unsafe fn(&Block<T>, usize);
 type ByRows<T> = &'static [ProductFn<T>];
 type PackFn<T> = unsafe fn(&Pack<T>);
-type NarrowFn<T> = unsafe fn(*const <T as Element>::Sum, *mut T, usize);
+type NarrowFn<T> = unsafe fn(&Narrow<T>);
 
 impl<T: Element> Kernel<T> {
-    /// The most rows of a register tile.
+    /// The most rows of a register tile of two vectors.
     pub fn rows(&self) -> usize {
-        self.product[0][0].len()
+        self.product[0][1].len()
     }
 
-    /// Rounds so many sums.
+    /// Rounds sums.
     ///
     /// # Safety
     /// They are there, and there is room for the results elsewhere.
-    pub unsafe fn narrow(&self, from: *const T::Sum, to: *mut T, count: usize) {
+    pub unsafe fn narrow(&self, sums: &Narrow<T>) {
         // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
-        unsafe { (self.narrow)(from, to, count) }
+        unsafe { (self.narrow)(sums) }
     }
 }
 
-/// Successive output pixels that have the same taps inside the image, for the depthwise loop.
+/// Successive output pixels, for the depthwise loop. They share values or have the same taps inside the image.
 pub struct Run<'a, T: Element> {
     /// For each pixel, where tap (0, 0) reads channel 0. A tap inside the image can be read at its place from there;
     /// other places are never formed into a reference or read.
     pub pixels: &'a [*const T],
-    /// Each pixel's taps lie one tap further on than the pixel's before: they share values.
-    pub adjacent: bool,
     /// Taps down and across.
     pub kernel: [usize; 2],
-    /// Those of them that lie inside the image.
+    /// Those of them that lie inside the image; across, of pixels that do not share values.
     pub inside: [Range<usize>; 2],
-    /// Those that are added up, in row-major order; all that lie inside, and others as if there were zeros.
+    /// Those that are added up, in row-major order; all that lie inside, and others as if there were zeros. Across, of
+    /// pixels that do not share values.
     pub counted: [Range<usize>; 2],
-    /// In another order, this one: where it is not empty, it counts.
+    /// How many taps further on than the pixel's before each pixel's taps lie, if they share values; otherwise 0.
+    pub shared: usize,
+    /// For pixels that do: the image's column where the first pixel's first tap lies, how many columns the image has, and
+    /// whether taps across that lie outside are added up.
+    pub first_column: isize,
+    pub columns: usize,
+    pub padding: bool,
+    /// In another order, this one, for products that are separate or paired, and rounded each or not.
     pub entries: &'a [Entry],
+    pub separate: bool,
+    pub paired: bool,
+    pub each: bool,
     /// Elements from one tap to the next, down and across.
     pub steps: [isize; 2],
     /// Packed: [taps down][taps across][`filter_stride`], whole vectors of it readable.
@@ -180,6 +198,14 @@ pub struct Run<'a, T: Element> {
     pub panel_stride: usize,
 }
 
+impl<T: Element> Run<'_, T> {
+    /// Elements from where tap (0, 0) reads to where another one does.
+    #[inline(always)]
+    fn place(&self, row: usize, column: usize) -> isize {
+        (row as isize).wrapping_mul(self.steps[0]).wrapping_add((column as isize).wrapping_mul(self.steps[1]))
+    }
+}
+
 /// One step of a depthwise sum.
 #[derive(Clone, Copy)]
 pub enum Entry {
@@ -191,9 +217,9 @@ pub enum Entry {
         /// From the filter's first weight to the tap's.
         weights: usize,
     },
-    /// Adds the product of the zero weights and the next channels of a tap, which lies inside the image; behind the last
-    /// channel, the first of another place, if that is inside.
-    Channel { place: isize, behind: Option<isize>, weights: usize },
+    /// Adds the product of zeros and the next channels of a tap, which lies inside the image; behind the last channel, the
+    /// first of another place, if that is inside.
+    Channel { place: isize, behind: Option<isize> },
     /// Makes the chain the sum so far, or adds it to that; the next chain starts at +0.
     End { starts: bool },
 }
@@ -203,13 +229,12 @@ pub enum Entry {
 pub struct Spread {
     /// The first channel read.
     pub channel: usize,
-    /// How many channels are read.
-    pub count: usize,
     /// Each lane's channel, counted from the first.
     pub lanes: [i32; 16],
 }
 
-/// Some rows of a tile and one column panel of the pointwise filter, for the product.
+/// Rows of a tile and one column panel of the pointwise filter, for the product.
+#[derive(Clone, Copy)]
 pub struct Block<'a, T> {
     /// The first row in a [tile](tile::Tile).
     pub pixels: *const T,
@@ -220,27 +245,31 @@ pub struct Block<'a, T> {
     pub filter_stride: isize,
     /// Where a panel to be copied goes, packed.
     pub copy: *mut T,
+    /// What of the filter is wanted next, and asked for meanwhile.
+    pub ahead: *const T,
     /// In which order the products are added up; each level is written before it is read.
     pub steps: &'a [Step],
-    /// Where the sums of level 0 go, and those of the levels from 1 on (rows of a register tile each, one level after the
-    /// other): rows of whole vectors, so far apart.
+    /// Whether [products in pairs](crate::numerics::Products) overrun.
+    pub overrun: bool,
+    /// Where the first row's sums of level 0 go, and those of level 1: rows of whole vectors, so far apart.
     pub targets: [(*mut T, usize); 2],
-    pub rows: usize,
+    /// Elements from level 1 to level 2, and so on.
+    pub level_stride: usize,
     /// Products of a whole sum.
     pub k: usize,
 }
 
 impl<T> Block<'_, T> {
-    /// Where the sums of a level are, and their row stride. Looked up for each step, so that the compiler does not work
-    /// out all rows' addresses before the first.
+    /// Where a row's sums of a level are, and how far the next row's. Looked up for each step, so that the compiler does
+    /// not work out all rows' addresses before the first.
     ///
     /// # Safety
-    /// There is room for the level.
+    /// There is room for the level and the row.
     #[inline(always)]
-    unsafe fn target(&self, level: usize) -> (*mut T, usize) {
+    unsafe fn target(&self, level: usize, row: usize) -> (*mut T, usize) {
         let (start, stride) = self.targets[level.min(1)];
         // SAFETY: the caller's promise.
-        (unsafe { start.add(level.saturating_sub(1) * self.rows * stride) }, stride)
+        (unsafe { start.add(level.saturating_sub(1) * self.level_stride + row * stride) }, stride)
     }
 }
 
@@ -273,39 +302,50 @@ pub struct Pack<T: Element> {
     pub to: *mut T::Sum,
 }
 
+/// Rows of sums to be rounded to the storage type.
+pub struct Narrow<T: Element> {
+    pub from: *const T::Sum,
+    pub from_stride: usize,
+    pub to: *mut T,
+    pub to_stride: usize,
+    pub rows: usize,
+    pub columns: usize,
+}
+
 /// The functions that give an instruction set's [`Kernel`]s, over the wrappers in scope; vectors of f32 and f64, and the
-/// numbers of rows of a register tile.
+/// numbers of rows of register tiles that are one vector wide and two.
 macro_rules! kernels {
-    ($set:literal, $singles:ty, $doubles:ty, $rows:tt) => {
-        $crate::kernels::kernel!($set, f32, $singles, $rows);
-        $crate::kernels::kernel!($set, f64, $doubles, $rows);
-        $crate::kernels::kernel!($set, f16, $singles, $rows);
-        $crate::kernels::kernel!($set, bf16, $singles, $rows);
+    ($set:literal, $singles:ty, $doubles:ty, $ones:tt, $twos:tt) => {
+        $crate::kernels::kernel!($set, f32, $singles, $ones, $twos);
+        $crate::kernels::kernel!($set, f64, $doubles, $ones, $twos);
+        $crate::kernels::kernel!($set, f16, $singles, $ones, $twos);
+        $crate::kernels::kernel!($set, bf16, $singles, $ones, $twos);
     };
 }
 use kernels;
 
 /// One of these functions.
 macro_rules! kernel {
-    ($set:literal, $element:ident, $vector:ty, $rows:tt) => {
+    ($set:literal, $element:ident, $vector:ty, $ones:tt, $twos:tt) => {
         pub fn $element(self) -> $crate::kernels::Kernel<$element> {
             $crate::kernels::Kernel {
                 name: concat!($set, "-", stringify!($element)),
                 lanes: <$vector>::LANES,
+                group: <$vector>::GROUP,
                 depthwise: [
-                    $crate::kernels::depthwises!($element, $vector, false),
-                    $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }),
+                    $crate::kernels::depthwises!($element, $vector, false, FUSED),
+                    $crate::kernels::depthwises!($element, $vector, false, SEPARATE),
                 ],
+                depthwise_each: $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }, SEPARATE),
+                depthwise_listed: listed::<$element, $vector>,
+                shares: $crate::kernels::generic::shares::<$element, $vector>(),
                 product: [
-                    $crate::kernels::products!($vector, FUSED, false, $rows),
-                    $crate::kernels::products!($vector, SEPARATE, false, $rows),
-                    $crate::kernels::products!($vector, PAIRED, false, $rows),
-                    $crate::kernels::products!($vector, OVERRUN, false, $rows),
+                    $crate::kernels::products!($vector, FUSED, $ones, $twos),
+                    $crate::kernels::products!($vector, SEPARATE, $ones, $twos),
+                    $crate::kernels::products!($vector, PAIRED, $ones, $twos),
+                    $crate::kernels::products!($vector, PAIRED, $ones, $twos),
                 ],
-                copying: [
-                    $crate::kernels::products!($vector, FUSED, true, $rows),
-                    $crate::kernels::products!($vector, SEPARATE, true, $rows),
-                ],
+                copying: $crate::kernels::by_rows!($vector, 2, FUSED, true, $twos),
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
                 narrow: narrow::<$element, $vector>,
             }
@@ -314,17 +354,8 @@ macro_rules! kernel {
 }
 use kernel;
 
-/// One half of [`Kernel::depthwise`].
+/// An element of [`Kernel::depthwise`].
 macro_rules! depthwises {
-    ($element:ident, $vector:ty, $each:expr) => {
-        [
-            $crate::kernels::depthwises!($element, $vector, $each, FUSED),
-            $crate::kernels::depthwises!($element, $vector, $each, SEPARATE),
-            $crate::kernels::depthwises!($element, $vector, $each, PAIRED),
-            // What is beside the taps stands in the run's list.
-            $crate::kernels::depthwises!($element, $vector, $each, FUSED),
-        ]
-    };
     ($element:ident, $vector:ty, $each:expr, $products:ident) => {
         [
             depthwise::<$element, $vector, $each, { $crate::kernels::vector::$products }, false>,
@@ -334,16 +365,23 @@ macro_rules! depthwises {
 }
 use depthwises;
 
-/// An element of [`Kernel::product`] or [`Kernel::copying`].
+/// An element of [`Kernel::product`].
 macro_rules! products {
-    ($vector:ty, $products:ident, $copy:literal, [$($rows:literal)*]) => {
+    ($vector:ty, $products:ident, $ones:tt, $twos:tt) => {
         [
-            &[$(product::<$vector, $rows, 1, { $crate::kernels::vector::$products }, $copy>),*],
-            &[$(product::<$vector, $rows, 2, { $crate::kernels::vector::$products }, $copy>),*],
+            $crate::kernels::by_rows!($vector, 1, $products, false, $ones),
+            $crate::kernels::by_rows!($vector, 2, $products, false, $twos),
         ]
     };
 }
 use products;
+
+macro_rules! by_rows {
+    ($vector:ty, $vectors:literal, $products:ident, $copy:literal, [$($rows:literal)*]) => {
+        &[$(product::<$vector, $rows, $vectors, { $crate::kernels::vector::$products }, $copy>),*]
+    };
+}
+use by_rows;
 
 /// What enables an instruction set's features for the generic algorithms.
 macro_rules! wrappers {
@@ -363,6 +401,14 @@ macro_rules! wrappers {
         }
 
         $(#[target_feature(enable = $features)])?
+        unsafe fn listed<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::listed::<S, V>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
         unsafe fn product<
             V: $crate::kernels::vector::Vector,
             const ROWS: usize,
@@ -371,9 +417,10 @@ macro_rules! wrappers {
             const COPY: bool,
         >(
             block: &$crate::kernels::Block<V::Element>,
+            count: usize,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS, COPY>(block) }
+            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS, COPY>(block, count) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -390,12 +437,10 @@ macro_rules! wrappers {
 
         $(#[target_feature(enable = $features)])?
         unsafe fn narrow<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
-            from: *const V::Element,
-            to: *mut S,
-            count: usize,
+            sums: &$crate::kernels::Narrow<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::narrow::<S, V>(from, to, count) }
+            unsafe { $crate::kernels::generic::narrow::<S, V>(sums) }
         }
     };
 }

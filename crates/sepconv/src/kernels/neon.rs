@@ -32,13 +32,25 @@ impl Neon {
     // 8 rows by 2 vectors: 16 independent sums hide the latency of 4 cycles in up to 4 units, and leave 14 of 32
     // registers to pixels and the filter, loaded ahead. More rows would save few loads: 10 for 16 multiplications become
     // 14 for 24 with 12.
-    kernels!("neon", F32x4, F64x2, [1 2 3 4 5 6 7 8]);
+    kernels!("neon", F32x4, F64x2, [1 2 3 4 5 6 7 8], [1 2 3 4 5 6 7 8]);
 }
 
-vector!(F32x4(float32x4_t), f32, 4, vdupq_n_f32, vld1q_f32, vst1q_f32, mul_add_f32, vmulq_f32, vaddq_f32);
-widen!(F32x4, 4, first_f32, spread_f32);
-widen!(F32x4, 4, spread_f32, f16, uint16x4_t, vld1_u16, vst1_u16, widen_f16, narrow_f16);
-widen!(F32x4, 4, spread_f32, bf16, uint16x4_t, vld1_u16, vst1_u16, widen_bf16, narrow_bf16);
+vector!(
+    F32x4(float32x4_t),
+    f32,
+    4,
+    4,
+    vdupq_n_f32,
+    vld1q_f32,
+    vst1q_f32,
+    mul_add_f32,
+    vmulq_f32,
+    vaddq_f32,
+    spread_f32
+);
+widen!(F32x4, first_f32);
+widen!(F32x4, 4, f16, uint16x4_t, vld1_u16, vst1_u16, widen_f16, narrow_f16);
+widen!(F32x4, 4, bf16, uint16x4_t, vld1_u16, vst1_u16, widen_bf16, narrow_bf16);
 
 #[inline(always)]
 unsafe fn mul_add_f32(values: float32x4_t, factors: float32x4_t, addends: float32x4_t) -> float32x4_t {
@@ -91,8 +103,20 @@ unsafe fn narrow_bf16(values: float32x4_t) -> uint16x4_t {
     vshrn_n_u32::<16>(vbslq_u32(number, rounded, vdupq_n_u32(0x7fc0_0000)))
 }
 
-vector!(F64x2(float64x2_t), f64, 2, vdupq_n_f64, vld1q_f64, vst1q_f64, mul_add_f64, vmulq_f64, vaddq_f64);
-widen!(F64x2, 2, first_f64, spread_f64);
+vector!(
+    F64x2(float64x2_t),
+    f64,
+    2,
+    4,
+    vdupq_n_f64,
+    vld1q_f64,
+    vst1q_f64,
+    mul_add_f64,
+    vmulq_f64,
+    vaddq_f64,
+    spread_f64
+);
+widen!(F64x2, first_f64);
 
 #[inline(always)]
 unsafe fn mul_add_f64(values: float64x2_t, factors: float64x2_t, addends: float64x2_t) -> float64x2_t {
@@ -136,6 +160,7 @@ unsafe fn depthwise<
     }
 }
 
+/// Pixel by pixel, none of which shares values with others.
 #[cold]
 unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
     run: &Run<S>,
@@ -143,32 +168,61 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
     products: usize,
     spread: bool,
 ) {
-    portable::<S>(V::LANES).depthwise[usize::from(each)][products][usize::from(spread)](run);
+    let kernel = portable::<S>(V::LANES);
+    let again = if each { kernel.depthwise_each } else { kernel.depthwise[products] }[usize::from(spread)];
+    for pixel in 0..run.pixels.len() {
+        let (mut inside, mut counted) = (run.inside.clone(), run.counted.clone());
+        if run.shared > 0 {
+            let first = run.first_column + (pixel * run.shared) as isize;
+            let tap = |column: isize| (column - first).clamp(0, run.kernel[1] as isize) as usize;
+            inside[1] = tap(0)..tap(run.columns as isize);
+            counted[1] = if run.padding { 0..run.kernel[1] } else { inside[1].clone() };
+        }
+        again(&Run {
+            pixels: &run.pixels[pixel..][..1],
+            inside,
+            counted,
+            shared: 0,
+            target: run.target.add(pixel * row_stride::<S::Sum>()),
+            ..*run
+        });
+    }
 }
 
 #[target_feature(enable = "neon")]
+unsafe fn listed<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) {
+    if results_flushed(|| generic::listed::<S, V>(run)) {
+        listed_again::<S, V>(run);
+    }
+}
+
+#[cold]
+unsafe fn listed_again<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) {
+    (portable::<S>(V::LANES).depthwise_listed)(run)
+}
+
+// No group of steps reads what another one leaves (see `Vector::GROUP`), so that a call can begin again.
+#[target_feature(enable = "neon")]
 unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
     block: &Block<V::Element>,
+    count: usize,
 ) {
-    if results_flushed(|| generic::product::<V, ROWS, VECTORS, PRODUCTS, COPY>(block)) {
-        product_again::<V>(block, VECTORS, PRODUCTS, COPY);
+    if results_flushed(|| generic::product::<V, ROWS, VECTORS, PRODUCTS, COPY>(block, count)) {
+        product_again::<V>(block, ROWS * count, VECTORS, PRODUCTS, COPY);
     }
 }
 
 /// Row by row, from the panel that lies packed by now.
 #[cold]
-unsafe fn product_again<V: Vector>(block: &Block<V::Element>, vectors: usize, products: usize, copied: bool) {
+unsafe fn product_again<V: Vector>(
+    block: &Block<V::Element>,
+    rows: usize,
+    vectors: usize,
+    products: usize,
+    copied: bool,
+) {
     let again = portable::<V::Element>(V::LANES).product[products][vectors - 1][0];
-    for row in 0..block.rows {
-        let [(sums, stride), levels] = block.targets;
-        again(&Block {
-            pixels: block.pixels.add(row * row_stride::<V::Element>()),
-            filter: if copied { block.copy } else { block.filter },
-            targets: [(sums.add(row * stride), stride), levels],
-            rows: 1,
-            ..*block
-        });
-    }
+    again(&Block { filter: if copied { block.copy } else { block.filter }, ..*block }, rows);
 }
 
 /// Kernels that take the same filters and tiles.
@@ -186,6 +240,6 @@ unsafe fn pack<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usize>(
 }
 
 #[target_feature(enable = "neon")]
-unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(from: *const V::Element, to: *mut S, count: usize) {
-    generic::narrow::<S, V>(from, to, count)
+unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &super::Narrow<S>) {
+    generic::narrow::<S, V>(sums)
 }

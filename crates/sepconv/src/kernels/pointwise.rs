@@ -7,8 +7,8 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::memory::{Buffer, Output};
-use super::tile::Tile;
-use super::{Block, Kernel, Pack, Step, Then};
+use super::tile::{Tile, row_stride};
+use super::{Block, Kernel, Narrow, Pack, Step, Then};
 use crate::element::{Element, is_sum};
 use crate::error::Error;
 use crate::numerics::{self, Products, Sum};
@@ -28,7 +28,8 @@ pub struct Pointwise<'a, T: Element> {
 
 struct Order {
     products: Products,
-    steps: Vec<Step>,
+    /// Steps over products that all rows of a tile take before any takes the next.
+    groups: Vec<Vec<Step>>,
 }
 
 enum Filter<'a, T: Element> {
@@ -46,35 +47,41 @@ impl<'a, T: Element> Pointwise<'a, T> {
             let (mut steps, mut length) = (Vec::new(), 0);
             add_steps(sum, k, &mut length, 0, true, &mut steps);
             assert_eq!(length, k, "the sum's length has been checked");
-            Order { products, steps }
+            Order { products, groups: groups(steps, kernel.group) }
         };
         let elsewhere = |e: &numerics::Elsewhere| ([e.rows.clone(), e.columns.clone()], order(e.products, &e.sum));
         let elsewhere: Vec<_> = numerics.elsewhere.iter().map(elsewhere).collect();
         let order = order(numerics.products, &numerics.sum);
         let all = elsewhere.iter().map(|(_, order)| order).chain([&order]);
-        let levels = all.flat_map(|order| &order.steps).map(Step::level).max().unwrap_or(0);
+        let levels = all.flat_map(|order| order.groups.iter().flatten()).map(Step::level).max().unwrap_or(0);
         Self { kernel, k, columns, filter: Filter::InPlace(filter), order, elsewhere, levels }
     }
 
     /// Packs the whole filter, for many rows; `parallel` on all threads.
-    pub fn packed(self, parallel: bool) -> Result<Self, Error> {
-        let Filter::InPlace(filter) = self.filter else { return Ok(self) };
-        let kernel = self.kernel;
-        let mut packed = Buffer::new(self.k.saturating_mul(self.columns.next_multiple_of(kernel.lanes)))?;
+    pub fn packed<'p>(self, parallel: bool) -> Result<Pointwise<'p, T>, Error> {
         let panel_elements = self.panel_elements();
-        let pack = |(panel, to): (usize, &mut [MaybeUninit<T::Sum>])| pack_panel(&kernel, filter, panel, to);
-        if parallel {
-            packed.as_mut_slice().par_chunks_mut(panel_elements).enumerate().for_each(pack);
-        } else {
-            packed.as_mut_slice().chunks_mut(panel_elements).enumerate().for_each(pack);
-        }
-        Ok(Self { filter: Filter::Packed(packed), ..self })
+        let Self { kernel, k, columns, filter, order, elsewhere, levels } = self;
+        let filter = match filter {
+            Filter::Packed(packed) => packed,
+            Filter::InPlace(filter) => {
+                let mut packed = Buffer::new(k.saturating_mul(columns.next_multiple_of(kernel.lanes)))?;
+                let pack = |(panel, to): (usize, &mut [MaybeUninit<T::Sum>])| pack_panel(&kernel, filter, panel, to);
+                if parallel {
+                    packed.as_mut_slice().par_chunks_mut(panel_elements).enumerate().for_each(pack);
+                } else {
+                    packed.as_mut_slice().chunks_mut(panel_elements).enumerate().for_each(pack);
+                }
+                packed
+            }
+        };
+        Ok(Pointwise { kernel, k, columns, filter: Filter::Packed(filter), order, elsewhere, levels })
     }
 
-    /// Elements of scratch that `multiply` needs: a column panel, sums where a panel is not full, partial sums.
-    pub fn scratch(&self) -> usize {
+    /// Elements of scratch that `multiply` needs for so many rows: sums that cannot lie in the output, partial sums, a
+    /// column panel.
+    pub fn scratch(&self, rows: usize) -> usize {
         let panel = if matches!(self.filter, Filter::InPlace(_)) { self.panel_elements() } else { 0 };
-        panel + (self.levels + 1) * self.level_elements()
+        (self.levels + 1) * self.level_elements(rows) + panel
     }
 
     /// How many rows behind a tile are needed.
@@ -88,8 +95,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         2 * self.kernel.lanes * self.k
     }
 
-    fn level_elements(&self) -> usize {
-        self.kernel.rows() * 2 * self.kernel.lanes
+    fn level_elements(&self, rows: usize) -> usize {
+        rows * 2 * self.kernel.lanes
     }
 
     /// The tile times some column panels of the filter, into the output's rows from `first` on.
@@ -104,16 +111,19 @@ impl<'a, T: Element> Pointwise<'a, T> {
         first: usize,
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
-        assert!(scratch.len() >= self.scratch());
-        let (sums, packed) = scratch.split_at_mut((self.levels + 1) * self.level_elements());
-        let blocks = tile.rows().div_ceil(self.kernel.rows());
+        assert!(scratch.len() >= self.scratch(tile.rows()));
+        let (sums, packed) = scratch.split_at_mut((self.levels + 1) * self.level_elements(tile.rows()));
         for index in panels {
             let mut panel = self.panel(index, packed);
-            for block in 0..blocks {
-                // Evenly: a block of two rows would leave most of the arithmetic units idle.
-                let rows = block * tile.rows() / blocks..(block + 1) * tile.rows() / blocks;
-                // SAFETY: the caller's promise.
-                unsafe { self.block(tile, rows, &mut panel, output, first, sums) };
+            let place = [first..first + tile.rows(), panel.column..panel.column + panel.width];
+            // SAFETY: the caller's promise.
+            let mut run = |order, part| unsafe { self.run(order, tile, first, &mut panel, output, part, sums) };
+            run(&self.order, place.clone());
+            for (elsewhere, order) in &self.elsewhere {
+                let part = [0, 1].map(|axis| both(&place[axis], &elsewhere[axis]));
+                if part.iter().all(|range| !range.is_empty()) {
+                    run(order, part);
+                }
             }
         }
     }
@@ -129,8 +139,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
             Filter::Packed(filter) => panel(filter.as_ptr().wrapping_add(column * self.k)),
             Filter::InPlace(filter)
                 if is_sum::<T>()
-                    && !self.order.products.in_pairs()
-                    && width == vectors * lanes
+                    && self.order.products == Products::Fused
+                    && width == 2 * lanes
                     && filter.strides()[1] == 1 =>
             {
                 Panel {
@@ -146,74 +156,89 @@ impl<'a, T: Element> Pointwise<'a, T> {
         }
     }
 
-    /// Some rows of the tile times one column panel: in the order of the rest, then, where others hold, in theirs.
-    unsafe fn block(
-        &self,
-        tile: &Tile<T::Sum>,
-        rows: Range<usize>,
-        panel: &mut Panel<T::Sum>,
-        output: &Output<T>,
-        first: usize,
-        sums: &mut [MaybeUninit<T::Sum>],
-    ) {
-        let place = [first + rows.start..first + rows.end, panel.column..panel.column + panel.width];
-        // SAFETY: the caller's promise.
-        let mut run = |order, part| unsafe { self.run(order, tile, rows.clone(), panel, output, first, part, sums) };
-        run(&self.order, place.clone());
-        for (elsewhere, order) in &self.elsewhere {
-            let part = [0, 1].map(|axis| both(&place[axis], &elsewhere[axis]));
-            if part.iter().all(|range| !range.is_empty()) {
-                run(order, part);
-            }
-        }
-    }
-
-    /// Some rows of the tile times one column panel, in that order; a part of them goes into the output.
-    #[expect(clippy::too_many_arguments, reason = "the loop variables of `multiply` and `block`")]
+    /// Some rows of the tile times one column panel, in that order; of the columns, some go into the output.
+    #[expect(clippy::too_many_arguments, reason = "the loop variables of `multiply`")]
     unsafe fn run(
         &self,
         order: &Order,
         tile: &Tile<T::Sum>,
-        rows: Range<usize>,
+        first: usize,
         panel: &mut Panel<T::Sum>,
         output: &Output<T>,
-        first: usize,
-        part: [Range<usize>; 2],
+        [rows, part]: [Range<usize>; 2],
         sums: &mut [MaybeUninit<T::Sum>],
     ) {
-        let vectors = panel.vectors;
-        let columns = vectors * self.kernel.lanes;
-        let (edge, partial) = sums.split_at_mut(self.level_elements());
-        let edge: *mut T::Sum = edge.as_mut_ptr().cast();
-        let whole = part[0].len() == rows.len() && part[1].len() == columns;
-        let direct = whole && is_sum::<T>();
-        let target = output.at(first + rows.start, panel.column);
-        let block = Block {
-            pixels: tile.rows_from(rows.start, rows.len()),
+        let columns = panel.vectors * self.kernel.lanes;
+        let (level, levels) = sums.split_at_mut(self.level_elements(tile.rows()));
+        let level: *mut T::Sum = level.as_mut_ptr().cast();
+        let direct = is_sum::<T>() && part.len() == columns;
+        let target = output.at(rows.start, part.start);
+        let mut block = Block {
+            pixels: tile.rows_from(rows.start - first, rows.len()),
             panel_stride: tile.panel_stride(),
             filter: panel.start,
             filter_stride: panel.row_stride,
             copy: panel.copy.unwrap_or(std::ptr::null_mut()),
-            steps: &order.steps,
+            ahead: std::ptr::null(),
+            steps: &[],
+            overrun: order.products == Products::Overrun,
             targets: [
-                if direct { (target.cast(), output.columns()) } else { (edge, columns) },
-                (partial.as_mut_ptr().cast(), columns),
+                if direct { (target.cast(), output.columns()) } else { (level, columns) },
+                (levels.as_mut_ptr().cast(), columns),
             ],
-            rows: rows.len(),
+            level_stride: self.level_elements(tile.rows()),
             k: self.k,
         };
-        let products = order.products as usize;
-        let functions =
-            if panel.copy.is_some() { self.kernel.copying[products] } else { self.kernel.product[products] };
-        // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel and
-        // the scratch room for its copy, the output (or the scratch in its place) the rows and columns, the scratch all
-        // levels; the steps come from `add_steps`, which writes each level before it reads it.
-        unsafe { functions[vectors - 1][rows.len() - 1](&block) };
+        let product = self.kernel.product[order.products as usize][panel.vectors - 1];
+        let blocks = rows.len().div_ceil(product.len());
+        // Evenly: a block of two rows would leave most of the arithmetic units idle.
+        let (height, higher) = (rows.len() / blocks, rows.len() % blocks);
+        for steps in &order.groups {
+            block.steps = steps;
+            let taken = steps.iter().map(|step| if let Step::Chain { products, .. } = step { products.end } else { 0 });
+            let packed = panel.copy.map_or(panel.start, <*mut _>::cast_const);
+            block.ahead = packed.wrapping_add(taken.max().unwrap_or(0) * columns);
+            let mut done = 0;
+            // Rows, how many such blocks, whether the filter is copied on the way.
+            let mut run = |height: usize, count: usize, copy: bool| {
+                if count == 0 {
+                    return;
+                }
+                let mut block = block;
+                if !copy && let Some(copy) = panel.copy {
+                    block.filter = copy;
+                }
+                // SAFETY: inside the tile's rows, and of each target's.
+                unsafe {
+                    block.pixels = block.pixels.add(done * row_stride::<T::Sum>());
+                    block.targets = block.targets.map(|(start, stride)| (start.add(done * stride), stride));
+                }
+                let functions = if copy { self.kernel.copying } else { product };
+                // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel
+                // and the scratch room for its copy, the output (or the scratch in its place) the rows and columns, the
+                // scratch all levels; the steps come from `add_steps`, which writes each level before it reads it.
+                unsafe { functions[height - 1](&block, count) };
+                done += height * count;
+            };
+            let first = usize::from(panel.copy.is_some());
+            let (first_high, first_low) = if higher > 0 { (first, 0) } else { (0, first) };
+            run(height + 1, first_high, true);
+            run(height + 1, higher - first_high, false);
+            run(height, first_low, true);
+            run(height, blocks - higher - first_low, false);
+        }
         panel.take_copy();
-        for row in part[0].clone().filter(|_| !direct) {
-            let from = (row - first - rows.start) * columns + (part[1].start - panel.column);
-            // SAFETY: the part lies inside the block, which has just been computed, and inside the output.
-            unsafe { self.kernel.narrow(edge.add(from), output.at(row, part[1].start), part[1].len()) };
+        if !direct {
+            let narrow = Narrow {
+                from: level.wrapping_add(part.start - panel.column),
+                from_stride: columns,
+                to: target,
+                to_stride: output.columns(),
+                rows: rows.len(),
+                columns: part.len(),
+            };
+            // SAFETY: the part lies inside the rows of level 0, which have just been computed, and inside the output.
+            unsafe { self.kernel.narrow(&narrow) };
         }
     }
 
@@ -308,6 +333,53 @@ fn add_lanes(products: Range<usize>, stride: usize, folds: &[usize], level: usiz
     if !first {
         steps.push(Step::Fold { level: own });
     }
+}
+
+/// The steps dealt out to groups of about so many products. Chains that are longer go on in the next group.
+fn groups(steps: Vec<Step>, most: usize) -> Vec<Vec<Step>> {
+    let most = most.saturating_add(most / 4);
+    let (mut groups, mut group, mut room) = (Vec::new(), Vec::new(), most);
+    for step in steps.into_iter().flat_map(|step| cut(step, most)) {
+        let length = if let Step::Chain { products, .. } = &step { products.len() } else { 0 };
+        if length > room {
+            groups.push(std::mem::take(&mut group));
+            room = most;
+        }
+        room = room.saturating_sub(length);
+        group.push(step);
+    }
+    groups.push(group);
+    groups.retain(|group: &Vec<Step>| !group.is_empty());
+    groups
+}
+
+/// The step, as several if it is a chain of more products.
+fn cut(step: Step, most: usize) -> Vec<Step> {
+    let Step::Chain { products, stride: 1, level, then } = step.clone() else { return vec![step] };
+    let pieces = products.len().div_ceil(most).max(1);
+    if pieces == 1 {
+        return vec![step];
+    }
+    // Of whole pairs.
+    let length = products.len().div_ceil(pieces).next_multiple_of(2);
+    // What is added to a value must be complete first.
+    let own = level + usize::from(then == Then::Add);
+    let mut steps: Vec<_> = products
+        .clone()
+        .step_by(length)
+        .map(|start| {
+            let then = match then {
+                _ if start > products.start => Then::Continue,
+                Then::Add => Then::Store,
+                then => then,
+            };
+            Step::Chain { products: start..products.end.min(start + length), stride: 1, level: own, then }
+        })
+        .collect();
+    if then == Then::Add {
+        steps.push(Step::Fold { level: own });
+    }
+    steps
 }
 
 /// Copies one column panel, and zeros beyond the last column.

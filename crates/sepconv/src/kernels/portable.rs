@@ -14,7 +14,7 @@ pub struct Portable;
 impl Portable {
     // 16-byte vectors are what SSE2 and NEON, the least of their architectures, have; 4 rows by 2 of them fit into the
     // 16 registers of SSE2.
-    kernels!("portable", Lanes<f32, 4>, Lanes<f64, 2>, [1 2 3 4]);
+    kernels!("portable", Lanes<f32, 4>, Lanes<f64, 2>, [1 2 3 4], [1 2 3 4]);
 }
 
 #[derive(Clone, Copy)]
@@ -23,6 +23,8 @@ struct Lanes<T, const N: usize>([T; N]);
 impl<T: Number, const N: usize> Vector for Lanes<T, N> {
     type Element = T;
     const LANES: usize = N;
+    const REGISTERS: bool = false;
+    const UNROLLED: usize = 1;
 
     #[inline(always)]
     unsafe fn splat(value: T) -> Self {
@@ -35,6 +37,8 @@ impl<T: Number, const N: usize> Vector for Lanes<T, N> {
     }
     #[inline(always)]
     unsafe fn prefetch<P>(_place: *const P) {}
+    #[inline(always)]
+    unsafe fn prefetch_far<P>(_place: *const P) {}
     #[inline(always)]
     unsafe fn store(self, to: *mut T) {
         // SAFETY: as for `load`.
@@ -52,6 +56,10 @@ impl<T: Number, const N: usize> Vector for Lanes<T, N> {
     unsafe fn add(self, addend: Self) -> Self {
         Self(std::array::from_fn(|l| self.0[l].add(addend.0[l])))
     }
+    #[inline(always)]
+    unsafe fn spread(self, lanes: &[i32; 16]) -> Self {
+        Self(std::array::from_fn(|l| self.0[lanes[l] as usize % N]))
+    }
 }
 
 impl<T: Number, S: Element<Sum = T>, const N: usize> Widen<S> for Lanes<T, N> {
@@ -64,11 +72,6 @@ impl<T: Number, S: Element<Sum = T>, const N: usize> Widen<S> for Lanes<T, N> {
     unsafe fn widen_first(from: *const S, count: usize) -> Self {
         // SAFETY: only the lanes that the caller promises are read.
         Self(std::array::from_fn(|l| if l < count { unsafe { *from.add(l) }.widen() } else { T::ZERO }))
-    }
-    #[inline(always)]
-    unsafe fn widen_spread(from: *const S, _count: usize, lanes: &[i32; 16]) -> Self {
-        // SAFETY: the caller promises that every lane is among the elements that are there.
-        Self(std::array::from_fn(|l| unsafe { *from.add(lanes[l] as usize) }.widen()))
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {

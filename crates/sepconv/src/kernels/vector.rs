@@ -11,16 +11,28 @@ use crate::numerics::Products;
 pub trait Vector: Copy {
     type Element: Number;
     const LANES: usize;
+    /// Whether it is a register of the processor, so that it pays to have loops that make the most of registers.
+    const REGISTERS: bool = true;
+    /// Products that the inner loop of the pointwise product takes at a time.
+    const UNROLLED: usize;
+    /// Products of a pointwise sum that all rows of a tile take before any takes the next: with two vectors of columns as
+    /// much of the filter as stays in the first-level cache meanwhile. All of them on AArch64, where the panels are half
+    /// as wide, and a call may have to begin again (see `neon`).
+    const GROUP: usize = if cfg!(target_arch = "aarch64") { usize::MAX } else { 256 };
 
     unsafe fn splat(value: Self::Element) -> Self;
     unsafe fn load(from: *const Self::Element) -> Self;
     /// Asks for the cache line of an address that need not exist.
     unsafe fn prefetch<T>(place: *const T);
+    /// The same, into the second-level cache.
+    unsafe fn prefetch_far<T>(place: *const T);
     unsafe fn store(self, to: *mut Self::Element);
     /// `self * factor + addend`, rounded once.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     unsafe fn mul(self, factor: Self) -> Self;
     unsafe fn add(self, addend: Self) -> Self;
+    /// Lane `l` is what lane `lanes[l]` was.
+    unsafe fn spread(self, lanes: &[i32; 16]) -> Self;
 }
 
 /// A vector of sums of numbers that are stored as `S`.
@@ -30,8 +42,6 @@ pub trait Widen<S: Element<Sum = Self::Element>>: Vector {
     unsafe fn widen(from: *const S) -> Self;
     /// The first `count` (at most `LANES`) lanes; the others are +0 and not read.
     unsafe fn widen_first(from: *const S, count: usize) -> Self;
-    /// Lane `l` is `from[lanes[l]]`; `lanes` holds at least `LANES` values, all below `count`, which is at most `LANES`.
-    unsafe fn widen_spread(from: *const S, count: usize, lanes: &[i32; 16]) -> Self;
     /// Rounded to `S` and widened again.
     unsafe fn round(self) -> Self;
     /// Rounded to `S`.
@@ -42,7 +52,6 @@ pub trait Widen<S: Element<Sum = Self::Element>>: Vector {
 pub const FUSED: usize = Products::Fused as usize;
 pub const SEPARATE: usize = Products::Separate as usize;
 pub const PAIRED: usize = Products::Paired as usize;
-pub const OVERRUN: usize = Products::Overrun as usize;
 
 /// `x * w + sum`, with one rounding or two.
 ///
@@ -54,32 +63,27 @@ pub unsafe fn accumulate<V: Vector, const PRODUCTS: usize>(x: V, w: V, sum: V) -
     unsafe { if PRODUCTS == SEPARATE { sum.add(x.mul(w)) } else { x.mul_add(w, sum) } }
 }
 
-/// What a product without a partner is added to.
-///
-/// # Safety
-/// As for every method of [`Vector`].
-#[inline(always)]
-pub unsafe fn alone<V: Vector, const PRODUCTS: usize>(sum: V) -> V {
-    // SAFETY: the caller's promise.
-    unsafe { if PRODUCTS == PAIRED { sum.add(V::splat(V::Element::ZERO)) } else { sum } }
-}
-
-/// What [`Vector::prefetch`] does where the processor has an instruction for it.
+/// What [`Vector::prefetch`] does where the processor has an instruction for it, and with `FAR` [`Vector::prefetch_far`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub fn prefetch<T>(place: *const T) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+pub fn prefetch<T, const FAR: bool>(place: *const T) {
+    use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
     // SAFETY: SSE is part of x86-64, and a prefetch of no matter which address does nothing but that.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
+    unsafe { if FAR { _mm_prefetch::<_MM_HINT_T1>(place.cast()) } else { _mm_prefetch::<_MM_HINT_T0>(place.cast()) } }
 }
 
-/// What [`Vector::prefetch`] does where the processor has an instruction for it.
+/// What [`Vector::prefetch`] does where the processor has an instruction for it, and with `FAR` [`Vector::prefetch_far`].
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub fn prefetch<T>(place: *const T) {
+pub fn prefetch<T, const FAR: bool>(place: *const T) {
+    use std::arch::asm;
     // SAFETY: a prefetch of no matter which address does nothing but that.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags));
+        if FAR {
+            asm!("prfm pldl2keep, [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags));
+        } else {
+            asm!("prfm pldl1keep, [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags));
+        }
     }
 }
 
@@ -87,8 +91,8 @@ pub fn prefetch<T>(place: *const T) {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! vector {
     (
-        $name:ident($register:ty), $element:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident,
-        $mul_add:ident, $mul:ident, $add:ident
+        $name:ident($register:ty), $element:ty, $lanes:literal, $unrolled:literal, $splat:ident, $load:ident, $store:ident,
+        $mul_add:ident, $mul:ident, $add:ident, $spread:ident
     ) => {
         #[derive(Clone, Copy)]
         pub struct $name($register);
@@ -96,6 +100,7 @@ macro_rules! vector {
         impl $crate::kernels::vector::Vector for $name {
             type Element = $element;
             const LANES: usize = $lanes;
+            const UNROLLED: usize = $unrolled;
 
             #[inline(always)]
             unsafe fn splat(value: $element) -> Self {
@@ -107,7 +112,11 @@ macro_rules! vector {
             }
             #[inline(always)]
             unsafe fn prefetch<T>(place: *const T) {
-                $crate::kernels::vector::prefetch(place)
+                $crate::kernels::vector::prefetch::<_, false>(place)
+            }
+            #[inline(always)]
+            unsafe fn prefetch_far<T>(place: *const T) {
+                $crate::kernels::vector::prefetch::<_, true>(place)
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $element) {
@@ -125,17 +134,21 @@ macro_rules! vector {
             unsafe fn add(self, addend: Self) -> Self {
                 Self($add(self.0, addend.0))
             }
+            #[inline(always)]
+            unsafe fn spread(self, lanes: &[i32; 16]) -> Self {
+                Self($spread(self.0, lanes))
+            }
         }
     };
 }
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use vector;
 
-/// How such a vector is had from what is stored: functions of a pointer; of that and a count; of a widened vector, a
-/// spread's lanes; and for a 16-bit type, to and from its bits.
+/// How such a vector is had from what is stored: the first elements by a function of a pointer and a count; of a 16-bit
+/// type, by those that load and store its bits and convert them.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! widen {
-    ($name:ident, $lanes:literal, $first:ident, $permute:ident) => {
+    ($name:ident, $first:ident) => {
         impl $crate::kernels::vector::Widen<<$name as Vector>::Element> for $name {
             #[inline(always)]
             unsafe fn widen(from: *const <$name as Vector>::Element) -> Self {
@@ -144,10 +157,6 @@ macro_rules! widen {
             #[inline(always)]
             unsafe fn widen_first(from: *const <$name as Vector>::Element, count: usize) -> Self {
                 Self($first(from, count))
-            }
-            #[inline(always)]
-            unsafe fn widen_spread(from: *const <$name as Vector>::Element, count: usize, lanes: &[i32; 16]) -> Self {
-                Self($permute($first(from, count), lanes))
             }
             #[inline(always)]
             unsafe fn round(self) -> Self {
@@ -159,7 +168,7 @@ macro_rules! widen {
             }
         }
     };
-    ($name:ident, $lanes:literal, $permute:ident, $storage:ty, $bits:ty, $load:ident, $store:ident, $from:ident, $to:ident) => {
+    ($name:ident, $lanes:literal, $storage:ty, $bits:ty, $load:ident, $store:ident, $from:ident, $to:ident) => {
         impl $crate::kernels::vector::Widen<$storage> for $name {
             #[inline(always)]
             unsafe fn widen(from: *const $storage) -> Self {
@@ -171,11 +180,6 @@ macro_rules! widen {
                 let mut first = [0u16; $lanes];
                 std::ptr::copy_nonoverlapping(from.cast(), first.as_mut_ptr(), count);
                 Self($from($load(first.as_ptr().cast())))
-            }
-            #[inline(always)]
-            unsafe fn widen_spread(from: *const $storage, count: usize, lanes: &[i32; 16]) -> Self {
-                let first = <Self as $crate::kernels::vector::Widen<$storage>>::widen_first(from, count);
-                Self($permute(first.0, lanes))
             }
             #[inline(always)]
             unsafe fn round(self) -> Self {

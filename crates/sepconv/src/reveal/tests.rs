@@ -7,6 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Attributes, Padding};
 
+/// However slow the machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 struct Ours<'a> {
     geometry: &'a Geometry,
     numerics: Numerics,
@@ -66,9 +69,9 @@ fn what_was_asked_for_is_revealed() {
                         Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
                     // Blocks of blocks read the same without the parentheses of the first.
                     let expected = asked.to_string().replace("(256x2)x2", "256x2+(256x2)");
-                    assert_eq!(reveal::<f32, _>(&geometry, &mut ours).unwrap().to_string(), expected);
+                    assert_eq!(reveal_within::<f32, _>(PATIENCE, &geometry, &mut ours).unwrap().to_string(), expected);
                     assert!(ours.calls <= MOST_CALLS, "{} calls for {asked}", ours.calls);
-                    assert_eq!(reveal::<f64, _>(&geometry, &mut ours).unwrap().to_string(), expected);
+                    assert_eq!(reveal_within::<f64, _>(PATIENCE, &geometry, &mut ours).unwrap().to_string(), expected);
                 }
             }
         }
@@ -100,7 +103,10 @@ fn lanes_are_revealed_where_they_are() {
         let geometry = geometry(input, 3, columns);
         let asked = numerics(&format!("v1 depthwise(separate, all) pointwise(separate, {sum}) subnormals(flushed)"));
         let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
-        assert_eq!(reveal::<f64, _>(&geometry, &mut ours).map(|n| n.to_string()), Ok(asked.to_string()));
+        assert_eq!(
+            reveal_within::<f64, _>(PATIENCE, &geometry, &mut ours).map(|n| n.to_string()),
+            Ok(asked.to_string())
+        );
         assert!(ours.calls <= MOST_CALLS, "{} calls for {asked}", ours.calls);
     }
 }
@@ -131,8 +137,8 @@ fn orders_of_16_bit_numbers_are_revealed() {
         let alike = |text: String| text.replace("fused", "separate").replace("depthwise(paired", "depthwise(separate");
         let as_asked = |found: Numerics| alike(found.to_string());
         let expected = alike(asked.to_string());
-        assert_eq!(reveal::<f16, _>(&geometry, &mut ours).map(as_asked), Ok(expected.clone()));
-        assert_eq!(reveal::<bf16, _>(&geometry, &mut ours).map(as_asked), Ok(expected));
+        assert_eq!(reveal_within::<f16, _>(PATIENCE, &geometry, &mut ours).map(as_asked), Ok(expected.clone()));
+        assert_eq!(reveal_within::<bf16, _>(PATIENCE, &geometry, &mut ours).map(as_asked), Ok(expected));
     }
 }
 
@@ -167,7 +173,7 @@ fn a_single_product_tells_by_the_sign_of_zero() {
         let geometry = geometry([1, 1, 1, 1], 4, columns);
         let asked = numerics("v1 depthwise(separate, inside) pointwise(separate, 1) subnormals(flushed)");
         let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
-        let found = reveal::<f32, _>(&geometry, &mut ours).unwrap();
+        let found = reveal_within::<f32, _>(PATIENCE, &geometry, &mut ours).unwrap();
         assert_eq!(found.depthwise.products, Products::Separate);
         assert_eq!(found.pointwise.products, Products::Separate);
     }
@@ -177,7 +183,7 @@ fn a_single_product_tells_by_the_sign_of_zero() {
 fn an_empty_result_needs_no_probe() {
     let geometry = geometry([0, 7, 7, 8], 3, 8);
     let mut ours = Ours { geometry: &geometry, numerics: Numerics::REPRODUCIBLE, last_row_differs: false, calls: 0 };
-    assert!(reveal::<f32, _>(&geometry, &mut ours).is_ok());
+    assert!(reveal_within::<f32, _>(PATIENCE, &geometry, &mut ours).is_ok());
     assert_eq!(ours.calls, 0);
 }
 
@@ -193,7 +199,7 @@ proptest! {
         let pointwise = Pointwise::everywhere(Products::Fused, Sum::blocks(&lengths));
         let asked = Numerics { pointwise, ..Numerics::REPRODUCIBLE };
         let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
-        match reveal::<f32, _>(&geometry, &mut ours) {
+        match reveal_within::<f32, _>(PATIENCE, &geometry, &mut ours) {
             Ok(found) => prop_assert_eq!(found.pointwise, asked.pointwise),
             // Few rows and columns answer few questions at once.
             Err(unclear) => prop_assert!(matches!(unclear, Unclear::Budget { .. }) && rows.max(columns) < 40, "{unclear}"),
