@@ -61,8 +61,9 @@ def test_saved_in_one_process_and_run_in_another(attributes, numerics, tmp_path:
     assert json.loads(printed[0].replace("None", "null")) == model.open.get_concrete_function().output_shapes["output"]
     assert printed[1] == "1 0"
     expected = sepconv.separable_conv2d(x, d, p, **attributes, numerics=numerics)
-    for name in ("known", "open"):
-        assert same(np.load(tmp_path / f"{name}.npy"), expected), name
+    assert same(np.load(tmp_path / "known.npy"), expected)
+    # A prediction, which differs between processors, but not between processes.
+    assert same(np.load(tmp_path / "open.npy"), model.open(x)["output"])
     if numerics == "tensorflow":
         assert same(expected, tensorflows(x, d, p, **attributes))
 

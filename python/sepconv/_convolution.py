@@ -274,6 +274,10 @@ def _way(tensors, attributes, numerics) -> _Way:
     carrier = tuple(geometry["carrier"])
     if not named:
         return _Way(Explanation("op", "the numerics were given", geometry["numerics"], True), carrier)
+    if 0 in call.depthwise_filter[:2]:
+        # TensorFlow may refuse such a filter, so there is nobody to ask.
+        numerics = _library.geometry(call.request() | {"numerics": "reproducible"})["numerics"]
+        return _Way(Explanation("op", "a sum of no products is the same in every order", numerics, True), carrier)
     if None in call.depthwise_filter + call.pointwise_filter or call.input[3] is None:
         return _tensorflow("the shape of a filter, or the number of channels, is unknown", certain)
     if certainly and not call.known:
