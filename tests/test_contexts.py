@@ -85,8 +85,8 @@ UNKNOWN = {"batch": [0], "height": [1], "width": [2], "height and width": [1, 2]
 @pytest.mark.parametrize("unknown", UNKNOWN)
 @pytest.mark.parametrize("name", ["mbv1_7", "tiny"])
 def test_unknown_extents(name, unknown):
-    """The op picks among the orders of several extents: a prediction, right where only the batch is unknown or the image is
-    the one that others are scaled from."""
+    """The op picks among the orders of several extents: a prediction, right where only the batch is unknown, and for
+    the usual image."""
     arrays, attributes = arrays_of(name)
     shape = [None if axis in UNKNOWN[unknown] else extent for axis, extent in enumerate(arrays[0].shape)]
     spec = tf.TensorSpec(shape)
