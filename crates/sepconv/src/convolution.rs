@@ -112,9 +112,8 @@ impl SeparableConv2d {
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Plan<T>, Error> {
         let geometry = self.geometry(&input_shape, &depthwise_filter, &pointwise_filter)?;
-        let plan = self.on_threads(&geometry, |threads| {
-            self.new_plan(threads, depthwise_filter, pointwise_filter, &geometry)?.packed()
-        })?;
+        let plan = self
+            .on_threads(&geometry, |threads| self.new_plan(threads, depthwise_filter, pointwise_filter, &geometry))?;
         Ok(Plan { plan, convolution: self.clone() })
     }
 
@@ -140,18 +139,17 @@ impl SeparableConv2d {
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
         self.on_threads(geometry, |threads| {
-            let plan = self.new_plan(threads, depthwise_filter, pointwise_filter, geometry)?;
-            plan.packed_for_one_run()?.run(input, output)
+            self.new_plan(threads, depthwise_filter, pointwise_filter, geometry)?.run(input, output)
         })
     }
 
-    fn new_plan<'f, T: Element>(
+    fn new_plan<T: Element>(
         &self,
         threads: usize,
         depthwise_filter: ArrayView4<T>,
-        pointwise_filter: ArrayView4<'f, T>,
+        pointwise_filter: ArrayView4<T>,
         geometry: &Geometry,
-    ) -> Result<plan::Plan<'f, T>, Error> {
+    ) -> Result<plan::Plan<T>, Error> {
         let set = self.set.unwrap_or_else(InstructionSet::preferred);
         plan::Plan::new(set, threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)
     }
@@ -193,7 +191,7 @@ impl SeparableConv2d {
 /// # Ok::<(), sepconv::Error>(())
 /// ```
 pub struct Plan<T: Element> {
-    plan: plan::Plan<'static, T>,
+    plan: plan::Plan<T>,
     convolution: SeparableConv2d,
 }
 

@@ -29,9 +29,6 @@ const TILE_BYTES: usize = 256 << 10;
 /// few channels they stay there themselves.
 const TILE_ROWS: usize = 96;
 
-/// How often a thread may take up each column panel of a filter that is packed anew every time.
-const FEW_USES: usize = 2;
-
 /// Multiplications below which a call stays on the calling thread: some 50 us, several times what waking others takes.
 const SMALL: usize = 2 << 20;
 
@@ -41,16 +38,15 @@ pub fn is_small(geometry: &Geometry) -> bool {
     (geometry.rows() * geometry.k()).saturating_mul(geometry.out_channels + taps) < SMALL
 }
 
-/// The whole operation for one geometry, in one order, with its filters: packed, or for few rows the pointwise filter
-/// where it lies.
-pub struct Plan<'f, T: Element> {
+/// The whole operation for one geometry, in one order, with its filters packed.
+pub struct Plan<T: Element> {
     depthwise: Depthwise<T>,
-    pointwise: Pointwise<'f, T>,
+    pointwise: Pointwise<T>,
     subnormals: Subnormals,
     split: Split,
 }
 
-impl<'f, T: Element> Plan<'f, T> {
+impl<T: Element> Plan<T> {
     /// In an instruction set of this processor, for that many threads of the rayon pool that is current when it runs, or
     /// for the calling one. Numerics are checked.
     pub fn new(
@@ -59,12 +55,12 @@ impl<'f, T: Element> Plan<'f, T> {
         geometry: &Geometry,
         numerics: &Numerics,
         depthwise_filter: ArrayView4<T>,
-        pointwise_filter: ArrayView4<'f, T>,
+        pointwise_filter: ArrayView4<T>,
     ) -> Result<Self, Error> {
         assert!(pointwise_filter.shape() == geometry.pointwise_filter_shape());
         let kernel = T::kernel(set);
         let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
-        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise);
+        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise, threads)?;
         let taps = geometry.height.kernel * geometry.width.kernel;
         let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), kernel.rows(), threads);
         Ok(Self {
@@ -73,21 +69,6 @@ impl<'f, T: Element> Plan<'f, T> {
             split: split.with_columns(pointwise.panels(), 2 * kernel.lanes, taps),
             pointwise,
         })
-    }
-
-    /// With the pointwise filter packed, on all threads; so the plan does not borrow it any more.
-    pub fn packed<'p>(self) -> Result<Plan<'p, T>, Error> {
-        let Self { depthwise, pointwise, subnormals, split } = self;
-        Ok(Plan { depthwise, pointwise: pointwise.packed(split.threads > 1)?, subnormals, split })
-    }
-
-    /// Packed, if that pays for a single run.
-    pub fn packed_for_one_run(self) -> Result<Self, Error> {
-        let panel_bytes = self.pointwise.panel_elements() * size_of::<T::Sum>();
-        if self.split.uses() <= FEW_USES && panel_bytes <= TILE_BYTES {
-            return Ok(self);
-        }
-        self.packed()
     }
 
     pub fn geometry(&self) -> &Geometry {
@@ -157,7 +138,7 @@ pub fn pointwise<T: Element>(
     let ((rows, k), columns) = (pixels.dim(), filter.ncols());
     assert_eq!(k, filter.nrows());
     let elements = allocate(rows * columns, |elements| {
-        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise).packed(false)?;
+        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise, 1)?;
         let split =
             Split::new::<T::Sum>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
@@ -240,11 +221,6 @@ impl Split {
         let best = (1..=panels.min(self.threads)).map(candidate).min();
         let (_, groups, tiles) = best.unwrap_or((0, 1, self.tiles));
         Self { tiles, panels, groups, ..self }
-    }
-
-    /// How often a thread takes up each column panel.
-    fn uses(&self) -> usize {
-        (self.tiles * self.groups).div_ceil(self.threads)
     }
 
     /// The rows and the column panels of a task.

@@ -427,13 +427,12 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
 }
 
 /// `count` blocks of `ROWS` rows of a tile times one column panel of the filter, `VECTORS` vectors wide, in the order of
-/// the steps. With `COPY` the panel is read where it lies in the filter and left packed, at almost no cost beside the
-/// arithmetic.
+/// the steps.
 ///
 /// # Safety
 /// What [`Block`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
-pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
+pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
     block: &Block<V::Element>,
     count: usize,
 ) {
@@ -450,7 +449,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                         Then::Continue => load::<V, ROWS, VECTORS>(target, &mut sums),
                         _ => {}
                     }
-                    chain::<V, ROWS, VECTORS, PRODUCTS, COPY>(
+                    chain::<V, ROWS, VECTORS, PRODUCTS>(
                         block,
                         pixels,
                         products.clone(),
@@ -473,13 +472,9 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
     }
 }
 
-/// How many rows of a filter that is read where it lies are asked for ahead: rows may be a page apart, where the
-/// processor does not see them coming, and each takes some 30 cycles of arithmetic, the third-level cache some 200.
-const AHEAD: isize = 16;
-
 /// One ascending chain over every `stride`-th product, in registers from end to end.
 #[inline(always)]
-unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
+unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
     block: &Block<V::Element>,
     pixels: *const V::Element,
     products: Range<usize>,
@@ -489,16 +484,15 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
 ) {
     let mut totals = *sums;
     let panel_length = panel::<V::Element>();
-    let filter_stride = if COPY { block.filter_stride } else { (VECTORS * V::LANES) as isize };
+    let filter_stride = VECTORS * V::LANES;
     let pixels = |k: usize| pixels.add(k / panel_length * block.panel_stride + k % panel_length);
-    let filter = |k: usize| block.filter.wrapping_offset(k as isize * filter_stride);
-    let copy = |k: usize| if COPY { block.copy.add(k * VECTORS * V::LANES) } else { block.copy };
+    let filter = |k: usize| block.filter.wrapping_add(k * filter_stride);
     if PRODUCTS == PAIRED {
         for first in products.clone().step_by(2 * stride) {
             let second = first + stride;
             for k in [second, first] {
                 if k < products.end {
-                    step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels(k), filter(k), filter_stride, copy(k), &mut totals);
+                    step::<V, ROWS, VECTORS, PRODUCTS>(pixels(k), filter(k), &mut totals);
                 } else if !block.overrun {
                     totals = totals.map(|row| row.map(|sum| sum.add(V::splat(V::Element::ZERO))));
                 } else {
@@ -514,29 +508,28 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
         *sums = totals;
         return;
     }
-    let (mut filter, mut copy) = (filter(products.start), copy(products.start));
+    let mut filter = filter(products.start);
     let mut k = products.start;
     while k < products.end {
         let mut pixels = pixels(k);
         let end = products.end.min((k / panel_length + 1) * panel_length);
-        if stride == 1 && !COPY {
+        if stride == 1 {
             while k + V::UNROLLED <= end {
                 V::prefetch_far(*ahead);
                 *ahead = ahead.wrapping_byte_add(CACHE_LINE);
                 for u in 0..V::UNROLLED {
-                    let filter = filter.wrapping_add(u * VECTORS * V::LANES);
-                    step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels.add(u), filter, filter_stride, copy, &mut totals);
+                    let filter = filter.wrapping_add(u * filter_stride);
+                    step::<V, ROWS, VECTORS, PRODUCTS>(pixels.add(u), filter, &mut totals);
                 }
                 pixels = pixels.add(V::UNROLLED);
-                filter = filter.wrapping_add(V::UNROLLED * VECTORS * V::LANES);
+                filter = filter.wrapping_add(V::UNROLLED * filter_stride);
                 k += V::UNROLLED;
             }
         }
         while k < end {
-            step::<V, ROWS, VECTORS, PRODUCTS, COPY>(pixels, filter, filter_stride, copy, &mut totals);
+            step::<V, ROWS, VECTORS, PRODUCTS>(pixels, filter, &mut totals);
             pixels = pixels.wrapping_add(stride);
-            filter = filter.wrapping_offset(stride as isize * filter_stride);
-            copy = if COPY { copy.wrapping_add(stride * VECTORS * V::LANES) } else { copy };
+            filter = filter.wrapping_add(stride * filter_stride);
             k += stride;
         }
     }
@@ -548,20 +541,14 @@ const CACHE_LINE: usize = 64;
 
 /// One product of every sum.
 #[inline(always)]
-unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
+unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
     pixels: *const V::Element,
     filter: *const V::Element,
-    filter_stride: isize,
-    copy: *mut V::Element,
     totals: &mut [[V; VECTORS]; ROWS],
 ) {
     let mut weights = [V::splat(V::Element::ZERO); VECTORS];
     for v in 0..VECTORS {
         weights[v] = V::load(filter.wrapping_add(v * V::LANES));
-        if COPY {
-            weights[v].store(copy.add(v * V::LANES));
-            V::prefetch(filter.wrapping_offset(AHEAD * filter_stride).wrapping_add(v * V::LANES));
-        }
     }
     for r in 0..ROWS {
         let x = V::splat(*pixels.add(r * row_stride::<V::Element>()));

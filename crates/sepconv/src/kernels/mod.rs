@@ -127,8 +127,6 @@ pub struct Kernel<T: Element> {
     shares: bool,
     /// By [`Products`](crate::numerics::Products), vectors of a column panel (1, 2), rows (from 1).
     product: [[ByRows<T::Sum>; 2]; 4],
-    /// By rows, for fused products and panels of two vectors: the same, leaving a copy of the filter.
-    copying: ByRows<T::Sum>,
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],
     narrow: NarrowFn<T>,
@@ -240,11 +238,8 @@ pub struct Block<'a, T> {
     pub pixels: *const T,
     /// Elements from one panel of the tile to the next.
     pub panel_stride: usize,
-    /// The column panel, packed, [k][columns]; or to be copied, rows `filter_stride` apart.
+    /// The column panel, packed, [k][columns].
     pub filter: *const T,
-    pub filter_stride: isize,
-    /// Where a panel to be copied goes, packed.
-    pub copy: *mut T,
     /// What of the filter is wanted next, and asked for meanwhile.
     pub ahead: *const T,
     /// In which order the products are added up; each level is written before it is read.
@@ -260,6 +255,12 @@ pub struct Block<'a, T> {
 }
 
 impl<T> Block<'_, T> {
+    /// Without the first rows.
+    fn skip_rows(self, rows: usize) -> Self {
+        let targets = self.targets.map(|(start, stride)| (start.wrapping_add(rows * stride), stride));
+        Self { pixels: self.pixels.wrapping_add(rows * tile::row_stride::<T>()), targets, ..self }
+    }
+
     /// Where a row's sums of a level are, and how far the next row's. Looked up for each step, so that the compiler does
     /// not work out all rows' addresses before the first.
     ///
@@ -293,7 +294,7 @@ pub enum Then {
     Continue,
 }
 
-/// A full column panel of a pointwise filter whose columns are adjacent, to be copied.
+/// Rows of a full column panel of a pointwise filter whose columns are adjacent, to be copied.
 pub struct Pack<T: Element> {
     pub from: *const T,
     pub row_stride: isize,
@@ -345,7 +346,6 @@ macro_rules! kernel {
                     $crate::kernels::products!($vector, PAIRED, $ones, $twos),
                     $crate::kernels::products!($vector, PAIRED, $ones, $twos),
                 ],
-                copying: $crate::kernels::by_rows!($vector, 2, FUSED, true, $twos),
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
                 narrow: narrow::<$element, $vector>,
             }
@@ -369,16 +369,16 @@ use depthwises;
 macro_rules! products {
     ($vector:ty, $products:ident, $ones:tt, $twos:tt) => {
         [
-            $crate::kernels::by_rows!($vector, 1, $products, false, $ones),
-            $crate::kernels::by_rows!($vector, 2, $products, false, $twos),
+            $crate::kernels::by_rows!($vector, 1, $products, $ones),
+            $crate::kernels::by_rows!($vector, 2, $products, $twos),
         ]
     };
 }
 use products;
 
 macro_rules! by_rows {
-    ($vector:ty, $vectors:literal, $products:ident, $copy:literal, [$($rows:literal)*]) => {
-        &[$(product::<$vector, $rows, $vectors, { $crate::kernels::vector::$products }, $copy>),*]
+    ($vector:ty, $vectors:literal, $products:ident, [$($rows:literal)*]) => {
+        &[$(product::<$vector, $rows, $vectors, { $crate::kernels::vector::$products }>),*]
     };
 }
 use by_rows;
@@ -414,13 +414,12 @@ macro_rules! wrappers {
             const ROWS: usize,
             const VECTORS: usize,
             const PRODUCTS: usize,
-            const COPY: bool,
         >(
             block: &$crate::kernels::Block<V::Element>,
             count: usize,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS, COPY>(block, count) }
+            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS>(block, count) }
         }
 
         $(#[target_feature(enable = $features)])?

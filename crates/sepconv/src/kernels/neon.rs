@@ -203,26 +203,19 @@ unsafe fn listed_again<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) 
 
 // No group of steps reads what another one leaves (see `Vector::GROUP`), so that a call can begin again.
 #[target_feature(enable = "neon")]
-unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const COPY: bool>(
+unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
     block: &Block<V::Element>,
     count: usize,
 ) {
-    if results_flushed(|| generic::product::<V, ROWS, VECTORS, PRODUCTS, COPY>(block, count)) {
-        product_again::<V>(block, ROWS * count, VECTORS, PRODUCTS, COPY);
+    if results_flushed(|| generic::product::<V, ROWS, VECTORS, PRODUCTS>(block, count)) {
+        product_again::<V>(block, ROWS * count, VECTORS, PRODUCTS);
     }
 }
 
-/// Row by row, from the panel that lies packed by now.
 #[cold]
-unsafe fn product_again<V: Vector>(
-    block: &Block<V::Element>,
-    rows: usize,
-    vectors: usize,
-    products: usize,
-    copied: bool,
-) {
+unsafe fn product_again<V: Vector>(block: &Block<V::Element>, rows: usize, vectors: usize, products: usize) {
     let again = portable::<V::Element>(V::LANES).product[products][vectors - 1][0];
-    again(&Block { filter: if copied { block.copy } else { block.filter }, ..*block }, rows);
+    again(block, rows);
 }
 
 /// Kernels that take the same filters and tiles.

@@ -3,22 +3,23 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 
 use super::memory::{Buffer, Output};
-use super::tile::{Tile, row_stride};
+use super::tile::Tile;
 use super::{Block, Kernel, Narrow, Pack, Step, Then};
 use crate::element::{Element, is_sum};
 use crate::error::Error;
 use crate::numerics::{self, Products, Sum};
 
-/// A filter, in column panels two vectors wide (the last one may be one vector wide), and the order of the sum.
-pub struct Pointwise<'a, T: Element> {
+/// A filter, packed in column panels two vectors wide (the last one may be one vector wide), and the order of the sum.
+pub struct Pointwise<T: Element> {
     kernel: Kernel<T>,
     k: usize,
     columns: usize,
-    filter: Filter<'a, T>,
+    /// All panels, one after the other, [k][columns], padded with zeros.
+    filter: Buffer<T::Sum>,
     order: Order,
     /// Places with an order of their own, rows and columns; the last that holds an element counts.
     elsewhere: Vec<([Range<usize>; 2], Order)>,
@@ -32,16 +33,15 @@ struct Order {
     groups: Vec<Vec<Step>>,
 }
 
-enum Filter<'a, T: Element> {
-    /// All panels packed, one after the other, padded with zeros.
-    Packed(Buffer<T::Sum>),
-    /// Each task packs each of its panels into its scratch: cheaper where there are not many rows to use it.
-    InPlace(ArrayView2<'a, T>),
-}
-
-impl<'a, T: Element> Pointwise<'a, T> {
-    /// The sum is as long as the filter is high, as [`crate::Numerics::check`] sees to.
-    pub fn new(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &numerics::Pointwise) -> Self {
+impl<T: Element> Pointwise<T> {
+    /// Packs the filter, on so many threads. The sum is as long as the filter is high, as [`crate::Numerics::check`] sees
+    /// to.
+    pub fn new(
+        kernel: Kernel<T>,
+        filter: ArrayView2<T>,
+        numerics: &numerics::Pointwise,
+        threads: usize,
+    ) -> Result<Self, Error> {
         let (k, columns) = filter.dim();
         let order = |products, sum: &Sum| {
             let (mut steps, mut length) = (Vec::new(), 0);
@@ -54,45 +54,19 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let order = order(numerics.products, &numerics.sum);
         let all = elsewhere.iter().map(|(_, order)| order).chain([&order]);
         let levels = all.flat_map(|order| order.groups.iter().flatten()).map(Step::level).max().unwrap_or(0);
-        Self { kernel, k, columns, filter: Filter::InPlace(filter), order, elsewhere, levels }
+        let filter = pack(&kernel, filter, threads)?;
+        Ok(Self { kernel, k, columns, filter, order, elsewhere, levels })
     }
 
-    /// Packs the whole filter, for many rows; `parallel` on all threads.
-    pub fn packed<'p>(self, parallel: bool) -> Result<Pointwise<'p, T>, Error> {
-        let panel_elements = self.panel_elements();
-        let Self { kernel, k, columns, filter, order, elsewhere, levels } = self;
-        let filter = match filter {
-            Filter::Packed(packed) => packed,
-            Filter::InPlace(filter) => {
-                let mut packed = Buffer::new(k.saturating_mul(columns.next_multiple_of(kernel.lanes)))?;
-                let pack = |(panel, to): (usize, &mut [MaybeUninit<T::Sum>])| pack_panel(&kernel, filter, panel, to);
-                if parallel {
-                    packed.as_mut_slice().par_chunks_mut(panel_elements).enumerate().for_each(pack);
-                } else {
-                    packed.as_mut_slice().chunks_mut(panel_elements).enumerate().for_each(pack);
-                }
-                packed
-            }
-        };
-        Ok(Pointwise { kernel, k, columns, filter: Filter::Packed(filter), order, elsewhere, levels })
-    }
-
-    /// Elements of scratch that `multiply` needs for so many rows: sums that cannot lie in the output, partial sums, a
-    /// column panel.
+    /// Elements of scratch that `multiply` needs for so many rows: sums that cannot lie in the output, partial sums.
     pub fn scratch(&self, rows: usize) -> usize {
-        let panel = if matches!(self.filter, Filter::InPlace(_)) { self.panel_elements() } else { 0 };
-        (self.levels + 1) * self.level_elements(rows) + panel
+        (self.levels + 1) * self.level_elements(rows)
     }
 
     /// How many rows behind a tile are needed.
     pub fn following(&self) -> usize {
         let mut orders = self.elsewhere.iter().map(|(_, order)| order).chain([&self.order]);
         orders.any(|order| order.products == Products::Overrun).into()
-    }
-
-    /// Elements of a full column panel.
-    pub fn panel_elements(&self) -> usize {
-        2 * self.kernel.lanes * self.k
     }
 
     fn level_elements(&self, rows: usize) -> usize {
@@ -112,12 +86,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
         assert!(scratch.len() >= self.scratch(tile.rows()));
-        let (sums, packed) = scratch.split_at_mut((self.levels + 1) * self.level_elements(tile.rows()));
-        for index in panels {
-            let mut panel = self.panel(index, packed);
-            let place = [first..first + tile.rows(), panel.column..panel.column + panel.width];
+        for panel in panels {
+            let column = panel * 2 * self.kernel.lanes;
+            let place = [first..first + tile.rows(), column..self.columns.min(column + 2 * self.kernel.lanes)];
             // SAFETY: the caller's promise.
-            let mut run = |order, part| unsafe { self.run(order, tile, first, &mut panel, output, part, sums) };
+            let mut run = |order, part| unsafe { self.run(order, tile, first, column, output, part, scratch) };
             run(&self.order, place.clone());
             for (elsewhere, order) in &self.elsewhere {
                 let part = [0, 1].map(|axis| both(&place[axis], &elsewhere[axis]));
@@ -128,58 +101,30 @@ impl<'a, T: Element> Pointwise<'a, T> {
         }
     }
 
-    /// A column panel, as it lies in the filter if it can be copied by the way, otherwise packed.
-    fn panel(&self, index: usize, packed: &mut [MaybeUninit<T::Sum>]) -> Panel<T::Sum> {
-        let lanes = self.kernel.lanes;
-        let column = index * 2 * lanes;
-        let width = (self.columns - column).min(2 * lanes);
-        let vectors = width.div_ceil(lanes);
-        let panel = |start| Panel { start, row_stride: 0, copy: None, column, width, vectors };
-        match &self.filter {
-            Filter::Packed(filter) => panel(filter.as_ptr().wrapping_add(column * self.k)),
-            Filter::InPlace(filter)
-                if is_sum::<T>()
-                    && self.order.products == Products::Fused
-                    && width == 2 * lanes
-                    && filter.strides()[1] == 1 =>
-            {
-                Panel {
-                    row_stride: filter.strides()[0],
-                    copy: Some(packed.as_mut_ptr().cast()),
-                    ..panel(filter.as_ptr().wrapping_add(column).cast())
-                }
-            }
-            Filter::InPlace(filter) => {
-                pack_panel(&self.kernel, *filter, index, &mut packed[..self.k * vectors * lanes]);
-                panel(packed.as_ptr().cast())
-            }
-        }
-    }
-
-    /// Some rows of the tile times one column panel, in that order; of the columns, some go into the output.
+    /// Some rows of the tile times the panel from `column` on, in that order; of the columns, some go into the output.
     #[expect(clippy::too_many_arguments, reason = "the loop variables of `multiply`")]
     unsafe fn run(
         &self,
         order: &Order,
         tile: &Tile<T::Sum>,
         first: usize,
-        panel: &mut Panel<T::Sum>,
+        column: usize,
         output: &Output<T>,
         [rows, part]: [Range<usize>; 2],
-        sums: &mut [MaybeUninit<T::Sum>],
+        scratch: &mut [MaybeUninit<T::Sum>],
     ) {
-        let columns = panel.vectors * self.kernel.lanes;
-        let (level, levels) = sums.split_at_mut(self.level_elements(tile.rows()));
+        let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
+        let columns = vectors * self.kernel.lanes;
+        let (level, levels) = scratch.split_at_mut(self.level_elements(tile.rows()));
         let level: *mut T::Sum = level.as_mut_ptr().cast();
         let direct = is_sum::<T>() && part.len() == columns;
         let target = output.at(rows.start, part.start);
+        let filter = self.filter.as_ptr().wrapping_add(column * self.k);
         let mut block = Block {
             pixels: tile.rows_from(rows.start - first, rows.len()),
             panel_stride: tile.panel_stride(),
-            filter: panel.start,
-            filter_stride: panel.row_stride,
-            copy: panel.copy.unwrap_or(std::ptr::null_mut()),
-            ahead: std::ptr::null(),
+            filter,
+            ahead: filter,
             steps: &[],
             overrun: order.products == Products::Overrun,
             targets: [
@@ -189,48 +134,27 @@ impl<'a, T: Element> Pointwise<'a, T> {
             level_stride: self.level_elements(tile.rows()),
             k: self.k,
         };
-        let product = self.kernel.product[order.products as usize][panel.vectors - 1];
-        let blocks = rows.len().div_ceil(product.len());
+        let product = self.kernel.product[order.products as usize][vectors - 1];
         // Evenly: a block of two rows would leave most of the arithmetic units idle.
+        let blocks = rows.len().div_ceil(product.len());
         let (height, higher) = (rows.len() / blocks, rows.len() % blocks);
         for steps in &order.groups {
             block.steps = steps;
-            let taken = steps.iter().map(|step| if let Step::Chain { products, .. } = step { products.end } else { 0 });
-            let packed = panel.copy.map_or(panel.start, <*mut _>::cast_const);
-            block.ahead = packed.wrapping_add(taken.max().unwrap_or(0) * columns);
-            let mut done = 0;
-            // Rows, how many such blocks, whether the filter is copied on the way.
-            let mut run = |height: usize, count: usize, copy: bool| {
-                if count == 0 {
-                    return;
+            block.ahead = filter.wrapping_add(steps.iter().map(Step::end).max().unwrap_or(0) * columns);
+            let mut block = block;
+            for (height, count) in [(height + 1, higher), (height, blocks - higher)] {
+                if count > 0 {
+                    // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel,
+                    // the output (or the scratch in its place) the rows and columns, the scratch all levels; the steps come
+                    // from `add_steps`, which writes each level before it reads it.
+                    unsafe { product[height - 1](&block, count) };
+                    block = block.skip_rows(height * count);
                 }
-                let mut block = block;
-                if !copy && let Some(copy) = panel.copy {
-                    block.filter = copy;
-                }
-                // SAFETY: inside the tile's rows, and of each target's.
-                unsafe {
-                    block.pixels = block.pixels.add(done * row_stride::<T::Sum>());
-                    block.targets = block.targets.map(|(start, stride)| (start.add(done * stride), stride));
-                }
-                let functions = if copy { self.kernel.copying } else { product };
-                // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel
-                // and the scratch room for its copy, the output (or the scratch in its place) the rows and columns, the
-                // scratch all levels; the steps come from `add_steps`, which writes each level before it reads it.
-                unsafe { functions[height - 1](&block, count) };
-                done += height * count;
-            };
-            let first = usize::from(panel.copy.is_some());
-            let (first_high, first_low) = if higher > 0 { (first, 0) } else { (0, first) };
-            run(height + 1, first_high, true);
-            run(height + 1, higher - first_high, false);
-            run(height, first_low, true);
-            run(height, blocks - higher - first_low, false);
+            }
         }
-        panel.take_copy();
         if !direct {
             let narrow = Narrow {
-                from: level.wrapping_add(part.start - panel.column),
+                from: level.wrapping_add(part.start - column),
                 from_stride: columns,
                 to: target,
                 to_stride: output.columns(),
@@ -253,28 +177,12 @@ fn both(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     a.start.max(b.start)..a.end.min(b.end)
 }
 
-/// One column panel of the filter, packed; or as it lies in the filter, to be packed on the first use.
-struct Panel<T> {
-    start: *const T,
-    /// Of a panel that is not packed.
-    row_stride: isize,
-    copy: Option<*mut T>,
-    column: usize,
-    /// Columns of the filter in it.
-    width: usize,
-    vectors: usize,
-}
-
-impl<T> Panel<T> {
-    /// After the first use.
-    fn take_copy(&mut self) {
-        if let Some(copy) = self.copy.take() {
-            self.start = copy;
-        }
-    }
-}
-
 impl Step {
+    /// Behind its last product.
+    fn end(&self) -> usize {
+        if let Self::Chain { products, .. } = self { products.end } else { 0 }
+    }
+
     fn level(&self) -> usize {
         match self {
             Self::Chain { level, .. } | Self::Fold { level } => *level,
@@ -382,11 +290,46 @@ fn cut(step: Step, most: usize) -> Vec<Step> {
     steps
 }
 
-/// Copies one column panel, and zeros beyond the last column.
-fn pack_panel<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, panel: usize, to: &mut [MaybeUninit<T::Sum>]) {
+/// Rows of a filter that are packed for all panels before the next ones: so they are read from end to end, as memory
+/// likes it best.
+const PACKED_AT_ONCE: usize = 8;
+
+/// Bytes of a filter for which a thread is worth waking.
+const PACKED_BY_ONE: usize = 256 << 10;
+
+/// The filter in column panels, and zeros beyond the last column.
+fn pack<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, threads: usize) -> Result<Buffer<T::Sum>, Error> {
+    let (k, columns) = filter.dim();
+    let mut packed = Buffer::recycled(k.saturating_mul(columns.next_multiple_of(kernel.lanes)))?;
+    let panel_elements = 2 * kernel.lanes * k;
+    let panels = columns.div_ceil(2 * kernel.lanes);
+    if k * panels == 0 {
+        return Ok(packed);
+    }
+    let pack = |first: usize, to: &mut [MaybeUninit<T::Sum>]| {
+        for start in (0..k).step_by(PACKED_AT_ONCE) {
+            let rows = start..k.min(start + PACKED_AT_ONCE);
+            for (i, panel) in to.chunks_mut(panel_elements).enumerate() {
+                let columns = panel.len() / k;
+                let part = &mut panel[rows.start * columns..rows.end * columns];
+                pack_rows(kernel, filter.slice(s![rows.clone(), ..]), (first + i) * 2 * kernel.lanes, part);
+            }
+        }
+    };
+    if threads > 1 && packed.bytes() > PACKED_BY_ONE {
+        let share = panels.div_ceil(threads);
+        let shares = packed.as_mut_slice().par_chunks_mut(share * panel_elements).enumerate();
+        shares.for_each(|(i, to)| pack(i * share, to));
+    } else {
+        pack(0, packed.as_mut_slice());
+    }
+    Ok(packed)
+}
+
+/// The rows of one panel, which begins with that column.
+fn pack_rows<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, column: usize, to: &mut [MaybeUninit<T::Sum>]) {
     let (k, columns) = filter.dim();
     let stored = to.len() / k;
-    let column = panel * 2 * kernel.lanes;
     let width = stored.min(columns - column);
     if width == stored && filter.strides()[1] == 1 {
         let from = filter.as_ptr().wrapping_add(column);
