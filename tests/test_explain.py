@@ -72,7 +72,8 @@ def test_exact_says_when_tensorflows_own_operations_may_differ_from_its_eager_on
     assert sepconv.explain(*long, **PLAIN).exact  # eager is what was promised
     with tf.Graph().as_default():
         assert sepconv.explain(*long, **PLAIN).exact == (not ONEDNN)
-        assert sepconv.explain(*specs(image=(1, 3, 4, 16)), **PLAIN).exact
+        # With AVX2 short sums depend on constant filters too.
+        assert sepconv.explain(*specs(image=(1, 3, 4, 16)), **PLAIN).exact == (not ONEDNN)
 
 
 def test_explain_refuses_what_a_call_refuses():

@@ -253,7 +253,7 @@ def _way(tensors, attributes, numerics) -> _Way:
     certainly, numerics = numerics == CERTAIN, "tensorflow" if numerics == CERTAIN else numerics
     named = numerics in _orders.CONTEXTS
     # Where TensorFlow's own operations certainly give its eager bits.
-    certain = _context_does_not_matter(call)
+    certain = _context_does_not_matter()
     if call.rate is None:
         if not named:
             raise refusal(f"dilations must be two integers for numerics={numerics!r}, got {rate!r}")
@@ -308,11 +308,10 @@ def _tensorflow(reason: str, certain: bool, lasting: bool = True) -> _Way:
     return _Way(Explanation("tensorflow", reason, None, certain), None, lasting)
 
 
-def _context_does_not_matter(call: Call) -> bool:
-    """Whether TensorFlow's own operations certainly give its eager bits here: not in a graph with oneDNN, where long
-    sums of single images depend on what ran before."""
-    k = call.pointwise_filter[2]
-    return tf.executing_eagerly() or not _pywrap_util_port.IsMklEnabled() or (k is not None and k < 512)
+def _context_does_not_matter() -> bool:
+    """Whether TensorFlow's own operations certainly give its eager bits here: not in a graph with oneDNN, where sums
+    depend on whether filters are constants, and on what ran before."""
+    return tf.executing_eagerly() or not _pywrap_util_port.IsMklEnabled()
 
 
 @functools.cache
