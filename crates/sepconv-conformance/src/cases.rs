@@ -58,9 +58,14 @@ pub(crate) use with_element;
 impl ElementType {
     pub const ALL: [Self; 4] = [Self::F32, Self::F64, Self::F16, Self::Bf16];
 
-    /// Whether TensorFlow hands it to oneDNN.
+    /// Whether TensorFlow hands it to oneDNN on this processor.
     pub fn of_onednn(self) -> bool {
-        matches!(self, Self::F32 | Self::Bf16)
+        match self {
+            Self::F32 => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16 => is_x86_feature_detected!("avx512f"),
+            _ => false,
+        }
     }
 }
 

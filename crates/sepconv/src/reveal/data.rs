@@ -24,6 +24,8 @@ pub enum Data {
     /// What becomes of subnormals, with [`TinyWeights`](Self::TinyWeights): some values are subnormal, and so are many of
     /// the products. The first value is positive, so that even a single product tells.
     Tiny,
+    /// The same for sums of a single product each: all products vanish, in every row.
+    Vanishing,
     /// All negative: a sum of products that vanish is -0 if they are fused, +0 if not.
     TinyWeights,
 }
@@ -35,7 +37,7 @@ impl Data {
     /// What goes with it as a filter.
     pub fn weights(self) -> Self {
         match self {
-            Self::Tiny => Self::TinyWeights,
+            Self::Tiny | Self::Vanishing => Self::TinyWeights,
             Self::Scattered => Self::Uniform,
             Self::Cancelling => Self::Same,
             other => other,
@@ -64,6 +66,7 @@ impl Data {
                 Self::Tiny if n == 0 => smallest.sqrt() / 2.0,
                 Self::Tiny if bits.is_multiple_of(3) => uniform * smallest,
                 Self::Tiny if bits % 3 == 1 => uniform * smallest.sqrt(),
+                Self::Vanishing => (0.5 + uniform.abs() / 2.0) * smallest.sqrt(),
                 Self::TinyWeights => -uniform.abs() * smallest.sqrt(),
                 _ => uniform,
             };
