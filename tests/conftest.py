@@ -4,12 +4,15 @@ import os
 import pathlib
 import sys
 
-import numpy as np
-import pytest
-import tensorflow as tf
+# TensorFlow's own default depends on the processor.
+ONEDNN = os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 THREADS = int(os.environ.get("SEPCONV_TEST_THREADS", "1"))
-ONEDNN = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+AVX512 = "avx512f" in pathlib.Path("/proc/cpuinfo").read_text()
 SEED = int(os.environ.get("SEPCONV_SEED", "20261125"))
 
 # Where the package of ci/bench lies.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import AVX512, ONEDNN, THREADS
 from helpers import SHAPES, arrays_of, in_fresh_process, kernel_calls, same, tensorflows
 
 pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
@@ -170,5 +170,7 @@ def test_orders_of_unknown_shapes(unknown, rng, capsys):
     with capsys.disabled():
         mode = f"oneDNN {'on' if ONEDNN else 'off'}, {THREADS} thread(s)"
         print(f"\n{mode}, unknown {unknown}: {right} of {predicted} predictions right", file=sys.stderr)
-    # One wrong of 40 says nothing against 99 %.
-    assert predicted - right <= (1 if unknown == "batch" else 0.3 * predicted)
+    # One wrong of 40 says nothing against 99 %. Without AVX-512 TensorFlow takes the last rows in orders of their own,
+    # and how many these are depends on the size: seen of 120 each were 90 % (off) and 98 % (on), and 70 % and 81 %.
+    most = (1 if AVX512 else 5, 0.3 if AVX512 else 0.45)
+    assert predicted - right <= (most[0] if unknown == "batch" else most[1] * predicted)
