@@ -481,3 +481,68 @@ def test_calls_at_once_share_the_threads():
     for _ in range(100):
         sepconv.separable_conv2d(*tiny, **tiny_attributes, numerics="reproducible")
     assert sleeps_of_our_threads() == before
+
+
+def constant_filters_of(graph):
+    [node] = [node for node in graph.as_graph_def().node if node.op == "Sepconv>SeparableConv2D"]
+    return node.attr["constant_filters"].b
+
+
+def test_constant_filters_are_packed_for_every_shape_and_thread():
+    (_, *filters), attributes = small()
+    attributes["numerics"] = "reproducible"
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 6])])
+    def convolve(x):
+        return sepconv.separable_conv2d(x, *filters, **attributes)
+
+    assert constant_filters_of(convolve.get_concrete_function().graph)
+    inputs = [small(batch)[0][0] for batch in (1, 2, 5)]
+    expected = [sepconv.separable_conv2d(x, *filters, **attributes) for x in inputs]
+    wrong = []
+
+    def work(n):
+        for i in range(n, n + 30):
+            if not same(convolve(inputs[i % 3]), expected[i % 3]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=[n]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_variables_in_the_places_of_constant_filters():
+    """A graph that was rewired after it was built still sees what its filters are now."""
+    (x, *filters), attributes = small()
+    attributes["numerics"] = "reproducible"
+    built = tf.function(lambda x: sepconv.separable_conv2d(x, *filters, **attributes)).get_concrete_function(x)
+    [node] = [node for node in built.graph.as_graph_def().node if node.op == "Sepconv>SeparableConv2D"]
+    variables = [tf.Variable(filter) for filter in filters]
+
+    @tf.function
+    def rewired():
+        names = [node.input[0], *node.input[1:3]]
+        tensors = dict(zip(names, [tf.constant(x), *[v.read_value() for v in variables]], strict=True))
+        definition = built.graph.as_graph_def()
+        [output] = tf.import_graph_def(definition, input_map=tensors, return_elements=[node.name + ":0"])
+        return output
+
+    assert constant_filters_of(rewired.get_concrete_function().graph)
+    for change in range(4):
+        assert same(rewired(), sepconv.separable_conv2d(x, *variables, **attributes))
+        if change % 2:
+            variables[1].assign_add(tf.ones_like(variables[1]))
+        else:
+            variables[1].assign(variables[1] * 2)
+
+
+def test_filters_that_are_no_constants_are_not_taken_for_them():
+    (x, *filters), attributes = small()
+    attributes["numerics"] = "reproducible"
+    variables = [tf.Variable(filter) for filter in filters]
+    for given in (variables, [variables[0], filters[1]], [filters[0], variables[1]]):
+        function = tf.function(lambda x, given=given: sepconv.separable_conv2d(x, *given, **attributes))
+        assert not constant_filters_of(function.get_concrete_function(x).graph)

@@ -213,10 +213,13 @@ def _convolve(way, tensors, attributes, name):
     if way.carrier is None:
         return _pipeline.separable_conv2d(*tensors, *attributes, name)
     input, *filters = tensors
-    carrier = way.tensor if context.executing_eagerly() else _carrier(way.carrier)
+    eagerly = context.executing_eagerly()
+    carrier = way.tensor if eagerly else _carrier(way.carrier)
+    constant = not eagerly and all(not isinstance(f, ops.EagerTensor) and f.op.type == "Const" for f in filters)
+    convolve = functools.partial(_library.op(), numerics=way.numerics, constant_filters=constant)
     if attributes[2] != "NCHW":
-        return _library.op()(input, *filters, carrier, numerics=way.numerics, name=name)
-    output = _library.op()(tf.transpose(input, [0, 2, 3, 1]), *filters, carrier, numerics=way.numerics)
+        return convolve(input, *filters, carrier, name=name)
+    output = convolve(tf.transpose(input, [0, 2, 3, 1]), *filters, carrier)
     return tf.transpose(output, [0, 3, 1, 2], name=name)
 
 

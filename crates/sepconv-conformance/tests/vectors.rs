@@ -21,7 +21,9 @@ use tempfile::tempdir;
 fn vectors() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vectors");
+        // Tests of both modes may run at the same time.
+        let mode = std::env::var(sepconv_conformance::session::ONEDNN).unwrap_or_default();
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("vectors{mode}"));
         // Those of an earlier run.
         let _ = fs::remove_dir_all(&path);
         let arguments = ["vectors", "export", path.to_str().unwrap(), "--cases", "60", "--seed", "1"];

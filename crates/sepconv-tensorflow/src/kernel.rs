@@ -1,11 +1,12 @@
 //! The op and its kernels: TensorFlow's tensors in, [`sepconv::SeparableConv2d`] on our threads, TensorFlow's tensor out.
 
 use std::ffi::CStr;
-use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ndarray::{ArrayView4, ArrayViewMut4};
-use sepconv::{Element, Geometry, Orders, SeparableConv2d};
+use rayon::ThreadPool;
+use sepconv::{Element, Geometry, Orders, Plan, SeparableConv2d};
 
 use crate::carrier;
 use crate::shape_function::OutputShape;
@@ -19,7 +20,7 @@ use crate::threads;
 /// Saved graphs hold these names.
 const OP: Op = Op {
     name: c"Sepconv>SeparableConv2D",
-    attrs: &[c"T: {half, bfloat16, float, double}", c"numerics: string"],
+    attrs: &[c"T: {half, bfloat16, float, double}", c"numerics: string", c"constant_filters: bool = false"],
     inputs: &[c"input: T", c"depthwise_filter: T", c"pointwise_filter: T", c"geometry: int32"],
     outputs: &[c"output: T"],
 };
@@ -62,42 +63,93 @@ fn register<T: Served>() -> Result<(), Failure> {
 }
 
 /// The kernel of one node.
-struct Node<T> {
+struct Node<T: Served> {
     orders: Orders,
-    _elements: PhantomData<T>,
+    /// Whether the filters never change while somebody holds them: then they are packed once.
+    constant_filters: bool,
+    packed: Mutex<Option<Arc<Packed<T>>>>,
 }
 
 impl<T: Served> Kernel for Node<T> {
     fn new(construction: &Construction) -> Result<Self, Failure> {
         let orders = construction.string(c"numerics")?.parse::<Orders>().map_err(sepconv::Error::from)?;
-        Ok(Self { orders, _elements: PhantomData })
+        let constant_filters = construction.boolean(c"constant_filters")?;
+        Ok(Self { orders, constant_filters, packed: Mutex::new(None) })
     }
 
     fn compute(&self, context: &Context) -> Result<(), Failure> {
         let input = context.input(0)?;
-        let depthwise_filter = context.input(1)?;
-        let pointwise_filter = context.input(2)?;
+        let filters = [context.input(1)?, context.input(2)?];
         let dims: Vec<_> = context.input(3)?.shape().iter().map(|&extent| extent as i64).collect();
         let attributes = carrier::decode(&dims).map_err(Failure::invalid_argument)?;
-        let geometry = Geometry::new(input.shape(), depthwise_filter.shape(), pointwise_filter.shape(), &attributes)?;
+        let geometry = Geometry::new(input.shape(), filters[0].shape(), filters[1].shape(), &attributes)?;
         let numerics = self.orders.pick(geometry.batch, geometry.rows());
         // Whatever can be refused is refused before memory is taken.
         numerics.check(geometry.k())?;
-        let convolution = SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
-            .numerics(numerics.into_owned())
-            .pool(threads::pool()?);
-
         let mut output = context.allocate_output::<T>(0, &geometry.output_shape())?;
         let input = view::<T>(&input, geometry.input_shape())?;
-        let depthwise_filter = view::<T>(&depthwise_filter, geometry.depthwise_filter_shape())?;
-        let pointwise_filter = view::<T>(&pointwise_filter, geometry.pointwise_filter_shape())?;
         let output =
             ArrayViewMut4::from_shape(geometry.output_shape(), output.elements_mut::<T>()?).map_err(too_large)?;
-        convolution.run_into(input, depthwise_filter, pointwise_filter, output)?;
+        let pool = threads::pool()?;
+        let convolution = || {
+            SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
+                .numerics(numerics.into_owned())
+                .pool(pool.clone())
+        };
+        if self.constant_filters {
+            self.packed(convolution, filters, &geometry, &pool)?.plan.run_into(input, output)?;
+        } else {
+            let [depthwise_filter, pointwise_filter] = views::<T>(&filters, &geometry)?;
+            convolution().run_into(input, depthwise_filter, pointwise_filter, output)?;
+        }
         statistics::KERNEL_CALLS.add();
         T::CALLS.add();
         Ok(())
     }
+}
+
+/// What the calls of one geometry share.
+struct Packed<T: Served> {
+    plan: Plan<T>,
+    geometry: Geometry,
+    pool: Arc<ThreadPool>,
+    /// Nobody can put others in their places while these are held.
+    filters: [Tensor; 2],
+}
+
+impl<T: Served> Node<T> {
+    /// What the last call packed, if it was the same, or packed anew.
+    fn packed(
+        &self,
+        convolution: impl FnOnce() -> SeparableConv2d,
+        filters: [Tensor; 2],
+        geometry: &Geometry,
+        pool: &Arc<ThreadPool>,
+    ) -> Result<Arc<Packed<T>>, Failure> {
+        let views = views::<T>(&filters, geometry)?;
+        let mut last = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(packed) =
+            last.as_ref().filter(|packed| packed.geometry == *geometry && Arc::ptr_eq(&packed.pool, pool))
+        {
+            let before = self::views::<T>(&packed.filters, geometry)?;
+            if before.map(|filter| filter.as_ptr()) == views.map(|filter| filter.as_ptr()) {
+                return Ok(packed.clone());
+            }
+        }
+        let plan = convolution().plan(geometry.input_shape(), views[0], views[1])?;
+        let packed = Arc::new(Packed { plan, geometry: *geometry, pool: pool.clone(), filters });
+        *last = Some(packed.clone());
+        Ok(packed)
+    }
+}
+
+/// The depthwise and the pointwise filter.
+fn views<'a, T: Served>(filters: &'a [Tensor; 2], geometry: &Geometry) -> Result<[ArrayView4<'a, T>; 2], Failure> {
+    let [depthwise_filter, pointwise_filter] = filters;
+    Ok([
+        view(depthwise_filter, geometry.depthwise_filter_shape())?,
+        view(pointwise_filter, geometry.pointwise_filter_shape())?,
+    ])
 }
 
 fn view<T: Served>(tensor: &Tensor, shape: [usize; 4]) -> Result<ArrayView4<'_, T>, Failure> {

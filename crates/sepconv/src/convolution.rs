@@ -112,8 +112,8 @@ impl SeparableConv2d {
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Plan<T>, Error> {
         let geometry = self.geometry(&input_shape, &depthwise_filter, &pointwise_filter)?;
-        let plan = self
-            .on_threads(&geometry, |threads| self.new_plan(threads, depthwise_filter, pointwise_filter, &geometry))?;
+        let (set, threads) = (self.set(), self.on_threads(&geometry, |threads| threads));
+        let plan = plan::Plan::packed(set, threads, &geometry, &self.numerics, depthwise_filter, pointwise_filter)?;
         Ok(Plan { plan, convolution: self.clone() })
     }
 
@@ -139,19 +139,13 @@ impl SeparableConv2d {
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
         self.on_threads(geometry, |threads| {
-            self.new_plan(threads, depthwise_filter, pointwise_filter, geometry)?.run(input, output)
+            plan::Plan::once(self.set(), threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)?
+                .run(input, output)
         })
     }
 
-    fn new_plan<T: Element>(
-        &self,
-        threads: usize,
-        depthwise_filter: ArrayView4<T>,
-        pointwise_filter: ArrayView4<T>,
-        geometry: &Geometry,
-    ) -> Result<plan::Plan<T>, Error> {
-        let set = self.set.unwrap_or_else(InstructionSet::preferred);
-        plan::Plan::new(set, threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)
+    fn set(&self) -> InstructionSet {
+        self.set.unwrap_or_else(InstructionSet::preferred)
     }
 
     /// Calls `work` where it is to run, with the number of threads there.
@@ -191,7 +185,7 @@ impl SeparableConv2d {
 /// # Ok::<(), sepconv::Error>(())
 /// ```
 pub struct Plan<T: Element> {
-    plan: plan::Plan<T>,
+    plan: plan::Plan<'static, T>,
     convolution: SeparableConv2d,
 }
 

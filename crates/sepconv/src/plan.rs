@@ -38,18 +38,18 @@ pub fn is_small(geometry: &Geometry) -> bool {
     (geometry.rows() * geometry.k()).saturating_mul(geometry.out_channels + taps) < SMALL
 }
 
-/// The whole operation for one geometry, in one order, with its filters packed.
-pub struct Plan<T: Element> {
+/// The whole operation for one geometry, in one order.
+pub struct Plan<'a, T: Element> {
     depthwise: Depthwise<T>,
-    pointwise: Pointwise<T>,
+    pointwise: Pointwise<'a, T>,
     subnormals: Subnormals,
     split: Split,
 }
 
-impl<T: Element> Plan<T> {
-    /// In an instruction set of this processor, for that many threads of the rayon pool that is current when it runs, or
-    /// for the calling one. Numerics are checked.
-    pub fn new(
+impl<T: Element> Plan<'static, T> {
+    /// With its filters packed, for many calls. In an instruction set of this processor, for that many threads of the
+    /// rayon pool that is current when it runs, or for the calling one. Numerics are checked.
+    pub fn packed(
         set: InstructionSet,
         threads: usize,
         geometry: &Geometry,
@@ -57,10 +57,37 @@ impl<T: Element> Plan<T> {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Self, Error> {
-        assert!(pointwise_filter.shape() == geometry.pointwise_filter_shape());
-        let kernel = T::kernel(set);
+        let filter = pointwise_filter.slice(s![0, 0, .., ..]);
+        let pointwise = Pointwise::packed(T::kernel(set), filter, &numerics.pointwise)?;
+        Self::of(set, threads, geometry, numerics, depthwise_filter, pointwise)
+    }
+}
+
+impl<'a, T: Element> Plan<'a, T> {
+    /// For one call; otherwise as [`packed`](Self::packed).
+    pub fn once(
+        set: InstructionSet,
+        threads: usize,
+        geometry: &Geometry,
+        numerics: &Numerics,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<'a, T>,
+    ) -> Result<Self, Error> {
         let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
-        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise, threads)?;
+        let pointwise = Pointwise::once(T::kernel(set), filter, &numerics.pointwise);
+        Self::of(set, threads, geometry, numerics, depthwise_filter, pointwise)
+    }
+
+    fn of(
+        set: InstructionSet,
+        threads: usize,
+        geometry: &Geometry,
+        numerics: &Numerics,
+        depthwise_filter: ArrayView4<T>,
+        pointwise: Pointwise<'a, T>,
+    ) -> Result<Self, Error> {
+        assert_eq!(pointwise.filter_shape(), [geometry.k(), geometry.out_channels]);
+        let kernel = T::kernel(set);
         let taps = geometry.height.kernel * geometry.width.kernel;
         let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), kernel.rows(), threads);
         Ok(Self {
@@ -138,7 +165,7 @@ pub fn pointwise<T: Element>(
     let ((rows, k), columns) = (pixels.dim(), filter.ncols());
     assert_eq!(k, filter.nrows());
     let elements = allocate(rows * columns, |elements| {
-        let pointwise = Pointwise::new(kernel, filter, &numerics.pointwise, 1)?;
+        let pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
         let split =
             Split::new::<T::Sum>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);

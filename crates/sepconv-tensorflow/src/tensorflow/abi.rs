@@ -5,7 +5,7 @@
 //! reference: the same bits, without the chance of passing null.
 
 use std::cell::UnsafeCell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uchar, c_void};
 use std::marker::{PhantomData, PhantomPinned};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -127,6 +127,7 @@ table! {
         &KernelConstruction, *const c_char, &mut i32, &mut i32, &TfStatus,
     );
     fn OpKernelConstruction_GetAttrString(&KernelConstruction, *const c_char, *mut c_char, usize, &TfStatus);
+    fn OpKernelConstruction_GetAttrBool(&KernelConstruction, *const c_char, &mut c_uchar, &TfStatus);
     fn OpKernelConstruction_Failure(&KernelConstruction, &TfStatus);
     fn OpKernelContext_Failure(&KernelContext, &TfStatus);
     fn GetInput(&KernelContext, c_int, &mut Owned<TfTensor>, &TfStatus);

@@ -73,6 +73,15 @@ unsafe extern "C" fn delete<K: Kernel>(kernel: *mut c_void) {
 pub struct Construction<'a>(&'a KernelConstruction);
 
 impl Construction<'_> {
+    /// A Boolean attribute.
+    pub fn boolean(&self, name: &CStr) -> Result<bool, Failure> {
+        let (status, mut value) = (Status::new(), 0);
+        // SAFETY: the construction lives for this call; a string that ends in zero.
+        unsafe { (abi().OpKernelConstruction_GetAttrBool)(self.0, name.as_ptr(), &mut value, &status) };
+        status.result()?;
+        Ok(value != 0)
+    }
+
     /// A string attribute.
     pub fn string(&self, name: &CStr) -> Result<String, Failure> {
         let status = Status::new();

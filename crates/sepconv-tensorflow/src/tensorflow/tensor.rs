@@ -28,6 +28,11 @@ pub struct Tensor {
     shape: Vec<usize>,
 }
 
+// SAFETY: TensorFlow counts references atomically, and elements are written only through exclusive access.
+unsafe impl Send for Tensor {}
+// SAFETY: as above.
+unsafe impl Sync for Tensor {}
+
 impl Tensor {
     /// Takes charge of a tensor that a call returned.
     ///

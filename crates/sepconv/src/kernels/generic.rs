@@ -436,7 +436,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
     block: &Block<V::Element>,
     count: usize,
 ) {
-    let mut ahead = block.ahead;
+    let mut ahead = block.ahead.0;
     for row in (0..count).map(|index| index * ROWS) {
         let pixels = block.pixels.add(row * row_stride::<V::Element>());
         for step in block.steps {
@@ -479,7 +479,7 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
     pixels: *const V::Element,
     products: Range<usize>,
     stride: usize,
-    ahead: &mut *const V::Element,
+    ahead: &mut *const u8,
     sums: &mut [[V; VECTORS]; ROWS],
 ) {
     let mut totals = *sums;
@@ -516,7 +516,7 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
         if stride == 1 {
             while k + V::UNROLLED <= end {
                 V::prefetch_far(*ahead);
-                *ahead = ahead.wrapping_byte_add(CACHE_LINE);
+                *ahead = ahead.wrapping_offset(block.ahead.1);
                 for u in 0..V::UNROLLED {
                     let filter = filter.wrapping_add(u * filter_stride);
                     step::<V, ROWS, VECTORS, PRODUCTS>(pixels.add(u), filter, &mut totals);
@@ -535,9 +535,6 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
     }
     *sums = totals;
 }
-
-/// Bytes.
-const CACHE_LINE: usize = 64;
 
 /// One product of every sum.
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Memory in whole cache lines: for packed filters, and a scratch that each thread keeps.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
@@ -20,34 +20,13 @@ pub struct Buffer<T> {
     _of: PhantomData<T>,
 }
 
-thread_local! {
-    /// The memory of a buffer that was dropped on this thread: fresh memory costs a page fault per 4 KiB, as much as
-    /// packing a filter into it.
-    static SPARE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
-}
-
-/// Bytes of the largest buffer whose memory is kept.
-const LARGEST_SPARE: usize = 64 << 20;
-
 impl<T: Pod> Buffer<T> {
     pub fn new(elements: usize) -> Result<Self, Error> {
-        Self::of(Vec::new(), elements)
-    }
-
-    /// In memory that another one left on this thread, if there is such.
-    pub fn recycled(elements: usize) -> Result<Self, Error> {
-        Self::of(SPARE.take(), elements)
-    }
-
-    fn of(mut lines: Vec<Line>, elements: usize) -> Result<Self, Error> {
+        let mut lines = Vec::new();
         let error = Error::Memory { elements };
         let bytes = elements.checked_mul(size_of::<T>()).ok_or(error.clone())?;
         lines.try_reserve_exact(bytes.div_ceil(size_of::<Line>())).map_err(|_| error)?;
         Ok(Self { lines, elements, _of: PhantomData })
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.elements * size_of::<T>()
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [MaybeUninit<T>] {
@@ -57,17 +36,6 @@ impl<T: Pod> Buffer<T> {
 
     pub fn as_ptr(&self) -> *const T {
         self.lines.as_ptr().cast()
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        // Where a thread ends, nobody wants it any more.
-        let _ = SPARE.try_with(|spare| {
-            let kept = spare.take();
-            let larger = if kept.capacity() < self.lines.capacity() { std::mem::take(&mut self.lines) } else { kept };
-            spare.set(if larger.capacity() * size_of::<Line>() <= LARGEST_SPARE { larger } else { Vec::new() });
-        });
     }
 }
 

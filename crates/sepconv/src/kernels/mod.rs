@@ -240,8 +240,8 @@ pub struct Block<'a, T> {
     pub panel_stride: usize,
     /// The column panel, packed, [k][columns].
     pub filter: *const T,
-    /// What of the filter is wanted next, and asked for meanwhile.
-    pub ahead: *const T,
+    /// What of the filter is wanted next, and the bytes from one place to the next, which are asked for meanwhile.
+    pub ahead: (*const u8, isize),
     /// In which order the products are added up; each level is written before it is read.
     pub steps: &'a [Step],
     /// Whether [products in pairs](crate::numerics::Products) overrun.

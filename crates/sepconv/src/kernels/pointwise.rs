@@ -4,7 +4,6 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use ndarray::{ArrayView2, s};
-use rayon::prelude::*;
 
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
@@ -13,18 +12,32 @@ use crate::element::{Element, is_sum};
 use crate::error::Error;
 use crate::numerics::{self, Products, Sum};
 
-/// A filter, packed in column panels two vectors wide (the last one may be one vector wide), and the order of the sum.
-pub struct Pointwise<T: Element> {
+/// A filter, taken in column panels two vectors wide (the last one may be one vector wide), and the order of the sum.
+pub struct Pointwise<'a, T: Element> {
     kernel: Kernel<T>,
     k: usize,
     columns: usize,
-    /// All panels, one after the other, [k][columns], padded with zeros.
-    filter: Buffer<T::Sum>,
+    filter: Filter<'a, T>,
     order: Order,
     /// Places with an order of their own, rows and columns; the last that holds an element counts.
     elsewhere: Vec<([Range<usize>; 2], Order)>,
     /// Levels of partial sums beside the result.
     levels: usize,
+}
+
+enum Filter<'a, T: Element> {
+    /// All panels, one after the other, [k][columns], padded with zeros.
+    Packed(Buffer<T::Sum>),
+    /// Each panel is packed into scratch where it is used.
+    Given(ArrayView2<'a, T>),
+}
+
+/// A packed column panel.
+#[derive(Clone, Copy)]
+struct Panel<T> {
+    start: *const T,
+    /// If the next panel is not packed: where a row of it ends, and the bytes to the next row.
+    next: Option<(*const u8, isize)>,
 }
 
 struct Order {
@@ -33,16 +46,27 @@ struct Order {
     groups: Vec<Vec<Step>>,
 }
 
-impl<T: Element> Pointwise<T> {
-    /// Packs the filter, on so many threads. The sum is as long as the filter is high, as [`crate::Numerics::check`] sees
-    /// to.
-    pub fn new(
+impl<T: Element> Pointwise<'static, T> {
+    /// With the filter packed, for many calls. The sum is as long as the filter is high, as [`crate::Numerics::check`]
+    /// sees to.
+    pub fn packed(kernel: Kernel<T>, filter: ArrayView2<T>, numerics: &numerics::Pointwise) -> Result<Self, Error> {
+        let packed = Filter::Packed(pack(&kernel, filter)?);
+        Ok(Self::of(kernel, filter.dim(), packed, numerics))
+    }
+}
+
+impl<'a, T: Element> Pointwise<'a, T> {
+    /// For one call; otherwise as [`packed`](Self::packed).
+    pub fn once(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &numerics::Pointwise) -> Self {
+        Self::of(kernel, filter.dim(), Filter::Given(filter), numerics)
+    }
+
+    fn of(
         kernel: Kernel<T>,
-        filter: ArrayView2<T>,
+        (k, columns): (usize, usize),
+        filter: Filter<'a, T>,
         numerics: &numerics::Pointwise,
-        threads: usize,
-    ) -> Result<Self, Error> {
-        let (k, columns) = filter.dim();
+    ) -> Self {
         let order = |products, sum: &Sum| {
             let (mut steps, mut length) = (Vec::new(), 0);
             add_steps(sum, k, &mut length, 0, true, &mut steps);
@@ -54,13 +78,22 @@ impl<T: Element> Pointwise<T> {
         let order = order(numerics.products, &numerics.sum);
         let all = elsewhere.iter().map(|(_, order)| order).chain([&order]);
         let levels = all.flat_map(|order| order.groups.iter().flatten()).map(Step::level).max().unwrap_or(0);
-        let filter = pack(&kernel, filter, threads)?;
-        Ok(Self { kernel, k, columns, filter, order, elsewhere, levels })
+        Self { kernel, k, columns, filter, order, elsewhere, levels }
     }
 
-    /// Elements of scratch that `multiply` needs for so many rows: sums that cannot lie in the output, partial sums.
+    pub fn filter_shape(&self) -> [usize; 2] {
+        [self.k, self.columns]
+    }
+
+    /// Elements of scratch that `multiply` needs for so many rows: sums that cannot lie in the output, partial sums, a
+    /// panel of a filter that is not packed.
     pub fn scratch(&self, rows: usize) -> usize {
-        (self.levels + 1) * self.level_elements(rows)
+        (self.levels + 1) * self.level_elements(rows) + self.room()
+    }
+
+    /// Elements of scratch for a panel.
+    fn room(&self) -> usize {
+        if let Filter::Given(_) = self.filter { 2 * self.kernel.lanes * self.k } else { 0 }
     }
 
     /// How many rows behind a tile are needed.
@@ -86,11 +119,13 @@ impl<T: Element> Pointwise<T> {
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
         assert!(scratch.len() >= self.scratch(tile.rows()));
+        let (room, scratch) = scratch.split_at_mut(self.room());
         for panel in panels {
             let column = panel * 2 * self.kernel.lanes;
+            let panel = self.panel(column, room);
             let place = [first..first + tile.rows(), column..self.columns.min(column + 2 * self.kernel.lanes)];
             // SAFETY: the caller's promise.
-            let mut run = |order, part| unsafe { self.run(order, tile, first, column, output, part, scratch) };
+            let mut run = |order, part| unsafe { self.run(order, tile, first, column, panel, output, part, scratch) };
             run(&self.order, place.clone());
             for (elsewhere, order) in &self.elsewhere {
                 let part = [0, 1].map(|axis| both(&place[axis], &elsewhere[axis]));
@@ -109,6 +144,7 @@ impl<T: Element> Pointwise<T> {
         tile: &Tile<T::Sum>,
         first: usize,
         column: usize,
+        panel: Panel<T::Sum>,
         output: &Output<T>,
         [rows, part]: [Range<usize>; 2],
         scratch: &mut [MaybeUninit<T::Sum>],
@@ -119,12 +155,11 @@ impl<T: Element> Pointwise<T> {
         let level: *mut T::Sum = level.as_mut_ptr().cast();
         let direct = is_sum::<T>() && part.len() == columns;
         let target = output.at(rows.start, part.start);
-        let filter = self.filter.as_ptr().wrapping_add(column * self.k);
         let mut block = Block {
             pixels: tile.rows_from(rows.start - first, rows.len()),
             panel_stride: tile.panel_stride(),
-            filter,
-            ahead: filter,
+            filter: panel.start,
+            ahead: (panel.start.cast(), 0),
             steps: &[],
             overrun: order.products == Products::Overrun,
             targets: [
@@ -138,9 +173,15 @@ impl<T: Element> Pointwise<T> {
         // Evenly: a block of two rows would leave most of the arithmetic units idle.
         let blocks = rows.len().div_ceil(product.len());
         let (height, higher) = (rows.len() / blocks, rows.len() % blocks);
+        let mut begin = 0;
         for steps in &order.groups {
+            let end = steps.iter().map(Step::end).max().unwrap_or(0);
             block.steps = steps;
-            block.ahead = filter.wrapping_add(steps.iter().map(Step::end).max().unwrap_or(0) * columns);
+            block.ahead = match panel.next {
+                Some((next, stride)) => (next.wrapping_offset(begin as isize * stride), stride),
+                None => (panel.start.wrapping_add(end * columns).cast(), CACHE_LINE),
+            };
+            begin = end;
             let mut block = block;
             for (height, count) in [(height + 1, higher), (height, blocks - higher)] {
                 if count > 0 {
@@ -166,11 +207,29 @@ impl<T: Element> Pointwise<T> {
         }
     }
 
+    /// The panel from that column on, if it is not packed yet, in the room for it.
+    fn panel(&self, column: usize, room: &mut [MaybeUninit<T::Sum>]) -> Panel<T::Sum> {
+        match &self.filter {
+            Filter::Packed(filter) => Panel { start: filter.as_ptr().wrapping_add(column * self.k), next: None },
+            Filter::Given(filter) => {
+                let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
+                pack_rows(&self.kernel, *filter, column, &mut room[..vectors * self.kernel.lanes * self.k]);
+                // Where rows begin within a cache line, this panel has read the line in which the next one begins.
+                let last = self.columns.min(column + 4 * self.kernel.lanes) - 1;
+                let stride = filter.strides()[0] * size_of::<T>() as isize;
+                Panel { start: room.as_ptr().cast(), next: Some((filter.as_ptr().wrapping_add(last).cast(), stride)) }
+            }
+        }
+    }
+
     /// How many column panels there are.
     pub fn panels(&self) -> usize {
         self.columns.div_ceil(2 * self.kernel.lanes)
     }
 }
+
+/// Bytes.
+const CACHE_LINE: isize = 64;
 
 /// What two ranges share.
 fn both(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
@@ -294,34 +353,18 @@ fn cut(step: Step, most: usize) -> Vec<Step> {
 /// likes it best.
 const PACKED_AT_ONCE: usize = 8;
 
-/// Bytes of a filter for which a thread is worth waking.
-const PACKED_BY_ONE: usize = 256 << 10;
-
 /// The filter in column panels, and zeros beyond the last column.
-fn pack<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, threads: usize) -> Result<Buffer<T::Sum>, Error> {
+fn pack<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>) -> Result<Buffer<T::Sum>, Error> {
     let (k, columns) = filter.dim();
-    let mut packed = Buffer::recycled(k.saturating_mul(columns.next_multiple_of(kernel.lanes)))?;
+    let mut packed = Buffer::new(k.saturating_mul(columns.next_multiple_of(kernel.lanes)))?;
     let panel_elements = 2 * kernel.lanes * k;
-    let panels = columns.div_ceil(2 * kernel.lanes);
-    if k * panels == 0 {
-        return Ok(packed);
-    }
-    let pack = |first: usize, to: &mut [MaybeUninit<T::Sum>]| {
-        for start in (0..k).step_by(PACKED_AT_ONCE) {
-            let rows = start..k.min(start + PACKED_AT_ONCE);
-            for (i, panel) in to.chunks_mut(panel_elements).enumerate() {
-                let columns = panel.len() / k;
-                let part = &mut panel[rows.start * columns..rows.end * columns];
-                pack_rows(kernel, filter.slice(s![rows.clone(), ..]), (first + i) * 2 * kernel.lanes, part);
-            }
+    for start in (0..k).step_by(PACKED_AT_ONCE) {
+        let rows = start..k.min(start + PACKED_AT_ONCE);
+        for (i, panel) in packed.as_mut_slice().chunks_mut(panel_elements).enumerate() {
+            let columns = panel.len() / k;
+            let part = &mut panel[rows.start * columns..rows.end * columns];
+            pack_rows(kernel, filter.slice(s![rows.clone(), ..]), i * 2 * kernel.lanes, part);
         }
-    };
-    if threads > 1 && packed.bytes() > PACKED_BY_ONE {
-        let share = panels.div_ceil(threads);
-        let shares = packed.as_mut_slice().par_chunks_mut(share * panel_elements).enumerate();
-        shares.for_each(|(i, to)| pack(i * share, to));
-    } else {
-        pack(0, packed.as_mut_slice());
     }
     Ok(packed)
 }
@@ -329,6 +372,9 @@ fn pack<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, threads: usize) -
 /// The rows of one panel, which begins with that column.
 fn pack_rows<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, column: usize, to: &mut [MaybeUninit<T::Sum>]) {
     let (k, columns) = filter.dim();
+    if k == 0 {
+        return;
+    }
     let stored = to.len() / k;
     let width = stored.min(columns - column);
     if width == stored && filter.strides()[1] == 1 {
