@@ -115,8 +115,9 @@ impl<'a, T: Element> Plan<'a, T> {
         let scratch = |rows| self.pointwise.scratch(rows);
         self.split.for_each(self.subnormals, following, scratch, |tile, first, panels, scratch| {
             self.depthwise.fill(&input, tile, first);
+            let ahead = self.depthwise.ahead(&input, first + tile.rows());
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
-            unsafe { self.pointwise.multiply(tile, panels, &output, first, scratch) };
+            unsafe { self.pointwise.multiply(tile, panels, &output, first, ahead, scratch) };
         })
     }
 }
@@ -176,7 +177,7 @@ pub fn pointwise<T: Element>(
                 tile.set_row(row, (0..k).map(|k| pixel(k).widen()));
             }
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
-            unsafe { pointwise.multiply(tile, panels, &output, first, scratch) };
+            unsafe { pointwise.multiply(tile, panels, &output, first, std::ptr::null(), scratch) };
         })
     })?;
     Ok(Array2::from_shape_vec([rows, columns], elements).expect("as many elements as asked for"))

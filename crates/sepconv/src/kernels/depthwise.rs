@@ -98,6 +98,18 @@ impl<T: Element> Depthwise<T> {
         }
     }
 
+    /// What the results from `first` on read, and those before did not: from the last tap of the first of them on.
+    pub fn ahead(&self, input: &ArrayView4<T>, first: usize) -> *const u8 {
+        let (height, width) = (&self.geometry.height, &self.geometry.width);
+        let (line, x) = (first / width.output, first % width.output);
+        let taps = (height.kernel as isize - 1).wrapping_mul(height.rate as isize);
+        let y = self.rows[line % height.output].origin.wrapping_add(taps);
+        let [of_image, of_row, of_column, _] = *input.strides() else { unreachable!("four dimensions") };
+        let places = [((line / height.output) as isize, of_image), (y, of_row), (self.columns[x].origin, of_column)];
+        let offset = places.iter().fold(0isize, |sum, (at, stride)| sum.wrapping_add(at.wrapping_mul(*stride)));
+        input.as_ptr().wrapping_offset(offset).cast()
+    }
+
     /// Some pixels of one output row that share values, or have the same taps inside the image, into the tile's rows from
     /// `row` on.
     fn run(

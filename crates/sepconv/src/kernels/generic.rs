@@ -427,7 +427,7 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
 }
 
 /// `count` blocks of `ROWS` rows of a tile times one column panel of the filter, `VECTORS` vectors wide, in the order of
-/// the steps.
+/// the steps. Gives what is to be asked for next.
 ///
 /// # Safety
 /// What [`Block`] says of its pointers holds, and the processor has `V`'s instruction set.
@@ -435,7 +435,7 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
 pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
     block: &Block<V::Element>,
     count: usize,
-) {
+) -> *const u8 {
     let mut ahead = block.ahead.0;
     for row in (0..count).map(|index| index * ROWS) {
         let pixels = block.pixels.add(row * row_stride::<V::Element>());
@@ -470,6 +470,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
             }
         }
     }
+    ahead
 }
 
 /// One ascending chain over every `stride`-th product, in registers from end to end.

@@ -133,8 +133,8 @@ pub struct Kernel<T: Element> {
 }
 
 type DepthwiseFn<T> = unsafe fn(&Run<T>);
-/// Multiplies so many successive blocks.
-type ProductFn<T> = unsafe fn(&Block<T>, usize);
+/// Multiplies so many successive blocks, and gives what is to be asked for next.
+type ProductFn<T> = unsafe fn(&Block<T>, usize) -> *const u8;
 type ByRows<T> = &'static [ProductFn<T>];
 type PackFn<T> = unsafe fn(&Pack<T>);
 type NarrowFn<T> = unsafe fn(&Narrow<T>);
@@ -240,7 +240,7 @@ pub struct Block<'a, T> {
     pub panel_stride: usize,
     /// The column panel, packed, [k][columns].
     pub filter: *const T,
-    /// What of the filter is wanted next, and the bytes from one place to the next, which are asked for meanwhile.
+    /// What is wanted next, and the bytes from one place to the next, which are asked for meanwhile.
     pub ahead: (*const u8, isize),
     /// In which order the products are added up; each level is written before it is read.
     pub steps: &'a [Step],
@@ -417,7 +417,7 @@ macro_rules! wrappers {
         >(
             block: &$crate::kernels::Block<V::Element>,
             count: usize,
-        ) {
+        ) -> *const u8 {
             // SAFETY: the caller's promise.
             unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS>(block, count) }
         }

@@ -106,7 +106,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         rows * 2 * self.kernel.lanes
     }
 
-    /// The tile times some column panels of the filter, into the output's rows from `first` on.
+    /// The tile times some column panels of the filter, into the output's rows from `first` on. Meanwhile asks for the
+    /// bytes from `ahead` on, if the filter is so small that it is in the cache anyway.
     ///
     /// # Safety
     /// The tile has been filled, and no other thread uses these panels of these output rows meanwhile.
@@ -116,16 +117,19 @@ impl<'a, T: Element> Pointwise<'a, T> {
         panels: Range<usize>,
         output: &Output<T>,
         first: usize,
+        ahead: *const u8,
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
         assert!(scratch.len() >= self.scratch(tile.rows()));
         let (room, scratch) = scratch.split_at_mut(self.room());
+        let mut ahead = (self.k * self.columns * size_of::<T::Sum>() <= CACHED_FILTER).then_some(ahead);
         for panel in panels {
             let column = panel * 2 * self.kernel.lanes;
             let panel = self.panel(column, room);
             let place = [first..first + tile.rows(), column..self.columns.min(column + 2 * self.kernel.lanes)];
             // SAFETY: the caller's promise.
-            let mut run = |order, part| unsafe { self.run(order, tile, first, column, panel, output, part, scratch) };
+            let mut run =
+                |order, part| unsafe { self.run(order, tile, first, column, panel, &mut ahead, output, part, scratch) };
             run(&self.order, place.clone());
             for (elsewhere, order) in &self.elsewhere {
                 let part = [0, 1].map(|axis| both(&place[axis], &elsewhere[axis]));
@@ -145,6 +149,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
         first: usize,
         column: usize,
         panel: Panel<T::Sum>,
+        ahead: &mut Option<*const u8>,
         output: &Output<T>,
         [rows, part]: [Range<usize>; 2],
         scratch: &mut [MaybeUninit<T::Sum>],
@@ -177,9 +182,10 @@ impl<'a, T: Element> Pointwise<'a, T> {
         for steps in &order.groups {
             let end = steps.iter().map(Step::end).max().unwrap_or(0);
             block.steps = steps;
-            block.ahead = match panel.next {
-                Some((next, stride)) => (next.wrapping_offset(begin as isize * stride), stride),
-                None => (panel.start.wrapping_add(end * columns).cast(), CACHE_LINE),
+            block.ahead = match (*ahead, panel.next) {
+                (Some(ahead), _) => (ahead, CACHE_LINE),
+                (None, Some((next, stride))) => (next.wrapping_offset(begin as isize * stride), stride),
+                (None, None) => (panel.start.wrapping_add(end * columns).cast(), CACHE_LINE),
             };
             begin = end;
             let mut block = block;
@@ -188,7 +194,10 @@ impl<'a, T: Element> Pointwise<'a, T> {
                     // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel,
                     // the output (or the scratch in its place) the rows and columns, the scratch all levels; the steps come
                     // from `add_steps`, which writes each level before it reads it.
-                    unsafe { product[height - 1](&block, count) };
+                    let next = unsafe { product[height - 1](&block, count) };
+                    if let Some(ahead) = ahead {
+                        (*ahead, block.ahead.0) = (next, next);
+                    }
                     block = block.skip_rows(height * count);
                 }
             }
@@ -227,6 +236,9 @@ impl<'a, T: Element> Pointwise<'a, T> {
         self.columns.div_ceil(2 * self.kernel.lanes)
     }
 }
+
+/// Bytes of a filter that stays in the second-level cache beside a tile.
+const CACHED_FILTER: usize = 128 << 10;
 
 /// Bytes.
 const CACHE_LINE: isize = 64;
