@@ -173,8 +173,10 @@ pub fn pointwise<T: Element>(
         let scratch = |rows| pointwise.scratch(rows);
         split.for_each(numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
             for row in 0..tile.all_rows() {
-                let pixel = |k| pixels.get((first + row, k)).map_or(T::ZERO, |pixel| *pixel);
-                tile.set_row(row, (0..k).map(|k| pixel(k).widen()));
+                match pixels.outer_iter().nth(first + row) {
+                    Some(pixels) => tile.set_row(row, pixels.iter().map(|pixel| pixel.widen())),
+                    None => tile.set_row(row, std::iter::repeat_n(T::Sum::ZERO, k)),
+                }
             }
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { pointwise.multiply(tile, panels, &output, first, std::ptr::null(), scratch) };

@@ -292,8 +292,8 @@ fn pointwise_by<T: Element, P: Probe<T>>(
     if vanishes::<T>() {
         try_on(data::vanishing(rows, k, &likeliest)?, &data::filled(k * columns, T::from_f64(1.0))?)?;
     }
-    if k == 1 {
-        // Other data rarely tell the ways apart, and the last rows may go another one.
+    if k < 4 {
+        // Other data rarely tell the ways of so few products apart, and the last rows may go another one.
         try_on(Data::Vanishing.values(rows, k, 2)?, &Data::TinyWeights.values(k, columns, !2)?)?;
     }
     let (mut confirmed, mut calls) = (0, 0);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::data::{Scale, filled};
-use super::{Unclear, tree};
+use super::{Unclear, tree, vanishes};
 use crate::element::{Element, is_sum};
 use crate::numerics::{Elsewhere, Folds, Products, Sum};
 
@@ -29,8 +29,8 @@ const PAIRED: [u32; 3] = [2, 4, 3];
 struct Kind {
     /// The sizes that hold products 0 and 1, 0 and 2, and (where pairs and four lanes answer alike) 0 and 3.
     sizes: [u32; 3],
-    /// Whether the next product of product 0's lane is fused to it; `None` where that makes no difference to a sum of
-    /// normal numbers, products of 16-bit numbers being exact.
+    /// Whether the next product of product 0's lane is fused to it; `None` where that makes no difference, products of
+    /// f16 numbers being exact.
     fused: Option<bool>,
     /// Whether its blocks are those of the last row, where these are others.
     apart: bool,
@@ -88,7 +88,8 @@ pub fn orders<T: Element, E>(
     // What each kind may be, in every combination.
     let mut combinations: Vec<Vec<(Kind, Products, Sum)>> = vec![Vec::new()];
     for &kind in counts.keys() {
-        let sums = kind.sums(apart.as_ref().filter(|_| kind.apart).unwrap_or(&blocks), k).ok_or(Unclear::Tree)?;
+        let blocks = apart.as_ref().filter(|_| kind.apart).unwrap_or(&blocks);
+        let sums = kind.sums(blocks, k, !is_sum::<T>()).ok_or(Unclear::Tree)?;
         let longer = |chosen: &Vec<(Kind, Products, Sum)>| {
             let with =
                 |(products, sum): &(Products, Sum)| [chosen.as_slice(), &[(kind, *products, sum.clone())]].concat();
@@ -146,7 +147,7 @@ impl<F> Product<F> {
             let sizes = self.sizes(other)?;
             kinds.iter_mut().zip(sizes).for_each(|(kind, size)| kind.sizes[other - 1] = size);
         }
-        if !is_sum::<T>() {
+        if !is_sum::<T>() && !vanishes::<T>() {
             return Ok(kinds);
         }
         kinds.iter_mut().for_each(|kind| kind.fused = Some(false));
@@ -156,16 +157,18 @@ impl<F> Product<F> {
         lanes.dedup();
         for lanes in lanes.into_iter().filter(|&lanes| lanes < k) {
             // (1 + e)^2 = 1 + 2e + e^2, whose last term is lost in rounding: it survives 1 + 2e taken off only if fused.
+            // Products of bf16 numbers are lost only where they are infinite, and 2^128 less 2^127 is not, if fused.
             let e = 0.5f64.powi((T::MANTISSA_DIGITS + 1) / 2);
+            let (before, factor) = if is_sum::<T>() { (1.0 + 2.0 * e, 1.0 + e) } else { (127f64.exp2(), 64f64.exp2()) };
             let (mut pixels, mut filter) = (filled(rows * k, T::ZERO)?, filled(k * columns, T::from_f64(1.0))?);
             for row in pixels.chunks_exact_mut(k) {
-                row[0] = T::from_f64(-1.0 - 2.0 * e);
-                row[lanes] = T::from_f64(1.0 + e);
+                row[0] = T::from_f64(-before);
+                row[lanes] = T::from_f64(factor);
             }
-            filter[lanes * columns..][..columns].fill(T::from_f64(1.0 + e));
+            filter[lanes * columns..][..columns].fill(T::from_f64(factor));
             let result = (self.call)(&pixels, &filter)?;
             let of_these = kinds.iter_mut().zip(result).filter(|(kind, _)| kind.lanes() == Some(lanes));
-            of_these.for_each(|(kind, rest)| kind.fused = Some(rest != T::ZERO));
+            of_these.for_each(|(kind, rest)| kind.fused = Some(rest != T::ZERO && rest.to_f64().is_finite()));
         }
         Ok(kinds)
     }
@@ -186,14 +189,23 @@ impl<F> Product<F> {
                 row[0] = T::from_f64(mask);
                 row[other] = T::from_f64(-mask);
             }
-            let units = units(&counted, [0, other]);
+            let units = units(&counted, [0, other]) as u32;
             let result = (self.call)(&pixels, &factors)?;
-            for (size, survivors) in sizes.iter_mut().zip(result) {
-                let lost = units as f64 - survivors.to_f64() / (unit * factor);
-                if lost.fract() != 0.0 || !(0.0..=units as f64).contains(&lost) {
-                    return Err(Unclear::Tree);
+            let mut lost = vec![0; columns];
+            let mut row_before: &[T] = &[];
+            // Most rows are like the one before.
+            for (row, sizes) in result.chunks_exact(columns).zip(sizes.chunks_exact_mut(columns)) {
+                if row != row_before {
+                    for (lost, survivors) in lost.iter_mut().zip(row) {
+                        let value = f64::from(units) - survivors.to_f64() / (unit * factor);
+                        *lost = value as u32;
+                        if f64::from(*lost) != value || *lost > units {
+                            return Err(Unclear::Tree);
+                        }
+                    }
+                    row_before = row;
                 }
-                *size += lost as u32;
+                sizes.iter_mut().zip(&lost).for_each(|(size, lost)| *size += lost);
             }
             // Chains lose nothing from afar, and lanes a lot from near.
             if other < 4 && sizes.iter().all(|size| *size <= 4) {
@@ -368,15 +380,16 @@ impl Kind {
         Some(1 << self.distances()?.len())
     }
 
-    /// Every order over these blocks that gives the kind's answers.
-    fn sums(self, blocks: &Sum, k: usize) -> Option<Vec<(Products, Sum)>> {
+    /// Every order over these blocks that gives the kind's answers, of a type whose products may come in pairs or not.
+    fn sums(self, blocks: &Sum, k: usize, may_be_paired: bool) -> Option<Vec<(Products, Sum)>> {
         let both = [Products::Fused, Products::Separate];
         let asked = match self.fused {
+            _ if may_be_paired && self.paired() => &[Products::Paired],
             Some(true) => &both[..1],
-            Some(false) => &both[1..],
-            None if self.paired() => &[Products::Paired],
             // Of less than four products pairs cannot be told from a chain.
-            None if k < 4 => &[Products::Fused, Products::Separate, Products::Paired],
+            Some(false) if may_be_paired && k < 4 => &[Products::Separate, Products::Paired],
+            Some(false) => &both[1..],
+            None if may_be_paired && k < 4 => &[Products::Fused, Products::Separate, Products::Paired],
             None => &both,
         };
         let with = |sum: Sum, products: &[Products]| products.iter().map(|p| (*p, sum.clone())).collect::<Vec<_>>();
