@@ -206,10 +206,12 @@ unsafe fn listed_again<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) 
 unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
     block: &Block<V::Element>,
     count: usize,
-) {
-    if results_flushed(|| generic::product::<V, ROWS, VECTORS, PRODUCTS>(block, count)) {
+) -> *const u8 {
+    let mut next = block.ahead.0;
+    if results_flushed(|| next = generic::product::<V, ROWS, VECTORS, PRODUCTS>(block, count)) {
         product_again::<V>(block, ROWS * count, VECTORS, PRODUCTS);
     }
+    next
 }
 
 #[cold]
