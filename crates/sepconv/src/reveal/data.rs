@@ -15,12 +15,12 @@ pub enum Data {
     Scattered,
     /// Orders of sums that rounding hides, with [`masked`] as weights: the scale's factor throughout.
     Factor,
-    /// Every rounding, with [`Same`](Self::Same) as weights: the second half of a row takes back the first, so that
+    /// Every rounding, with [`Mirrored`](Self::Mirrored) weights: the second half of a row takes back the first, so that
     /// nothing but what was rounded away is left. Magnitudes vary, or sums of 16-bit numbers would be exact; and are
     /// large enough for what is left to be a normal number in 16 bits.
     Cancelling,
-    /// One value throughout.
-    Same,
+    /// The last row is the first, the last but one the second, and so on.
+    Mirrored,
     /// What becomes of subnormals, with [`TinyWeights`](Self::TinyWeights): some values are subnormal, and so are many of
     /// the products. The first value is positive, so that even a single product tells.
     Tiny,
@@ -39,7 +39,7 @@ impl Data {
         match self {
             Self::Tiny | Self::Vanishing => Self::TinyWeights,
             Self::Scattered => Self::Uniform,
-            Self::Cancelling => Self::Same,
+            Self::Cancelling => Self::Mirrored,
             other => other,
         }
     }
@@ -49,29 +49,25 @@ impl Data {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self as u64;
         // Two values around its square root have a product around it.
         let smallest = T::SMALLEST_NORMAL;
-        let mut last = 0.0;
         // Wide enough for sums of four products to be rounded, where the type has such numbers.
         let spread = if T::LARGEST > 1e30 { 20 } else { 8 };
         let mut value = |n: usize| {
             let bits = next(&mut state);
             let uniform = (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
-            let value = match self {
+            T::from_f64(match self {
                 // Without a partner.
                 Self::Cancelling if 2 * (n % columns) + 1 == columns => uniform * 1e-5,
                 Self::Cancelling => uniform * 256.0 * 0.5f64.powi((bits % spread) as i32),
                 Self::Scattered if bits.is_multiple_of(23) => f64::INFINITY,
                 Self::Factor => Scale::of::<T>().factor,
-                Self::Same if n > 0 => last,
-                Self::Same => uniform * 64.0,
+                Self::Mirrored => uniform * 64.0,
                 Self::Tiny if n == 0 => smallest.sqrt() / 2.0,
                 Self::Tiny if bits.is_multiple_of(3) => uniform * smallest,
                 Self::Tiny if bits % 3 == 1 => uniform * smallest.sqrt(),
                 Self::Vanishing => (0.5 + uniform.abs() / 2.0) * smallest.sqrt(),
                 Self::TinyWeights => -uniform.abs() * smallest.sqrt(),
                 _ => uniform,
-            };
-            last = value;
-            T::from_f64(value)
+            })
         };
         let mut values = filled(rows * columns, T::ZERO)?;
         // An odd number, so that no tile of rows sees the same ones again and again.
@@ -88,6 +84,10 @@ impl Data {
         for n in (made..values.len()).step_by(made.max(1)) {
             let end = values.len().min(n + made);
             values.copy_within(..end - n, n);
+        }
+        if self == Self::Mirrored {
+            (0..rows / 2)
+                .for_each(|row| values.copy_within(row * columns..(row + 1) * columns, (rows - 1 - row) * columns));
         }
         Ok(values)
     }
@@ -129,6 +129,13 @@ pub fn masked<T: Element, E>(taps: usize, k: usize, seed: u64) -> Result<Vec<T>,
         weights[second * k + n] = T::from_f64(-mask);
     }
     Ok(weights)
+}
+
+/// The same values, but one in three is zero.
+pub fn thinned<T: Element>(mut values: Vec<T>, seed: u64) -> Vec<T> {
+    let mut state = seed;
+    values.iter_mut().filter(|_| next(&mut state).is_multiple_of(3)).for_each(|value| *value = T::ZERO);
+    values
 }
 
 /// Pixels whose products with weights of 1 make every block of the sum a negative subnormal number, so that where these

@@ -151,6 +151,14 @@ impl<F> Product<F> {
             return Ok(kinds);
         }
         kinds.iter_mut().for_each(|kind| kind.fused = Some(false));
+        if k == 1 {
+            // A product that vanishes below zero stays -0 only where it is fused to +0.
+            let smallest = T::SMALLEST_NORMAL;
+            let pixels = filled(rows, T::from_f64(smallest))?;
+            let result = (self.call)(&pixels, &filled(columns, T::from_f64(-smallest))?)?;
+            kinds.iter_mut().zip(result).for_each(|(kind, zero)| kind.fused = Some(zero.to_f64().is_sign_negative()));
+            return Ok(kinds);
+        }
         // The next product of product 0's lane is another one for each number of lanes.
         let mut lanes: Vec<usize> = kinds.chunk_by(PartialEq::eq).filter_map(|run| run[0].lanes()).collect();
         lanes.sort_unstable();
@@ -396,7 +404,7 @@ impl Kind {
         let Some(folds) = Folds::new(self.distances()?) else {
             let mut sums = vec![blocks.clone(), Sum::Chain(k)];
             sums.dedup();
-            return Some(sums.into_iter().flat_map(|sum| with(sum, if k > 1 { asked } else { &both })).collect());
+            return Some(sums.into_iter().flat_map(|sum| with(sum, asked)).collect());
         };
         let in_lanes = self.sizes[0].max(self.sizes[1]) as usize;
         let rounded = |unrolled: &usize| {
