@@ -32,6 +32,9 @@ struct Kind {
     /// Whether the next product of product 0's lane is fused to it; `None` where that makes no difference, products of
     /// f16 numbers being exact.
     fused: Option<bool>,
+    /// Whether a sum of fewer than four products that vanish below zero is -0: it is +0 where products are separate, as
+    /// every chain begins with +0.
+    negative: bool,
     /// Whether its blocks are those of the last row, where these are others.
     apart: bool,
 }
@@ -139,7 +142,7 @@ impl<F> Product<F> {
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
         // What too short a sum cannot be asked, it answers like a chain.
-        let mut kinds = filled(rows * columns, Kind { sizes: [2, 3, 4], fused: None, apart: false })?;
+        let mut kinds = filled(rows * columns, Kind { sizes: [2, 3, 4], fused: None, negative: false, apart: false })?;
         for other in 1..k.min(4) {
             if other == 3 && kinds.iter().all(|kind| kind.sizes[..2] != [2, 4]) {
                 break;
@@ -151,13 +154,15 @@ impl<F> Product<F> {
             return Ok(kinds);
         }
         kinds.iter_mut().for_each(|kind| kind.fused = Some(false));
-        if k == 1 {
-            // A product that vanishes below zero stays -0 only where it is fused to +0.
+        if k < 4 {
             let smallest = T::SMALLEST_NORMAL;
-            let pixels = filled(rows, T::from_f64(smallest))?;
-            let result = (self.call)(&pixels, &filled(columns, T::from_f64(-smallest))?)?;
-            kinds.iter_mut().zip(result).for_each(|(kind, zero)| kind.fused = Some(zero.to_f64().is_sign_negative()));
-            return Ok(kinds);
+            let (pixels, filter) =
+                (filled(rows * k, T::from_f64(smallest))?, filled(k * columns, T::from_f64(-smallest))?);
+            let result = (self.call)(&pixels, &filter)?;
+            kinds.iter_mut().zip(result).for_each(|(kind, zero)| kind.negative = zero.to_f64().is_sign_negative());
+        }
+        if k == 1 {
+            kinds.iter_mut().for_each(|kind| kind.fused = Some(kind.negative));
         }
         // The next product of product 0's lane is another one for each number of lanes.
         let mut lanes: Vec<usize> = kinds.chunk_by(PartialEq::eq).filter_map(|run| run[0].lanes()).collect();
@@ -404,6 +409,13 @@ impl Kind {
         let Some(folds) = Folds::new(self.distances()?) else {
             let mut sums = vec![blocks.clone(), Sum::Chain(k)];
             sums.dedup();
+            if (2..4).contains(&k) && self.fused == Some(false) && self.negative {
+                // Each of two lanes has one product only, fused to +0.
+                let folds = Folds::new(&[1])?;
+                let lanes = with(Sum::Lanes { folds, each: 1, tail: k - 2 }, &both[..1]);
+                let pairs = if may_be_paired { with(blocks.clone(), &[Products::Paired]) } else { Vec::new() };
+                return Some([pairs, lanes].concat());
+            }
             return Some(sums.into_iter().flat_map(|sum| with(sum, asked)).collect());
         };
         let in_lanes = self.sizes[0].max(self.sizes[1]) as usize;
@@ -412,6 +424,15 @@ impl Kind {
             (first_chain(blocks) / group * group == in_lanes).then(|| deal_out(blocks, &folds, group))
         };
         let mut sums: Vec<Sum> = UNROLLED.iter().filter_map(rounded).collect();
+        // A last product looks the same added to the sum before it or as a block of its own.
+        let blocks_of = |sum: &Sum| match sum {
+            Sum::Lanes { folds, each, tail: 1 } => {
+                let lanes = Sum::Lanes { folds: folds.clone(), each: *each, tail: 0 };
+                Some(Sum::Blocks(vec![lanes, Sum::Chain(1)]))
+            }
+            _ => None,
+        };
+        sums.extend(sums.iter().filter_map(blocks_of).collect::<Vec<_>>());
         // First, as it is the only one that is known where it differs from the others.
         if first_chain(blocks) == in_lanes {
             sums.insert(0, deal_out_halving(blocks, &folds));
