@@ -93,6 +93,7 @@ fn lanes_are_revealed_where_they_are() {
         ([1, 3, 3, 19], 4, "0+19"),
         ([1, 3, 3, 400], 2, "0+lanes(1, 248, 0)+lanes(1, 152, 0), rows 8..9 columns 0..2 separate 0+248+152"),
         ([1, 3, 3, 128], 49, "128, rows 0..9 columns 48..49 fused 128"),
+        ([1, 4, 4, 33], 1, "lanes(1 4 2, 32, 0)+1"),
         ([1, 5, 1, 63], 1, "lanes(1 4 2, 48, 0)+lanes(1 4 2, 8, 0)+lanes(1 2, 4, 0)+lanes(1, 2, 0)+1"),
         (
             [2, 5, 5, 1055],
@@ -128,6 +129,12 @@ fn orders_of_16_bit_numbers_are_revealed() {
             1,
             "fused, all",
             "separate, lanes(1 2, 248, 0)x2+lanes(1 2, 236, 3), rows 48..50 columns 0..1 separate 248x2+239",
+        ), // Two rows alone have these lanes, and only the last block tells them from a chain.
+        (
+            [1, 4, 5, 1066],
+            232,
+            "separate, all, each",
+            "fused, 136x7+114, rows 18..20 columns 0..232 separate lanes(1, 136, 0)x7+lanes(1, 112, 2)",
         ),
     ] {
         let geometry = geometry(input, 3, columns);
@@ -176,6 +183,24 @@ fn a_single_product_tells_by_the_sign_of_zero() {
         let found = reveal_within::<f32, _>(PATIENCE, &geometry, &mut ours).unwrap();
         assert_eq!(found.depthwise.products, Products::Separate);
         assert_eq!(found.pointwise.products, Products::Separate);
+    }
+}
+
+#[test]
+fn few_products_tell_by_the_sign_of_zero() {
+    for (k, columns, order) in [
+        (1, 28, "fused, 1, rows 20..22 columns 0..28 separate 1, rows 24..25 columns 0..28 separate 1"),
+        (2, 19, "fused, 2, rows 0..25 columns 16..19 fused lanes(1, 2, 0)"),
+        (2, 7, "fused, lanes(1, 2, 0), rows 24..25 columns 0..7 separate 2"),
+        (3, 8, "fused, lanes(1, 2, 1), rows 24..25 columns 0..8 separate 3"),
+    ] {
+        let geometry = geometry([1, 5, 5, k], 3, columns);
+        let asked = numerics(&format!("v1 depthwise(separate, all) pointwise({order}) subnormals(flushed)"));
+        let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
+        let found = reveal_within::<f32, _>(PATIENCE, &geometry, &mut ours).map(|found| found.pointwise);
+        assert_eq!(found, Ok(asked.pointwise.clone()));
+        let found = reveal_within::<f64, _>(PATIENCE, &geometry, &mut ours).map(|found| found.pointwise);
+        assert_eq!(found, Ok(asked.pointwise));
     }
 }
 
