@@ -129,7 +129,8 @@ fn orders_of_16_bit_numbers_are_revealed() {
             1,
             "fused, all",
             "separate, lanes(1 2, 248, 0)x2+lanes(1 2, 236, 3), rows 48..50 columns 0..1 separate 248x2+239",
-        ), // Two rows alone have these lanes, and only the last block tells them from a chain.
+        ),
+        // Two rows alone have these lanes, and only the last block tells them from a chain.
         (
             [1, 4, 5, 1066],
             232,
