@@ -291,7 +291,8 @@ impl<F> Product<F> {
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
         let Scale { factor, mask, unit } = Scale::of::<T>();
-        let lanes = commonest.lanes().ok_or(Unclear::Tree)?;
+        let last_distance = commonest.distances().ok_or(Unclear::Tree)?.last();
+        let lanes = last_distance.map(|&last_distance| tree::Lanes { last_distance, terms: commonest.in_lanes() });
         let mut in_row = filled(rows, 0usize)?;
         let mut in_column = filled(columns, 0usize)?;
         for (kinds, in_row) in kinds.chunks_exact(columns).zip(&mut in_row) {
@@ -306,7 +307,9 @@ impl<F> Product<F> {
         let askers: Vec<usize> = if in_columns {
             (0..columns).filter(|column| kinds[row * columns + column] == commonest).collect()
         } else {
-            (0..rows).filter(|row| kinds[row * columns + column] == commonest).collect()
+            // The last row may have blocks of its own.
+            let last = if most_in_column > 1 { rows - 1 } else { rows };
+            (0..last).filter(|row| kinds[row * columns + column] == commonest).collect()
         };
         let parts: Vec<Range<usize>> = segments::<T>(k).collect();
         // Where products come in pairs, the pairs are the terms: each one's first product is added last.
@@ -393,6 +396,11 @@ impl Kind {
         Some(1 << self.distances()?.len())
     }
 
+    /// How many products of the first block are dealt out to lanes.
+    fn in_lanes(self) -> usize {
+        self.sizes[0].max(self.sizes[1]) as usize
+    }
+
     /// Every order over these blocks that gives the kind's answers, of a type whose products may come in pairs or not.
     fn sums(self, blocks: &Sum, k: usize, may_be_paired: bool) -> Option<Vec<(Products, Sum)>> {
         let both = [Products::Fused, Products::Separate];
@@ -418,7 +426,7 @@ impl Kind {
             }
             return Some(sums.into_iter().flat_map(|sum| with(sum, asked)).collect());
         };
-        let in_lanes = self.sizes[0].max(self.sizes[1]) as usize;
+        let in_lanes = self.in_lanes();
         let rounded = |unrolled: &usize| {
             let group = folds.lanes() * unrolled;
             (first_chain(blocks) / group * group == in_lanes).then(|| deal_out(blocks, &folds, group))
@@ -434,8 +442,10 @@ impl Kind {
         };
         sums.extend(sums.iter().filter_map(blocks_of).collect::<Vec<_>>());
         // First, as it is the only one that is known where it differs from the others.
-        if first_chain(blocks) == in_lanes {
-            sums.insert(0, deal_out_halving(blocks, &folds));
+        for blocks in [blocks, &halved(blocks, 2 * folds.lanes())] {
+            if first_chain(blocks) == in_lanes {
+                sums.insert(0, deal_out_halving(blocks, &folds));
+            }
         }
         // Where every length is a multiple, several say the same.
         sums.dedup();
@@ -461,6 +471,20 @@ fn deal_out(sum: &Sum, folds: &Folds, group: usize) -> Sum {
             Sum::Lanes { folds: folds.clone(), each: dealt / folds.lanes(), tail: length - dealt }
         }
         other => other.clone(),
+    }
+}
+
+/// Each chain of the blocks cut behind the last whole group, and then into powers of two, the largest first.
+fn halved(sum: &Sum, group: usize) -> Sum {
+    match sum {
+        Sum::Blocks(sums) => Sum::Blocks(sums.iter().map(|sum| halved(sum, group)).collect()),
+        other => {
+            let length = other.length().unwrap_or(0);
+            let rest = length % group;
+            let powers = (0..usize::BITS).rev().map(|bit| rest & 1 << bit);
+            let lengths: Vec<usize> = std::iter::once(length - rest).chain(powers).filter(|&part| part > 0).collect();
+            Sum::blocks(&lengths)
+        }
     }
 }
 

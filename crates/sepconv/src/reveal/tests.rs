@@ -94,6 +94,14 @@ fn lanes_are_revealed_where_they_are() {
         ([1, 3, 3, 400], 2, "0+lanes(1, 248, 0)+lanes(1, 152, 0), rows 8..9 columns 0..2 separate 0+248+152"),
         ([1, 3, 3, 128], 49, "128, rows 0..9 columns 48..49 fused 128"),
         ([1, 4, 4, 33], 1, "lanes(1 4 2, 32, 0)+1"),
+        ([1, 4, 4, 270], 6, "lanes(1, 134, 1)x2"),
+        ([1, 5, 5, 350], 4, "lanes(1, 174, 1)x2, rows 24..25 columns 0..4 fused 350"),
+        (
+            [1, 4, 5, 47],
+            49,
+            "47, rows 0..20 columns 48..49 separate \
+             lanes(1 4 2, 32, 0)+lanes(1 4 2, 8, 0)+lanes(1 2, 4, 0)+lanes(1, 2, 0)+1",
+        ),
         ([1, 5, 1, 63], 1, "lanes(1 4 2, 48, 0)+lanes(1 4 2, 8, 0)+lanes(1 2, 4, 0)+lanes(1, 2, 0)+1"),
         (
             [2, 5, 5, 1055],
@@ -155,6 +163,7 @@ fn the_last_rows_may_have_blocks_of_their_own() {
     for (k, columns, sum) in [
         (1024, 256, "256x4, rows 48..49 columns 0..256 fused 1024"),
         (960, 59, "240x2+(240x2), rows 48..49 columns 0..59 fused 480x2"),
+        (288, 15, "144x2, rows 48..49 columns 0..15 fused 288"),
     ] {
         let geometry = geometry([1, 7, 7, k], 3, columns);
         let asked = numerics(&format!("v1 depthwise(separate, all) pointwise(fused, {sum}) subnormals(flushed)"));

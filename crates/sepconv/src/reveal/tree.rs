@@ -16,13 +16,22 @@ pub struct Question {
     pub other: usize,
 }
 
+/// What is known of a sum in lanes before its blocks are.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes {
+    /// The distance of the two lanes that are added up last.
+    pub last_distance: usize,
+    /// How many terms of the first block are dealt out.
+    pub terms: usize,
+}
+
 /// The sum over `terms` terms, `at_once` questions at a time; `None` if it is not made of ascending chains and blocks.
 /// `ask` gives a size for each question, whole numbers if it is a sum at all. Bisecting can miss a block that ends just
-/// where a chain was looked at; `thorough` asks of every term. Where blocks are dealt out to so many `lanes`, they are
-/// found as if they were chains.
+/// where a chain was looked at; `thorough` asks of every term. Blocks that are dealt out to `lanes` are found as if they
+/// were chains.
 pub fn find<E>(
     terms: usize,
-    lanes: usize,
+    lanes: Option<Lanes>,
     at_once: usize,
     thorough: bool,
     mut ask: impl FnMut(&[Question]) -> Result<Vec<f64>, E>,
@@ -57,29 +66,45 @@ pub fn find<E>(
 struct Part {
     first: usize,
     end: usize,
-    lanes: usize,
+    /// The distance of the two lanes that are added up last, until it is known how many terms are in lanes.
+    last_distance: Option<usize>,
+    /// The last term that is known to be in a lane, or else the first of all.
+    in_lanes: usize,
     /// For some terms, where the smallest partial sum that holds it and `first` ends.
     ends: BTreeMap<usize, usize>,
 }
 
 impl Part {
-    fn new(first: usize, end: usize, lanes: usize) -> Self {
+    fn new(first: usize, end: usize, lanes: Option<Lanes>) -> Self {
         // The last term is held by nothing less than the whole.
         let ends = if end - first > 1 { BTreeMap::from([(end - 1, end)]) } else { BTreeMap::new() };
-        Self { first, end, lanes, ends }
+        let mut part = Self { first, end, last_distance: None, in_lanes: first, ends };
+        match lanes {
+            Some(lanes) if first == 0 => part.deal_out(lanes.terms),
+            Some(lanes) => part.last_distance = Some(lanes.last_distance).filter(|distance| first + distance + 1 < end),
+            None => {}
+        }
+        part
+    }
+
+    /// All terms in lanes are held by the sum of the last two lanes: they count as the beginning of the chain.
+    fn deal_out(&mut self, terms: usize) {
+        self.in_lanes = self.first + terms - 1;
+        self.ends.insert(self.in_lanes, self.first + terms);
     }
 
     /// Takes in an answer; false if no sum of adjacent blocks has it.
     fn learn(&mut self, other: usize, size: f64) -> bool {
-        let distance = other - self.first;
-        let least = distance + 1;
-        // The n-th term of the first one's lane comes when the lane, not the chain, has n terms.
-        let in_lane = distance.is_multiple_of(self.lanes) && size == (distance / self.lanes + 1) as f64;
-        let size = if in_lane { least as f64 } else { size };
+        let least = other - self.first + 1;
         if size.fract() != 0.0 || size < least as f64 || size > (self.end - self.first) as f64 {
             return false;
         }
-        self.ends.insert(other, self.first + size as usize);
+        let size = size as usize;
+        if self.last_distance.take().is_some() {
+            self.deal_out(size);
+            return true;
+        }
+        self.ends.insert(other, self.first + size);
         let ends: Vec<usize> = self.ends.values().copied().collect();
         ends.is_sorted()
     }
@@ -90,21 +115,22 @@ impl Part {
         let unlike = self.ends.iter().find(|&(&other, &end)| end != other + 1);
         let limit = unlike.map_or(self.end, |(&other, _)| other);
         let along = self.ends.range(..limit.min(self.end - 1)).next_back();
-        (along.map_or(self.first, |(&other, _)| other), limit)
+        (along.map_or(self.in_lanes, |(&other, _)| other.max(self.in_lanes)), limit)
     }
 
     /// What to ask next, at most about `share` questions; none if all is known.
     fn questions(&self, share: usize) -> Vec<Question> {
         let (last, limit) = self.chain_bounds();
         let question = |other| Question { first: self.first, other };
+        if let Some(distance) = self.last_distance {
+            return vec![question(self.first + distance)];
+        }
         // Where blocks begin: behind every known end.
         let mut others: Vec<usize> = (self.ends.range(limit..).map(|(_, &end)| end))
             .filter(|end| *end < self.end && !self.ends.contains_key(end))
             .collect();
         others.dedup();
-        // Only the terms of the first one's lane tell how the leading chain goes on.
-        let in_lane = |term: usize| (term - self.first).div_ceil(self.lanes);
-        let open = in_lane(last + 1)..in_lane(limit.min(self.end - 1));
+        let open = last + 1..limit.min(self.end - 1);
         let samples = share.saturating_sub(others.len()).clamp(1, open.len().max(1));
         for n in 0..samples.min(open.len()) {
             let mut other = open.start + (2 * n + 1) * open.len() / (2 * samples);
@@ -114,7 +140,7 @@ impl Part {
             }
             // In a chain, the last but one settles the rest.
             let other = if n > 0 && n + 1 == samples { open.end - 1 } else { other };
-            others.push(self.first + other * self.lanes);
+            others.push(other);
         }
         others.dedup();
         others.into_iter().map(question).collect()
@@ -168,7 +194,7 @@ mod tests {
     /// The answer as the order that it means: nested first blocks and chains of chains say the same without.
     fn found(sum: &Sum, at_once: usize, thorough: bool) -> (Option<Sum>, usize) {
         let mut calls = 0;
-        let result = find(sum.length().unwrap(), 1, at_once, thorough, |questions| {
+        let result = find(sum.length().unwrap(), None, at_once, thorough, |questions| {
             calls += 1;
             assert!(questions.len() <= at_once);
             Ok::<_, ()>(questions.iter().map(|q| size(sum, 0, q.first, q.other) as f64).collect())
@@ -204,7 +230,7 @@ mod tests {
         // Eight lanes, summed apart: terms 0 and 8 meet at once, 0 and 1 only at the end.
         let size = |q: &Question| if q.first % 8 == q.other % 8 { (q.other - q.first) / 8 + 1 } else { 64 };
         for at_once in [1, 16, 64] {
-            let got = find(64, 1, at_once, false, |qs| Ok::<_, ()>(qs.iter().map(|q| size(q) as f64).collect()));
+            let got = find(64, None, at_once, false, |qs| Ok::<_, ()>(qs.iter().map(|q| size(q) as f64).collect()));
             assert_eq!(got, Ok(None), "{at_once}");
         }
     }
