@@ -135,7 +135,7 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
     let enough = CONFIRMATIONS.div_ceil(g.rows() * g.k()).min(MOST_DEPTHWISE_CALLS - 3);
     // Rounding to 16 bits hides the order, and bfloat16 alone has dot products, which take up what is beside the taps.
     let masked = if is_sum::<T>() { 0 } else { enough };
-    let scattered = usize::from(!is_sum::<T>() && vanishes::<T>());
+    let scattered = usize::from(!is_sum::<T>());
     let kinds = [Data::Infinite, Data::Tiny].iter().chain(std::iter::repeat_n(&Data::Scattered, scattered));
     // A single channel takes turns with its infinite taps.
     let more_infinite = std::iter::repeat_n(&Data::Infinite, if g.k() == 1 { 2 } else { 1 });
@@ -275,7 +275,11 @@ fn pointwise_by<T: Element, P: Probe<T>>(
         Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE }
     };
     let mut candidates: Vec<Numerics> = found.into_iter().map(numerics).collect();
-    candidates.extend(candidates.clone().into_iter().map(after_zero));
+    let likely = candidates.clone();
+    for sums in [[true, true], [true, false], [false, true]] {
+        let differ = likely.iter().filter(|numerics| sums[0] == sums[1] || !numerics.pointwise.elsewhere.is_empty());
+        candidates.extend(differ.map(|numerics| after_zero(numerics, sums)));
+    }
     let likeliest = candidates.first().ok_or(Unclear::Tree)?.pointwise.sum.clone();
     // Where there are several orders, the rarest is the one to be sure of.
     let area = |e: &Elsewhere| e.rows.len() * e.columns.len();
@@ -314,11 +318,13 @@ fn pointwise_by<T: Element, P: Probe<T>>(
     Ok(found.pointwise)
 }
 
-/// The same with every sum added to +0, as where a product is added to a result that was set to zero.
-fn after_zero(mut numerics: Numerics) -> Numerics {
-    let pointwise = &mut numerics.pointwise;
-    pointwise.sum = pointwise.sum.after_zero();
-    pointwise.elsewhere.iter_mut().for_each(|elsewhere| elsewhere.sum = elsewhere.sum.after_zero());
+/// The same with the first sum, those elsewhere, or all of them added to +0, as where a product is added to a result that
+/// was set to zero.
+fn after_zero(numerics: &Numerics, [first, elsewhere]: [bool; 2]) -> Numerics {
+    let mut numerics = numerics.clone();
+    let Pointwise { sum, elsewhere: others, .. } = &mut numerics.pointwise;
+    let others = others.iter_mut().filter(|_| elsewhere).map(|elsewhere| &mut elsewhere.sum);
+    std::iter::once(sum).filter(|_| first).chain(others).for_each(|sum| *sum = sum.after_zero());
     numerics
 }
 

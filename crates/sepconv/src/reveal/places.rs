@@ -4,7 +4,7 @@
 //! A few questions, asked of every element at once, tell what kind of sum it has. Where blocks end is then asked in one
 //! kind of places, the commonest; all kinds are taken to share it, which the caller checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use super::data::{Scale, filled};
@@ -17,6 +17,9 @@ const MOST_RECTANGLES: usize = 256;
 
 /// How long a part that is dealt out to lanes may be rounded down to: so many products to each lane at a time.
 const UNROLLED: [usize; 4] = [1, 2, 4, 8];
+
+/// Products of a matrix and a vector have so many, of which what is left of a sum takes half, a quarter, and so on.
+const MATRIX_VECTOR_LANES: usize = 8;
 
 /// More combinations of what the kinds may be than that are not worth trying.
 const MOST_COMBINATIONS: usize = 64;
@@ -427,11 +430,18 @@ impl Kind {
             return Some(sums.into_iter().flat_map(|sum| with(sum, asked)).collect());
         };
         let in_lanes = self.in_lanes();
-        let rounded = |unrolled: &usize| {
-            let group = folds.lanes() * unrolled;
-            (first_chain(blocks) / group * group == in_lanes).then(|| deal_out(blocks, &folds, group))
+        // It may have no blocks where the commonest kind has some.
+        let mut bases = vec![blocks.clone(), Sum::Chain(k)];
+        bases.dedup();
+        if folds.lanes() == MATRIX_VECTOR_LANES {
+            bases.extend(bases.clone().iter().map(|base| Sum::blocks(&halved(base, 2 * folds.lanes()))));
+        }
+        let rounded = |base: &Sum| {
+            let groups = UNROLLED.iter().map(|unrolled| folds.lanes() * unrolled);
+            let fitting = groups.filter(|group| first_chain(base) / group * group == in_lanes);
+            fitting.map(|group| deal_out(base, &folds, group)).collect::<Vec<_>>()
         };
-        let mut sums: Vec<Sum> = UNROLLED.iter().filter_map(rounded).collect();
+        let mut sums: Vec<Sum> = bases.iter().flat_map(rounded).collect();
         // A last product looks the same added to the sum before it or as a block of its own.
         let blocks_of = |sum: &Sum| match sum {
             Sum::Lanes { folds, each, tail: 1 } => {
@@ -442,13 +452,11 @@ impl Kind {
         };
         sums.extend(sums.iter().filter_map(blocks_of).collect::<Vec<_>>());
         // First, as it is the only one that is known where it differs from the others.
-        for blocks in [blocks, &halved(blocks, 2 * folds.lanes())] {
-            if first_chain(blocks) == in_lanes {
-                sums.insert(0, deal_out_halving(blocks, &folds));
-            }
-        }
+        let halving = bases.iter().filter(|base| first_chain(base) == in_lanes);
+        sums.splice(..0, halving.map(|base| deal_out_halving(base, &folds)));
         // Where every length is a multiple, several say the same.
-        sums.dedup();
+        let mut seen = HashSet::new();
+        sums.retain(|sum| seen.insert(sum.clone()));
         // One product in a lane is fused to nothing.
         let products = if in_lanes > folds.lanes() { asked } else { &both };
         Some(sums.into_iter().flat_map(|sum| with(sum, products)).collect())
@@ -474,16 +482,15 @@ fn deal_out(sum: &Sum, folds: &Folds, group: usize) -> Sum {
     }
 }
 
-/// Each chain of the blocks cut behind the last whole group, and then into powers of two, the largest first.
-fn halved(sum: &Sum, group: usize) -> Sum {
+/// The lengths of the blocks' chains, each cut behind the last whole group and then into powers of two, the largest first.
+fn halved(sum: &Sum, group: usize) -> Vec<usize> {
     match sum {
-        Sum::Blocks(sums) => Sum::Blocks(sums.iter().map(|sum| halved(sum, group)).collect()),
+        Sum::Blocks(sums) => sums.iter().flat_map(|sum| halved(sum, group)).collect(),
         other => {
             let length = other.length().unwrap_or(0);
             let rest = length % group;
             let powers = (0..usize::BITS).rev().map(|bit| rest & 1 << bit);
-            let lengths: Vec<usize> = std::iter::once(length - rest).chain(powers).filter(|&part| part > 0).collect();
-            Sum::blocks(&lengths)
+            std::iter::once(length - rest).chain(powers).filter(|&part| part > 0).collect()
         }
     }
 }

@@ -95,6 +95,7 @@ fn lanes_are_revealed_where_they_are() {
         ([1, 3, 3, 128], 49, "128, rows 0..9 columns 48..49 fused 128"),
         ([1, 4, 4, 33], 1, "lanes(1 4 2, 32, 0)+1"),
         ([1, 4, 4, 270], 6, "lanes(1, 134, 1)x2"),
+        ([1, 7, 7, 192], 1, "0+lanes(1 4 2, 192, 0), rows 48..49 columns 0..1 fused 192"),
         ([1, 5, 5, 350], 4, "lanes(1, 174, 1)x2, rows 24..25 columns 0..4 fused 350"),
         (
             [1, 4, 5, 47],
@@ -159,11 +160,28 @@ fn orders_of_16_bit_numbers_are_revealed() {
 }
 
 #[test]
+fn single_taps_of_several_channels_show_whether_they_overrun() {
+    let attributes = Attributes { strides: [1, 1], padding: Padding::Same, rate: [1, 1] };
+    let geometry = Geometry::new(&[1, 7, 7, 5], &[1, 1, 5, 4], &[1, 1, 20, 3], &attributes).unwrap();
+    for depthwise in ["separate, all, each", "overrun, all, columns", "overrun, inside, channels"] {
+        let asked = numerics(&format!("v1 depthwise({depthwise}) pointwise(fused, 20) subnormals(flushed)"));
+        let mut ours = Ours { geometry: &geometry, numerics: asked.clone(), last_row_differs: false, calls: 0 };
+        // A single tap's product is the same in a pair or alone.
+        let overrun = |found: Numerics| found.depthwise.products == Products::Overrun;
+        let found = reveal_within::<f16, _>(PATIENCE, &geometry, &mut ours).map(overrun);
+        assert_eq!(found, Ok(overrun(asked.clone())), "{depthwise}");
+        let found = reveal_within::<bf16, _>(PATIENCE, &geometry, &mut ours).map(overrun);
+        assert_eq!(found, Ok(overrun(asked.clone())), "{depthwise}");
+    }
+}
+
+#[test]
 fn the_last_rows_may_have_blocks_of_their_own() {
     for (k, columns, sum) in [
         (1024, 256, "256x4, rows 48..49 columns 0..256 fused 1024"),
         (960, 59, "240x2+(240x2), rows 48..49 columns 0..59 fused 480x2"),
         (288, 15, "144x2, rows 48..49 columns 0..15 fused 288"),
+        (362, 49, "181x2, rows 0..49 columns 48..49 fused lanes(1 4 2, 352, 0)+lanes(1 4 2, 8, 0)+lanes(1, 2, 0)"),
     ] {
         let geometry = geometry([1, 7, 7, k], 3, columns);
         let asked = numerics(&format!("v1 depthwise(separate, all) pointwise(fused, {sum}) subnormals(flushed)"));
