@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import sepconv
@@ -59,10 +57,3 @@ def same(a, b) -> bool:
 
 def kernel_calls() -> int:
     return sepconv.stats()["kernel_calls"]
-
-
-def in_fresh_process(code: str, *arguments: str) -> str:
-    """Runs Python code with this process's mode; gives what it printed."""
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return result.stdout

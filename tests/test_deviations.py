@@ -5,15 +5,13 @@ the same of graphs built without Python, and whether the register is complete.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import sepconv
 import tensorflow as tf
 from conftest import ONEDNN
-from helpers import CASES, HERE, REGISTER, ones
+from fresh import attempt
+from helpers import CASES, REGISTER, ones
 
 CONTEXTS = ("eager", "graph", "unknown shapes")
 # Answers to argv's cases and contexts, a line of JSON each.
@@ -42,18 +40,14 @@ for case, context in json.loads(sys.argv[1]):
 def observed():
     """What TensorFlow answers to every case of the register, by case and context."""
     asked = [(case, context) for case in REGISTER for context in CONTEXTS]
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
     answers = []
     while len(answers) < len(asked):
-        rest = json.dumps(asked[len(answers) :])
-        child = subprocess.run(
-            [sys.executable, "-c", OBSERVE, rest], env=environment, capture_output=True, text=True, timeout=300
-        )
-        answers += map(json.loads, child.stdout.splitlines())
-        if child.returncode < 0:
-            answers.append({"process_died": child.returncode})
+        ended = attempt(OBSERVE, json.dumps(asked[len(answers) :]))
+        answers += map(json.loads, ended.output.splitlines())
+        if ended.status < 0:
+            answers.append({"process_died": ended.status})
         else:
-            assert len(answers) == len(asked), child.stderr[-4000:]
+            assert len(answers) == len(asked), ended.errors[-4000:]
     return dict(zip(asked, answers, strict=True))
 
 

@@ -11,7 +11,8 @@ import pytest
 import sepconv
 import tensorflow as tf
 from conftest import ONEDNN, THREADS
-from helpers import arrays_of, in_fresh_process, kernel_calls, same, tensorflows
+from fresh import in_fresh_process
+from helpers import arrays_of, kernel_calls, same, tensorflows
 
 pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 
