@@ -30,6 +30,13 @@ const FIRST: u8 = 1;
 /// Each channel as often as the multiplier says.
 const SPREAD: u8 = 2;
 
+/// What pixels that share values read outside the image: nothing, half a kernel's columns at the left or at the right, or
+/// whatever it may be.
+const NO_EDGE: u8 = 0;
+const LEFT_EDGE: u8 = 1;
+const RIGHT_EDGE: u8 = 2;
+const ANY_EDGE: u8 = 3;
+
 /// The depthwise sums of a run of pixels, into successive rows of a tile.
 ///
 /// # Safety
@@ -262,37 +269,44 @@ unsafe fn shared_pixels<
     // The columns of the image that are read, counted from the first pixel's first tap.
     let first = run.first_column + (pixel * STRIDE) as isize;
     let columns = -first..run.columns as isize - first;
-    let across = columns.start <= 0 && columns.end >= ((PIXELS - 1) * STRIDE + WIDTH) as isize;
-    let whole = across && run.inside[0] == run.counted[0];
+    let border = (WIDTH / 2) as isize;
+    let width = ((PIXELS - 1) * STRIDE + WIDTH) as isize;
+    let outside = (columns.start.max(0), (width - columns.end).max(0));
+    let rows_inside = run.inside[0] == run.counted[0];
     let mut k = 0;
+    macro_rules! whole_vectors {
+        ($vectors:literal, $edge:ident) => {
+            while k + $vectors * V::LANES <= run.k {
+                shared_sums::<S, V, $vectors, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, $edge>(run, pixel, &columns, k);
+                k += $vectors * V::LANES;
+            }
+        };
+    }
     if SPREAD_OUT {
         while k < run.k {
-            if whole {
-                shared_sums::<S, V, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, false>(run, pixel, &columns, k);
+            if rows_inside && outside == (0, 0) {
+                shared_sums::<S, V, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, NO_EDGE>(run, pixel, &columns, k);
             } else {
-                shared_sums::<S, V, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, true>(run, pixel, &columns, k);
+                shared_sums::<S, V, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
             }
             k += V::LANES;
         }
         return;
     }
-    if whole {
-        while k + 2 * V::LANES <= run.k {
-            shared_sums::<S, V, 2, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, false>(run, pixel, &columns, k);
-            k += 2 * V::LANES;
-        }
+    if rows_inside && outside == (0, 0) {
+        whole_vectors!(2, NO_EDGE);
+    } else if rows_inside && outside == (border, 0) {
+        whole_vectors!(2, LEFT_EDGE);
+    } else if rows_inside && outside == (0, border) {
+        whole_vectors!(2, RIGHT_EDGE);
     }
-    while k + V::LANES <= run.k {
-        shared_sums::<S, V, 1, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, true>(run, pixel, &columns, k);
-        k += V::LANES;
-    }
+    whole_vectors!(1, ANY_EDGE);
     if k < run.k {
-        shared_sums::<S, V, 1, FIRST, WIDTH, STRIDE, EACH, PRODUCTS, true>(run, pixel, &columns, k);
+        shared_sums::<S, V, 1, FIRST, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
     }
 }
 
-/// As [`sums`], with every pixel value loaded once for all the sums that it enters. With `EDGE` some of the columns may lie
-/// outside the image.
+/// As [`sums`], with every pixel value loaded once for all the sums that it enters.
 #[inline(always)]
 unsafe fn shared_sums<
     S: Element<Sum = V::Element>,
@@ -303,7 +317,7 @@ unsafe fn shared_sums<
     const STRIDE: usize,
     const EACH: bool,
     const PRODUCTS: usize,
-    const EDGE: bool,
+    const EDGE: u8,
 >(
     run: &Run<S>,
     pixel: usize,
@@ -311,43 +325,90 @@ unsafe fn shared_sums<
     k: usize,
 ) {
     let mut sums = [[V::splat(V::Element::ZERO); N]; PIXELS];
-    let rows = &run.counted[0];
+    let rows = run.counted[0].clone();
     let mut line = (*run.pixels.get_unchecked(pixel)).wrapping_offset(run.place(rows.start, 0));
     let mut weights = run.filter.add(rows.start * WIDTH * run.filter_stride + k);
-    for i in rows.clone() {
-        let mut taps = [[V::splat(V::Element::ZERO); N]; WIDTH];
-        for j in 0..WIDTH {
-            for v in 0..N {
-                taps[j][v] = V::load(weights.add(j * run.filter_stride + v * V::LANES));
-            }
+    macro_rules! add_row {
+        ($i:expr) => {
+            let inside = EDGE != ANY_EDGE || run.inside[0].contains(&$i);
+            shared_row::<S, V, N, LOAD, WIDTH, STRIDE, EACH, PRODUCTS, EDGE>(
+                run, line, weights, inside, columns, k, &mut sums,
+            );
+            line = line.wrapping_offset(run.steps[0]);
+            weights = weights.wrapping_add(WIDTH * run.filter_stride);
+        };
+    }
+    if EDGE != ANY_EDGE && WIDTH == 3 && rows == (0..3) {
+        // By hand, so that the next sums begin before these are done.
+        add_row!(0);
+        add_row!(1);
+        add_row!(2);
+    } else {
+        for i in rows {
+            add_row!(i);
         }
-        // By hand: the compiler does not unroll a loop with such a condition, and so keeps the sums in memory.
-        macro_rules! add_columns {
-            ($($column:literal)*) => {$(
-                if $column < (PIXELS - 1) * STRIDE + WIDTH {
-                    let inside = !EDGE || columns.contains(&$column) && run.inside[0].contains(&i);
-                    if inside || run.padding {
-                        let mut value = [V::splat(V::Element::ZERO); N];
-                        if inside {
-                            value = load_pixel::<S, V, N, LOAD>(run, line.wrapping_offset($column * run.steps[1]), k);
-                        }
-                        for p in 0..PIXELS {
-                            if p * STRIDE <= $column && $column - p * STRIDE < WIDTH {
-                                for v in 0..N {
-                                    let tap = taps[$column - p * STRIDE][v];
-                                    sums[p][v] = add_product::<S, V, EACH, PRODUCTS>(value[v], tap, sums[p][v]);
-                                }
+    }
+    let _ = (line, weights);
+    store_sums::<S, V, PIXELS, N, EACH>(run, pixel, k, &sums);
+}
+
+/// One row of taps of [`shared_sums`], whose values begin at `line`.
+#[inline(always)]
+unsafe fn shared_row<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const N: usize,
+    const LOAD: u8,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const EDGE: u8,
+>(
+    run: &Run<S>,
+    line: *const S,
+    weights: *const V::Element,
+    row_inside: bool,
+    columns: &Range<isize>,
+    k: usize,
+    sums: &mut [[V; N]; PIXELS],
+) {
+    let border = (WIDTH / 2) as isize;
+    let width = ((PIXELS - 1) * STRIDE + WIDTH) as isize;
+    let mut taps = [[V::splat(V::Element::ZERO); N]; WIDTH];
+    for j in 0..WIDTH {
+        for v in 0..N {
+            taps[j][v] = V::load(weights.add(j * run.filter_stride + v * V::LANES));
+        }
+    }
+    // By hand: the compiler does not unroll a loop with such a condition, and so keeps the sums in memory.
+    macro_rules! add_columns {
+        ($($column:literal)*) => {$(
+            if $column < (PIXELS - 1) * STRIDE + WIDTH {
+                let inside = match EDGE {
+                    NO_EDGE => true,
+                    LEFT_EDGE => $column >= border,
+                    RIGHT_EDGE => $column < width - border,
+                    _ => row_inside && columns.contains(&$column),
+                };
+                if inside || run.padding {
+                    let mut value = [V::splat(V::Element::ZERO); N];
+                    if inside {
+                        value = load_pixel::<S, V, N, LOAD>(run, line.wrapping_offset($column * run.steps[1]), k);
+                    }
+                    for p in 0..PIXELS {
+                        if p * STRIDE <= $column && $column - p * STRIDE < WIDTH {
+                            for v in 0..N {
+                                let tap = taps[$column - p * STRIDE][v];
+                                sums[p][v] = add_product::<S, V, EACH, PRODUCTS>(value[v], tap, sums[p][v]);
                             }
                         }
                     }
                 }
-            )*};
-        }
-        add_columns!(0 1 2 3 4 5 6 7 8 9 10);
-        line = line.wrapping_offset(run.steps[0]);
-        weights = weights.wrapping_add(WIDTH * run.filter_stride);
+            }
+        )*};
     }
-    store_sums::<S, V, PIXELS, N, EACH>(run, pixel, k, &sums);
+    add_columns!(0 1 2 3 4 5 6 7 8 9 10);
 }
 
 /// `N` vectors of a pixel whose channel 0 is at `from`, for the results from `k` on.
