@@ -51,7 +51,7 @@ pub unsafe fn depthwise<
 >(
     run: &Run<S>,
 ) {
-    if run.pixels.len() < PIXELS || !V::REGISTERS {
+    if const { !V::REGISTERS } || run.pixels.len() < PIXELS {
         for pixel in 0..run.pixels.len() {
             pixels::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
         }
@@ -60,12 +60,16 @@ pub unsafe fn depthwise<
     for pixel in (0..run.pixels.len()).step_by(PIXELS) {
         // The last ones may be computed twice: that is cheaper than one by one.
         let pixel = pixel.min(run.pixels.len() - PIXELS);
-        match (run.kernel[1], run.shared) {
-            _ if !shares::<S, V>() => pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-            (3, 1) => shared_pixels::<S, V, 3, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-            (3, 2) => shared_pixels::<S, V, 3, 2, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-            (5, 1) => shared_pixels::<S, V, 5, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-            _ => pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+        // A constant, so that what is never called is not compiled.
+        if const { shares::<S, V>() } {
+            match (run.kernel[1], run.shared) {
+                (3, 1) => shared_pixels::<S, V, 3, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+                (3, 2) => shared_pixels::<S, V, 3, 2, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+                (5, 1) => shared_pixels::<S, V, 5, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+                _ => pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+            }
+        } else {
+            pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
         }
     }
 }
