@@ -168,7 +168,7 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
         let (Ok(input), Ok(filter)) = (input, filter) else { return false };
         let Ok(mut expected) = plan::depthwise(input, filter, &part, &numerics) else { return false };
         expected.as_slice_mut().into_iter().for_each(|pixels| probe.seen(pixels));
-        same(&expected, &result[..result.len() / g.batch * images])
+        first_difference(&expected, &result[..result.len() / g.batch * images]).is_none()
     };
     // The first image refutes most.
     let fits_all = |way: &(Depthwise, Subnormals)| {
@@ -290,7 +290,24 @@ fn pointwise_by<T: Element, P: Probe<T>>(
         let pixels = ArrayView2::from_shape((rows, k), &pixels);
         let filter = ArrayView2::from_shape((k, columns), filter);
         let (Ok(pixels), Ok(filter)) = (pixels, filter) else { return Ok(()) };
-        candidates.retain(|n| plan::pointwise(pixels, filter, n).is_ok_and(|expected| same(&expected, &got)));
+        let mut tried = 0;
+        while let Some(candidate) = candidates.get(tried) {
+            let wrong = match plan::pointwise(pixels, filter, candidate) {
+                Ok(expected) => first_difference(&expected, &got),
+                Err(_) => Some(0), // nothing is taken that was not tried
+            };
+            let Some(wrong) = wrong else {
+                tried += 1;
+                continue;
+            };
+            // So are all that have the same order there.
+            let at = |numerics: &Numerics| {
+                let (products, sum) = numerics.pointwise.at(wrong / columns, wrong % columns);
+                (products, sum.clone())
+            };
+            let refuted = at(candidate);
+            candidates.retain(|other| at(other) != refuted);
+        }
         Ok(())
     };
     if vanishes::<T>() {
@@ -328,11 +345,12 @@ fn after_zero(numerics: &Numerics, [first, elsewhere]: [bool; 2]) -> Numerics {
     numerics
 }
 
-/// Bits equal, every NaN alike.
-fn same<T: Element>(expected: &Array2<T>, got: &[T]) -> bool {
-    expected.as_slice().is_some_and(|expected| {
-        expected.len() == got.len() && expected.iter().zip(got).all(|(a, b)| a.bits() == b.bits())
-    })
+/// The first element whose bits are not equal, every NaN alike.
+fn first_difference<T: Element>(expected: &Array2<T>, got: &[T]) -> Option<usize> {
+    if expected.len() != got.len() {
+        return Some(0);
+    }
+    expected.iter().zip(got).position(|(a, b)| a.bits() != b.bits())
 }
 
 #[cfg(test)]
