@@ -89,7 +89,7 @@ impl<'a, T: Element> Plan<'a, T> {
         assert_eq!(pointwise.filter_shape(), [geometry.k(), geometry.out_channels]);
         let kernel = T::kernel(set);
         let taps = geometry.height.kernel * geometry.width.kernel;
-        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), kernel.rows(), threads);
+        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads);
         Ok(Self {
             depthwise: Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?,
             subnormals: numerics.subnormals,
@@ -115,7 +115,7 @@ impl<'a, T: Element> Plan<'a, T> {
         let scratch = |rows| self.pointwise.scratch(rows);
         self.split.for_each(self.subnormals, following, scratch, |tile, first, panels, scratch| {
             self.depthwise.fill(&input, tile, first);
-            let ahead = self.depthwise.ahead(&input, first + tile.rows());
+            let ahead = self.depthwise.ahead(&input, first + tile.rows(), tile.rows());
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { self.pointwise.multiply(tile, panels, &output, first, ahead, scratch) };
         })
@@ -134,7 +134,7 @@ pub fn depthwise<T: Element>(
     allocate(shape[0] * shape[1], |elements| {
         let input = with_adjacent_channels(input)?;
         let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?;
-        let split = Split::new::<T::Sum>(shape[0], shape[1], kernel.rows(), 1);
+        let split = Split::new::<T::Sum>(shape[0], shape[1], 1);
         let output = Output::new(elements, shape[1]);
         split.for_each(
             numerics.subnormals,
@@ -167,8 +167,7 @@ pub fn pointwise<T: Element>(
     assert_eq!(k, filter.nrows());
     let elements = allocate(rows * columns, |elements| {
         let pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
-        let split =
-            Split::new::<T::Sum>(rows, k, kernel.rows(), 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
+        let split = Split::new::<T::Sum>(rows, k, 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
         let scratch = |rows| pointwise.scratch(rows);
         split.for_each(numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
@@ -179,7 +178,7 @@ pub fn pointwise<T: Element>(
                 }
             }
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
-            unsafe { pointwise.multiply(tile, panels, &output, first, std::ptr::null(), scratch) };
+            unsafe { pointwise.multiply(tile, panels, &output, first, (std::ptr::null(), 0), scratch) };
         })
     })?;
     Ok(Array2::from_shape_vec([rows, columns], elements).expect("as many elements as asked for"))
@@ -211,13 +210,17 @@ fn with_adjacent_channels<T: Element>(input: ArrayView4<T>) -> Result<CowArray<T
     Ok(ndarray::Array4::from_shape_vec(input.dim(), copy).expect("as many elements as the view").into())
 }
 
+/// What the depthwise half takes for a tap, in the time that the product takes for a column.
+const TAP: usize = 3;
+
+/// What it takes to bring the filter to the first-level cache, in the time that the product takes for a row.
+const FETCH: usize = 4;
+
 /// How rows and column panels are dealt out to tasks.
 #[derive(Clone, Debug)]
 struct Split {
     k: usize,
     rows: usize,
-    /// Rows are dealt out in units of so many.
-    unit: usize,
     tiles: usize,
     /// Tiles that have to be, for memory's sake.
     least_tiles: usize,
@@ -228,23 +231,20 @@ struct Split {
 
 impl Split {
     /// By rows only.
-    fn new<T>(rows: usize, k: usize, kernel_rows: usize, threads: usize) -> Self {
+    fn new<T>(rows: usize, k: usize, threads: usize) -> Self {
         let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>())).clamp(1, TILE_ROWS);
-        let unit = kernel_rows.min(most);
-        let units = rows.div_ceil(unit);
-        let least_tiles = units.div_ceil(most / unit);
-        let tiles = least_tiles.next_multiple_of(threads).min(units).max(1);
-        Self { k, rows, unit, tiles, least_tiles, panels: 1, groups: 1, threads }
+        let least_tiles = rows.div_ceil(most);
+        let tiles = least_tiles.next_multiple_of(threads).min(rows).max(1);
+        Self { k, rows, tiles, least_tiles, panels: 1, groups: 1, threads }
     }
 
-    /// By rows and column panels: what takes the fewest steps. Each group of panels computes the depthwise part again.
+    /// By rows and column panels: what takes the least time. Each group of panels computes the depthwise part again.
     fn with_columns(self, panels: usize, panel_columns: usize, taps: usize) -> Self {
-        let units = self.rows.div_ceil(self.unit);
         let candidate = |groups: usize| {
-            let tiles = self.least_tiles.max(self.threads.div_ceil(groups));
-            let tiles = tiles.next_multiple_of(self.threads.div_ceil(groups)).min(units).max(1);
-            let columns = panels.div_ceil(groups).saturating_mul(panel_columns).saturating_add(taps);
-            let rows = (units.div_ceil(tiles) * self.unit).min(self.rows);
+            let sharers = self.threads.div_ceil(groups);
+            let tiles = self.least_tiles.next_multiple_of(sharers).min(self.rows).max(1);
+            let columns = panels.div_ceil(groups).saturating_mul(panel_columns).saturating_add(TAP * taps);
+            let rows = self.rows.div_ceil(tiles) + FETCH;
             let steps = (tiles * groups).div_ceil(self.threads).saturating_mul(rows);
             (steps.saturating_mul(columns), groups, tiles)
         };
@@ -256,8 +256,7 @@ impl Split {
     /// The rows and the column panels of a task.
     fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
         let (tile, group) = (task / self.groups, task % self.groups);
-        let units = self.rows.div_ceil(self.unit);
-        let row = |tile: usize| (tile * units / self.tiles * self.unit).min(self.rows);
+        let row = |tile: usize| tile * self.rows / self.tiles;
         let panel = |group: usize| group * self.panels / self.groups;
         (row(tile)..row(tile + 1), panel(group)..panel(group + 1))
     }
@@ -307,7 +306,7 @@ mod tests {
             (50, 600, 40, 16),
             (361, 728, 23, 3),
         ] {
-            let split = Split::new::<f32>(rows, k, 14, threads).with_columns(panels, 32, 9);
+            let split = Split::new::<f32>(rows, k, threads).with_columns(panels, 32, 9);
             let mut seen = vec![0; rows * panels];
             for task in 0..split.tiles * split.groups {
                 let (rows, columns) = split.task(task);
@@ -321,9 +320,9 @@ mod tests {
     /// Few rows keep all threads busy by sharing the columns.
     #[test]
     fn few_rows_are_split_by_columns() {
-        let split = Split::new::<f32>(49, 1024, 14, 2).with_columns(32, 32, 9);
+        let split = Split::new::<f32>(49, 1024, 2).with_columns(32, 32, 9);
         assert_eq!((split.tiles, split.groups), (1, 2));
-        let split = Split::new::<f32>(12544, 32, 14, 2).with_columns(2, 32, 9);
+        let split = Split::new::<f32>(12544, 32, 2).with_columns(2, 32, 9);
         assert_eq!((split.tiles % 2, split.groups), (0, 1));
     }
 

@@ -98,8 +98,9 @@ impl<T: Element> Depthwise<T> {
         }
     }
 
-    /// What the results from `first` on read, and those before did not: from the last tap of the first of them on.
-    pub fn ahead(&self, input: &ArrayView4<T>, first: usize) -> *const u8 {
+    /// What so many results from `first` on read, and those before did not: from the last tap of the first of them on, so
+    /// many bytes.
+    pub fn ahead(&self, input: &ArrayView4<T>, first: usize, rows: usize) -> (*const u8, usize) {
         let (height, width) = (&self.geometry.height, &self.geometry.width);
         let (line, x) = (first / width.output, first % width.output);
         let taps = (height.kernel as isize - 1).wrapping_mul(height.rate as isize);
@@ -107,7 +108,10 @@ impl<T: Element> Depthwise<T> {
         let [of_image, of_row, of_column, _] = *input.strides() else { unreachable!("four dimensions") };
         let places = [((line / height.output) as isize, of_image), (y, of_row), (self.columns[x].origin, of_column)];
         let offset = places.iter().fold(0isize, |sum, (at, stride)| sum.wrapping_add(at.wrapping_mul(*stride)));
-        input.as_ptr().wrapping_offset(offset).cast()
+        let rows = rows.min(self.geometry.rows().saturating_sub(first));
+        let pixels = rows.saturating_mul(height.stride).saturating_mul(width.stride);
+        let bytes = pixels.saturating_mul(self.geometry.in_channels).saturating_mul(size_of::<T>());
+        (input.as_ptr().wrapping_offset(offset).cast(), bytes)
     }
 
     /// Some pixels of one output row that share values, or have the same taps inside the image, into the tile's rows from

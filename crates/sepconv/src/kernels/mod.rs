@@ -117,6 +117,8 @@ pub struct Kernel<T: Element> {
     pub lanes: usize,
     /// Products of a group: [`vector::Vector::GROUP`].
     pub group: usize,
+    /// Products for each cache line that is asked for: [`vector::Vector::UNROLLED`].
+    pub unrolled: usize,
     /// Taps in rows, the sum rounded once: by fused or separate products, spread.
     depthwise: [[DepthwiseFn<T>; 2]; 2],
     /// Rounded after each separate product: by spread.
@@ -333,6 +335,7 @@ macro_rules! kernel {
                 name: concat!($set, "-", stringify!($element)),
                 lanes: <$vector>::LANES,
                 group: <$vector>::GROUP,
+                unrolled: <$vector>::UNROLLED,
                 depthwise: [
                     $crate::kernels::depthwises!($element, $vector, false, FUSED),
                     $crate::kernels::depthwises!($element, $vector, false, SEPARATE),

@@ -106,8 +106,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         rows * 2 * self.kernel.lanes
     }
 
-    /// The tile times some column panels of the filter, into the output's rows from `first` on. Meanwhile asks for the
-    /// bytes from `ahead` on, if the filter is so small that it is in the cache anyway.
+    /// The tile times some column panels of the filter, into the output's rows from `first` on. Meanwhile asks for what is
+    /// `ahead`: so many bytes from there on.
     ///
     /// # Safety
     /// The tile has been filled, and no other thread uses these panels of these output rows meanwhile.
@@ -117,19 +117,22 @@ impl<'a, T: Element> Pointwise<'a, T> {
         panels: Range<usize>,
         output: &Output<T>,
         first: usize,
-        ahead: *const u8,
+        (mut ahead, bytes): (*const u8, usize),
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
         assert!(scratch.len() >= self.scratch(tile.rows()));
         let (room, scratch) = scratch.split_at_mut(self.room());
-        let mut ahead = (self.k * self.columns * size_of::<T::Sum>() <= CACHED_FILTER).then_some(ahead);
+        // Late, as it would not stay in the cache while all of the filter passes.
+        let asking = panels.end - self.asking_panels(tile.rows(), bytes).min(panels.len());
         for panel in panels {
             let column = panel * 2 * self.kernel.lanes;
-            let panel = self.panel(column, room);
             let place = [first..first + tile.rows(), column..self.columns.min(column + 2 * self.kernel.lanes)];
+            let mut ahead = (panel >= asking).then_some(&mut ahead);
+            let panel = self.panel(column, room);
             // SAFETY: the caller's promise.
-            let mut run =
-                |order, part| unsafe { self.run(order, tile, first, column, panel, &mut ahead, output, part, scratch) };
+            let mut run = |order, part| unsafe {
+                self.run(order, tile, first, column, panel, ahead.as_deref_mut(), output, part, scratch)
+            };
             run(&self.order, place.clone());
             for (elsewhere, order) in &self.elsewhere {
                 let part = [0, 1].map(|axis| both(&place[axis], &elsewhere[axis]));
@@ -138,6 +141,24 @@ impl<'a, T: Element> Pointwise<'a, T> {
                 }
             }
         }
+    }
+
+    /// How many blocks of rows it takes to ask for all that follows of the filter.
+    fn asking_blocks(&self) -> usize {
+        if self.k * self.columns * size_of::<T::Sum>() <= CACHED_FILTER {
+            return 0;
+        }
+        (2 * self.kernel.lanes * size_of::<T::Sum>() * self.kernel.unrolled).div_ceil(CACHE_LINE)
+    }
+
+    /// In how many panels the other blocks ask for so many bytes.
+    fn asking_panels(&self, rows: usize, bytes: usize) -> usize {
+        let first = self.asking_blocks();
+        if first == 0 {
+            return usize::MAX;
+        }
+        let blocks = rows.div_ceil(self.kernel.rows()).saturating_sub(first);
+        bytes.div_ceil(CACHE_LINE).div_ceil((blocks * self.k / self.kernel.unrolled).max(1))
     }
 
     /// Some rows of the tile times the panel from `column` on, in that order; of the columns, some go into the output.
@@ -149,7 +170,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
         first: usize,
         column: usize,
         panel: Panel<T::Sum>,
-        ahead: &mut Option<*const u8>,
+        mut ahead: Option<&mut *const u8>,
         output: &Output<T>,
         [rows, part]: [Range<usize>; 2],
         scratch: &mut [MaybeUninit<T::Sum>],
@@ -178,28 +199,33 @@ impl<'a, T: Element> Pointwise<'a, T> {
         // Evenly: a block of two rows would leave most of the arithmetic units idle.
         let blocks = rows.len().div_ceil(product.len());
         let (height, higher) = (rows.len() / blocks, rows.len() % blocks);
+        // The first blocks ask for what follows of the filter, the others for what is ahead.
+        let asking = if ahead.is_some() { self.asking_blocks() } else { blocks };
         let mut begin = 0;
         for steps in &order.groups {
             let end = steps.iter().map(Step::end).max().unwrap_or(0);
             block.steps = steps;
-            block.ahead = match (*ahead, panel.next) {
-                (Some(ahead), _) => (ahead, CACHE_LINE),
-                (None, Some((next, stride))) => (next.wrapping_offset(begin as isize * stride), stride),
-                (None, None) => (panel.start.wrapping_add(end * columns).cast(), CACHE_LINE),
+            block.ahead = match panel.next {
+                Some((next, stride)) => (next.wrapping_offset(begin as isize * stride), stride),
+                None => (panel.start.wrapping_add(end * columns).cast(), CACHE_LINE as isize),
             };
             begin = end;
-            let mut block = block;
-            for (height, count) in [(height + 1, higher), (height, blocks - higher)] {
-                if count > 0 {
-                    // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel,
-                    // the output (or the scratch in its place) the rows and columns, the scratch all levels; the steps come
-                    // from `add_steps`, which writes each level before it reads it.
-                    let next = unsafe { product[height - 1](&block, count) };
-                    if let Some(ahead) = ahead {
-                        (*ahead, block.ahead.0) = (next, next);
-                    }
-                    block = block.skip_rows(height * count);
+            let (mut block, mut done) = (block, 0);
+            while done < blocks {
+                let (height, same) = if done < higher { (height + 1, higher) } else { (height, blocks) };
+                let count = if done < asking { same.min(asking) } else { same } - done;
+                if let (true, Some(ahead)) = (done >= asking, ahead.as_deref()) {
+                    block.ahead = (*ahead, CACHE_LINE as isize);
                 }
+                // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel,
+                // the output (or the scratch in its place) the rows and columns, the scratch all levels; the steps come
+                // from `add_steps`, which writes each level before it reads it.
+                block.ahead.0 = unsafe { product[height - 1](&block, count) };
+                if let (true, Some(ahead)) = (done >= asking, ahead.as_deref_mut()) {
+                    *ahead = block.ahead.0;
+                }
+                block = block.skip_rows(height * count);
+                done += count;
             }
         }
         if !direct {
@@ -237,11 +263,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
     }
 }
 
-/// Bytes of a filter that stays in the second-level cache beside a tile.
-const CACHED_FILTER: usize = 128 << 10;
+/// Bytes of a filter that is in a near cache anyway: nobody asks for it, and all blocks for the image.
+const CACHED_FILTER: usize = 32 << 10;
 
 /// Bytes.
-const CACHE_LINE: isize = 64;
+const CACHE_LINE: usize = 64;
 
 /// What two ranges share.
 fn both(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
