@@ -502,35 +502,36 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
     count: usize,
 ) -> *const u8 {
     let mut ahead = block.ahead.0;
-    for row in (0..count).map(|index| index * ROWS) {
-        let pixels = block.pixels.add(row * row_stride::<V::Element>());
-        for step in block.steps {
-            let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
-            match step {
-                Step::Chain { products, stride, level, then } => {
-                    let target = block.target(*level, row);
+    for step in block.steps {
+        match step {
+            Step::Chain { products, stride, level, then } => {
+                let mut target = block.target(*level);
+                let mut pixels = block.pixels;
+                for _ in 0..count {
+                    let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
                     match then {
                         Then::Store if *level == 0 => prefetch::<V, ROWS, VECTORS>(target),
                         Then::Continue => load::<V, ROWS, VECTORS>(target, &mut sums),
                         _ => {}
                     }
-                    chain::<V, ROWS, VECTORS, PRODUCTS>(
-                        block,
-                        pixels,
-                        products.clone(),
-                        *stride,
-                        &mut ahead,
-                        &mut sums,
-                    );
+                    chain::<V, ROWS, VECTORS, PRODUCTS>(block, pixels, products, *stride, &mut ahead, &mut sums);
                     if *then == Then::Add {
                         add_to::<V, ROWS, VECTORS>(target, &mut sums);
                     }
                     store::<V, ROWS, VECTORS>(target, &sums);
+                    target.0 = target.0.wrapping_add(ROWS * target.1);
+                    pixels = pixels.wrapping_add(ROWS * row_stride::<V::Element>());
                 }
-                Step::Fold { level } => {
-                    load::<V, ROWS, VECTORS>(block.target(*level, row), &mut sums);
-                    add_to::<V, ROWS, VECTORS>(block.target(level - 1, row), &mut sums);
-                    store::<V, ROWS, VECTORS>(block.target(level - 1, row), &sums);
+            }
+            Step::Fold { level } => {
+                let (mut from, mut target) = (block.target(*level), block.target(level - 1));
+                for _ in 0..count {
+                    let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+                    load::<V, ROWS, VECTORS>(from, &mut sums);
+                    add_to::<V, ROWS, VECTORS>(target, &mut sums);
+                    store::<V, ROWS, VECTORS>(target, &sums);
+                    from.0 = from.0.wrapping_add(ROWS * from.1);
+                    target.0 = target.0.wrapping_add(ROWS * target.1);
                 }
             }
         }
@@ -543,7 +544,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
 unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
     block: &Block<V::Element>,
     pixels: *const V::Element,
-    products: Range<usize>,
+    products: &Range<usize>,
     stride: usize,
     ahead: &mut *const u8,
     sums: &mut [[V; VECTORS]; ROWS],
@@ -580,7 +581,10 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
         let mut pixels = pixels(k);
         let end = products.end.min((k / panel_length + 1) * panel_length);
         if stride == 1 {
-            while k + V::UNROLLED <= end {
+            let unrolled = (end - k) / V::UNROLLED * V::UNROLLED;
+            k += unrolled;
+            let end = pixels.add(unrolled);
+            while pixels < end {
                 V::prefetch_far(*ahead);
                 *ahead = ahead.wrapping_offset(block.ahead.1);
                 for u in 0..V::UNROLLED {
@@ -589,7 +593,6 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
                 }
                 pixels = pixels.add(V::UNROLLED);
                 filter = filter.wrapping_add(V::UNROLLED * filter_stride);
-                k += V::UNROLLED;
             }
         }
         while k < end {

@@ -263,16 +263,11 @@ impl<T> Block<'_, T> {
         Self { pixels: self.pixels.wrapping_add(rows * tile::row_stride::<T>()), targets, ..self }
     }
 
-    /// Where a row's sums of a level are, and how far the next row's. Looked up for each step, so that the compiler does
-    /// not work out all rows' addresses before the first.
-    ///
-    /// # Safety
-    /// There is room for the level and the row.
+    /// Where the first row's sums of a level are, and how far the next row's.
     #[inline(always)]
-    unsafe fn target(&self, level: usize, row: usize) -> (*mut T, usize) {
+    fn target(&self, level: usize) -> (*mut T, usize) {
         let (start, stride) = self.targets[level.min(1)];
-        // SAFETY: the caller's promise.
-        (unsafe { start.add(level.saturating_sub(1) * self.level_stride + row * stride) }, stride)
+        (start.wrapping_add(level.saturating_sub(1) * self.level_stride), stride)
     }
 }
 

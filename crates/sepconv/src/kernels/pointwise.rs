@@ -181,11 +181,12 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let level: *mut T::Sum = level.as_mut_ptr().cast();
         let direct = is_sum::<T>() && part.len() == columns;
         let target = output.at(rows.start, part.start);
+        let nothing = (panel.start.cast(), 0);
         let mut block = Block {
             pixels: tile.rows_from(rows.start - first, rows.len()),
             panel_stride: tile.panel_stride(),
             filter: panel.start,
-            ahead: (panel.start.cast(), 0),
+            ahead: nothing,
             steps: &[],
             overrun: order.products == Products::Overrun,
             targets: [
@@ -199,8 +200,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         // Evenly: a block of two rows would leave most of the arithmetic units idle.
         let blocks = rows.len().div_ceil(product.len());
         let (height, higher) = (rows.len() / blocks, rows.len() % blocks);
-        // The first blocks ask for what follows of the filter, the others for what is ahead.
-        let asking = if ahead.is_some() { self.asking_blocks() } else { blocks };
+        // The first blocks ask for what follows of the filter, the others for what is ahead, if for anything.
+        let asking = self.asking_blocks();
         let mut begin = 0;
         for steps in &order.groups {
             let end = steps.iter().map(Step::end).max().unwrap_or(0);
@@ -214,8 +215,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
             while done < blocks {
                 let (height, same) = if done < higher { (height + 1, higher) } else { (height, blocks) };
                 let count = if done < asking { same.min(asking) } else { same } - done;
-                if let (true, Some(ahead)) = (done >= asking, ahead.as_deref()) {
-                    block.ahead = (*ahead, CACHE_LINE as isize);
+                if done >= asking {
+                    block.ahead = ahead.as_deref().map_or(nothing, |&ahead| (ahead, CACHE_LINE as isize));
                 }
                 // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the filter the panel,
                 // the output (or the scratch in its place) the rows and columns, the scratch all levels; the steps come
@@ -340,11 +341,12 @@ fn add_lanes(products: Range<usize>, stride: usize, folds: &[usize], level: usiz
     }
 }
 
-/// The steps dealt out to groups of about so many products. Chains that are longer go on in the next group.
-fn groups(steps: Vec<Step>, most: usize) -> Vec<Vec<Step>> {
-    let most = most.saturating_add(most / 4);
+/// The steps dealt out to groups of about so many products (an even number). Chains that are longer go on in the next
+/// group.
+fn groups(steps: Vec<Step>, products: usize) -> Vec<Vec<Step>> {
+    let most = products.saturating_add(products / 4);
     let (mut groups, mut group, mut room) = (Vec::new(), Vec::new(), most);
-    for step in steps.into_iter().flat_map(|step| cut(step, most)) {
+    for step in steps.into_iter().flat_map(|step| cut(step, products, most)) {
         let length = if let Step::Chain { products, .. } = &step { products.len() } else { 0 };
         if length > room {
             groups.push(std::mem::take(&mut group));
@@ -358,29 +360,26 @@ fn groups(steps: Vec<Step>, most: usize) -> Vec<Vec<Step>> {
     groups
 }
 
-/// The step, as several if it is a chain of more products.
-fn cut(step: Step, most: usize) -> Vec<Step> {
+/// The step, as several of that length if it is a chain of more products than `most`. So are pieces of the chain from
+/// the first product on in whole panels of the tile.
+fn cut(step: Step, length: usize, most: usize) -> Vec<Step> {
     let Step::Chain { products, stride: 1, level, then } = step.clone() else { return vec![step] };
-    let pieces = products.len().div_ceil(most).max(1);
-    if pieces == 1 {
+    if products.len() <= most {
         return vec![step];
     }
-    // Of whole pairs.
-    let length = products.len().div_ceil(pieces).next_multiple_of(2);
+    let mut start = products.start;
+    let pieces = std::iter::from_fn(|| {
+        let rest = products.end - start;
+        let piece = start..start + if rest <= most { rest } else { length };
+        start = piece.end;
+        (rest > 0).then_some(piece)
+    });
     // What is added to a value must be complete first.
     let own = level + usize::from(then == Then::Add);
-    let mut steps: Vec<_> = products
-        .clone()
-        .step_by(length)
-        .map(|start| {
-            let then = match then {
-                _ if start > products.start => Then::Continue,
-                Then::Add => Then::Store,
-                then => then,
-            };
-            Step::Chain { products: start..products.end.min(start + length), stride: 1, level: own, then }
-        })
-        .collect();
+    let first = if then == Then::Add { Then::Store } else { then };
+    let then_of = |piece: &Range<usize>| if piece.start == products.start { first } else { Then::Continue };
+    let mut steps: Vec<_> =
+        pieces.map(|piece| Step::Chain { then: then_of(&piece), products: piece, stride: 1, level: own }).collect();
     if then == Then::Add {
         steps.push(Step::Fold { level: own });
     }
