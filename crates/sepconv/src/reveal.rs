@@ -8,6 +8,8 @@ mod data;
 mod places;
 mod tree;
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ndarray::{Array2, ArrayView2, ArrayView4};
@@ -120,7 +122,7 @@ impl<P> Counted<'_, P> {
     }
 }
 
-/// What the depthwise part made of some input and filter.
+/// What a part made of some input and filter.
 struct Observed<T> {
     input: Vec<T>,
     filter: Vec<T>,
@@ -284,40 +286,20 @@ fn pointwise_by<T: Element, P: Probe<T>>(
     // Where there are several orders, the rarest is the one to be sure of.
     let area = |e: &Elsewhere| e.rows.len() * e.columns.len();
     let rarest = candidates[0].pointwise.elsewhere.iter().map(area).min().unwrap_or(rows * columns);
-    let mut try_on = |mut pixels: Vec<T>, filter: &[T]| {
-        let got = counted.pointwise(&pixels, filter)?;
-        counted.probe.seen(&mut pixels);
-        let pixels = ArrayView2::from_shape((rows, k), &pixels);
-        let filter = ArrayView2::from_shape((k, columns), filter);
-        let (Ok(pixels), Ok(filter)) = (pixels, filter) else { return Ok(()) };
-        let mut tried = 0;
-        while let Some(candidate) = candidates.get(tried) {
-            let wrong = match plan::pointwise(pixels, filter, candidate) {
-                Ok(expected) => first_difference(&expected, &got),
-                Err(_) => Some(0), // nothing is taken that was not tried
-            };
-            let Some(wrong) = wrong else {
-                tried += 1;
-                continue;
-            };
-            // So are all that have the same order there.
-            let at = |numerics: &Numerics| {
-                let (products, sum) = numerics.pointwise.at(wrong / columns, wrong % columns);
-                (products, sum.clone())
-            };
-            let refuted = at(candidate);
-            candidates.retain(|other| at(other) != refuted);
-        }
+    let mut observed = Vec::new();
+    let mut ask = |input: Vec<T>, filter: Vec<T>| {
+        let result = counted.pointwise(&input, &filter)?;
+        observed.push(Observed { input, filter, result });
         Ok(())
     };
     if vanishes::<T>() {
-        try_on(data::vanishing(rows, k, &likeliest)?, &data::filled(k * columns, T::from_f64(1.0))?)?;
+        ask(data::vanishing(rows, k, &likeliest)?, data::filled(k * columns, T::from_f64(1.0))?)?;
     }
     if k < 4 {
         // Other data rarely tell the ways of so few products apart, and the last rows may go another one.
         let (pixels, filter) = (Data::Vanishing.values(rows, k, 2)?, Data::TinyWeights.values(k, columns, !2)?);
-        try_on(pixels.clone(), &filter)?;
-        try_on(data::thinned(pixels, 2), &data::thinned(filter, !2))?;
+        ask(pixels.clone(), filter.clone())?;
+        ask(data::thinned(pixels, 2), data::thinned(filter, !2))?;
     }
     let (mut confirmed, mut calls) = (0, 0);
     // Rounding to 16 bits hides the order but from what cancels.
@@ -326,13 +308,72 @@ fn pointwise_by<T: Element, P: Probe<T>>(
         if calls >= 3 && (confirmed >= CONFIRMATIONS || calls >= MOST_POINTWISE_CALLS) {
             break;
         }
-        let filter = data.weights().values::<T, _>(k, columns, !seed)?;
-        try_on(data.values::<T, _>(rows, k, seed)?, &filter)?;
+        ask(data.values(rows, k, seed)?, data.weights().values(k, columns, !seed)?)?;
         confirmed += rarest;
         calls += 1;
     }
-    let found = candidates.into_iter().next().ok_or(Unclear::Pointwise(likeliest))?;
-    Ok(found.pointwise)
+    observed.iter_mut().for_each(|o| counted.probe.seen(&mut o.input));
+    let all: Vec<usize> = (0..rows).collect();
+    // A few rows refute most, unless sums take up the next row.
+    let likely = &candidates[0].pointwise;
+    let few = if likely.products == Products::Overrun { Vec::new() } else { telling_rows(likely, rows) };
+    while let Some(candidate) = candidates.first() {
+        let wrong = |chosen: &[usize]| observed.iter().find_map(|o| first_wrong(o, g, candidate, chosen));
+        let Some([row, column]) = wrong(&few).or_else(|| wrong(&all)) else {
+            return Ok(candidate.pointwise.clone());
+        };
+        // So are all that have the same order there.
+        let at = |numerics: &Numerics| {
+            let (products, sum) = numerics.pointwise.at(row, column);
+            (products, sum.clone())
+        };
+        let refuted = at(candidate);
+        candidates.retain(|other| at(other) != refuted);
+    }
+    Err(Unclear::Pointwise(likeliest))
+}
+
+/// Rows at the edges of places with an order of their own, and some between.
+fn telling_rows(pointwise: &Pointwise, rows: usize) -> Vec<usize> {
+    let edges = pointwise.elsewhere.iter().flat_map(|e| [e.rows.start, e.rows.end]);
+    let beside = edges.flat_map(|row| [row.saturating_sub(1), row]);
+    let between = (0..rows).step_by(rows.div_ceil(16)).chain([rows - 1]);
+    beside.chain(between).filter(|row| *row < rows).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The first element of these rows whose bits are not those of the numerics.
+fn first_wrong<T: Element>(
+    observed: &Observed<T>,
+    g: &Geometry,
+    numerics: &Numerics,
+    chosen: &[usize],
+) -> Option<[usize; 2]> {
+    let (k, columns) = (g.k(), g.out_channels);
+    let mut numerics = numerics.clone();
+    for elsewhere in &mut numerics.pointwise.elsewhere {
+        let place = |row| chosen.partition_point(|chosen| *chosen < row);
+        elsewhere.rows = place(elsewhere.rows.start)..place(elsewhere.rows.end);
+    }
+    let pixels = rows_of(&observed.input, k, chosen);
+    let got = rows_of(&observed.result, columns, chosen);
+    let pixels = ArrayView2::from_shape((chosen.len(), k), &pixels);
+    let filter = ArrayView2::from_shape((k, columns), &observed.filter);
+    let wrong = match (pixels, filter) {
+        (Ok(pixels), Ok(filter)) => match plan::pointwise(pixels, filter, &numerics) {
+            Ok(expected) => first_difference(&expected, &got),
+            Err(_) => Some(0), // nothing is taken that was not tried
+        },
+        _ => Some(0),
+    };
+    wrong.map(|wrong| [chosen[wrong / columns], wrong % columns])
+}
+
+/// These rows, all of them where they lie.
+fn rows_of<'a, T: Element>(values: &'a [T], length: usize, chosen: &[usize]) -> Cow<'a, [T]> {
+    if chosen.len() * length == values.len() {
+        return Cow::Borrowed(values);
+    }
+    chosen.iter().filter_map(|row| values.get(row * length..(row + 1) * length)).flatten().copied().collect()
 }
 
 /// The same with the first sum, those elsewhere, or all of them added to +0, as where a product is added to a result that
