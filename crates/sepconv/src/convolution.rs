@@ -69,7 +69,8 @@ impl SeparableConv2d {
         Self { numerics, ..self }
     }
 
-    /// The same on the threads of that pool rather than of the current one; if it has one, on the calling thread.
+    /// The same with the help of that pool rather than of the current one: on as many threads as it has, the calling one
+    /// included.
     pub fn pool(self, pool: Arc<ThreadPool>) -> Self {
         Self { pool: Some(pool), ..self }
     }
@@ -112,7 +113,7 @@ impl SeparableConv2d {
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Plan<T>, Error> {
         let geometry = self.geometry(&input_shape, &depthwise_filter, &pointwise_filter)?;
-        let (set, threads) = (self.set(), self.on_threads(&geometry, |threads| threads));
+        let (set, threads) = (self.set(), self.threads(&geometry));
         let plan = plan::Plan::packed(set, threads, &geometry, &self.numerics, depthwise_filter, pointwise_filter)?;
         Ok(Plan { plan, convolution: self.clone() })
     }
@@ -138,23 +139,24 @@ impl SeparableConv2d {
         geometry: &Geometry,
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
-        self.on_threads(geometry, |threads| {
-            plan::Plan::once(self.set(), threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)?
-                .run(input, output)
-        })
+        let (set, threads) = (self.set(), self.threads(geometry));
+        plan::Plan::once(set, threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)?.run(
+            self.pool.as_deref(),
+            input,
+            output,
+        )
     }
 
     fn set(&self) -> InstructionSet {
         self.set.unwrap_or_else(InstructionSet::preferred)
     }
 
-    /// Calls `work` where it is to run, with the number of threads there.
-    fn on_threads<R: Send>(&self, geometry: &Geometry, work: impl FnOnce(usize) -> R + Send) -> R {
+    /// How many a call takes, the calling one included.
+    fn threads(&self, geometry: &Geometry) -> usize {
         match &self.pool {
-            _ if plan::is_small(geometry) => work(1),
-            None => work(rayon::current_num_threads()),
-            Some(pool) if pool.current_num_threads() == 1 => work(1),
-            Some(pool) => pool.install(|| work(pool.current_num_threads())),
+            _ if plan::is_small(geometry) => 1,
+            None => rayon::current_num_threads(),
+            Some(pool) => pool.current_num_threads(),
         }
     }
 
@@ -179,7 +181,7 @@ impl SeparableConv2d {
 /// let mut output = Array4::zeros(plan.output_shape());
 /// for frame in 0..3 {
 ///     let input = Array4::from_elem((1, 14, 14, 8), frame as f32);
-///     plan.run_into(input.view(), output.view_mut())?; // allocates nothing once its threads have run it
+///     plan.run_into(input.view(), output.view_mut())?; // allocates no arrays once its threads have run it
 ///     assert_eq!(output[(0, 7, 7, 0)], 72.0 * frame as f32);
 /// }
 /// # Ok::<(), sepconv::Error>(())
@@ -202,7 +204,8 @@ impl<T: Element> Plan<T> {
 
     /// The convolution of `input` into `output`, whose shapes are the plan's. Each thread keeps the memory that it works
     /// in, at most 1 MiB for filters of usual size, for the next call; nothing else is allocated where the input's channels
-    /// are adjacent, the output is contiguous and the depthwise taps are added row by row.
+    /// are adjacent, the output is contiguous and the depthwise taps are added row by row, but some hundred bytes to call
+    /// a pool from a thread that is not its own.
     ///
     /// # Errors
     /// Other shapes than the plan's; no memory.
@@ -212,7 +215,7 @@ impl<T: Element> Plan<T> {
         if expected != got {
             return Err(Error::Input { expected, got: got.try_into().unwrap_or_default() });
         }
-        into(output, geometry, |elements| self.convolution.on_threads(geometry, |_| self.plan.run(input, elements)))
+        into(output, geometry, |elements| self.plan.run(self.convolution.pool.as_deref(), input, elements))
     }
 }
 

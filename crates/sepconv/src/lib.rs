@@ -32,6 +32,7 @@ pub mod reference;
 pub mod reveal;
 mod subnormals;
 mod tap_order;
+mod team;
 
 pub use convolution::{Plan, SeparableConv2d, separable_conv2d};
 pub use element::Element;

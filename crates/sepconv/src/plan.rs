@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayView4, CowArray, Ix4, s};
-use rayon::prelude::*;
+use rayon::ThreadPool;
 
 use crate::element::{Element, Number};
 use crate::error::Error;
@@ -20,6 +20,7 @@ use crate::kernels::tile::{Tile, row_elements};
 use crate::kernels::{InstructionSet, Narrow};
 use crate::numerics::{Numerics, Subnormals};
 use crate::subnormals::Flushing;
+use crate::team;
 
 /// Depthwise rows of a tile, together: they stay in the second-level cache (256 KiB to 2 MiB) beside a column panel of
 /// the filter while all panels pass by.
@@ -47,8 +48,8 @@ pub struct Plan<'a, T: Element> {
 }
 
 impl<T: Element> Plan<'static, T> {
-    /// With its filters packed, for many calls. In an instruction set of this processor, for that many threads of the
-    /// rayon pool that is current when it runs, or for the calling one. Numerics are checked.
+    /// With its filters packed, for many calls. In an instruction set of this processor, for that many threads, the
+    /// calling one included. Numerics are checked.
     pub fn packed(
         set: InstructionSet,
         threads: usize,
@@ -102,8 +103,14 @@ impl<'a, T: Element> Plan<'a, T> {
         self.depthwise.geometry()
     }
 
-    /// Into all of `output`; `input` has the geometry's shape.
-    pub fn run(&self, input: ArrayView4<T>, output: &mut [MaybeUninit<T>]) -> Result<(), Error> {
+    /// Into all of `output`; `input` has the geometry's shape. On the calling thread and those of the pool, or of rayon's
+    /// current one.
+    pub fn run(
+        &self,
+        pool: Option<&ThreadPool>,
+        input: ArrayView4<T>,
+        output: &mut [MaybeUninit<T>],
+    ) -> Result<(), Error> {
         assert_eq!(output.len(), self.geometry().output_shape().iter().product::<usize>());
         if output.is_empty() {
             return Ok(());
@@ -113,7 +120,7 @@ impl<'a, T: Element> Plan<'a, T> {
         let output = Output::new(output, self.geometry().out_channels);
         let following = self.pointwise.following();
         let scratch = |rows| self.pointwise.scratch(rows);
-        self.split.for_each(self.subnormals, following, scratch, |tile, first, panels, scratch| {
+        self.split.for_each(pool, self.subnormals, following, scratch, |tile, first, panels, scratch| {
             self.depthwise.fill(&input, tile, first);
             let ahead = self.depthwise.ahead(&input, first + tile.rows(), tile.rows());
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
@@ -137,6 +144,7 @@ pub fn depthwise<T: Element>(
         let split = Split::new::<T::Sum>(shape[0], shape[1], 1);
         let output = Output::new(elements, shape[1]);
         split.for_each(
+            None,
             numerics.subnormals,
             0,
             |_| 0,
@@ -170,7 +178,7 @@ pub fn pointwise<T: Element>(
         let split = Split::new::<T::Sum>(rows, k, 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
         let scratch = |rows| pointwise.scratch(rows);
-        split.for_each(numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
+        split.for_each(None, numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
             for row in 0..tile.all_rows() {
                 match pixels.outer_iter().nth(first + row) {
                     Some(pixels) => tile.set_row(row, pixels.iter().map(|pixel| pixel.widen())),
@@ -261,10 +269,11 @@ impl Split {
         (row(tile)..row(tile + 1), panel(group)..panel(group + 1))
     }
 
-    /// Calls `work` for every task, on all threads, with a tile to fill (and so many rows that follow it), its first row,
+    /// Calls `work` for every task, on as many threads, with a tile to fill (and so many rows that follow it), its first row,
     /// the column panels and more elements of scratch, as many as `scratch` says for so many rows.
     fn for_each<T: Number>(
         &self,
+        pool: Option<&ThreadPool>,
         subnormals: Subnormals,
         following: usize,
         scratch: impl Fn(usize) -> usize + Sync,
@@ -280,12 +289,7 @@ impl Split {
                 work(&mut Tile::new(in_tile, rows.len(), following, self.k), rows.start, panels, scratch);
             })
         };
-        let tasks = self.tiles * self.groups;
-        if self.threads == 1 || tasks == 1 {
-            (0..tasks).try_for_each(task)
-        } else {
-            (0..tasks).into_par_iter().with_max_len(1).try_for_each(task)
-        }
+        team::for_each(pool, self.threads, self.tiles * self.groups, &task)
     }
 }
 

@@ -1,0 +1,215 @@
+//! Tasks shared between the calling thread and those of a pool. The caller begins at once, while others are still waking
+//! up, and never waits for one that has not begun; so a pool that is busy, or whose threads are gone after a fork, costs
+//! no more than its help.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use crate::error::Error;
+
+type Task<'a> = dyn Fn(usize) -> Result<(), Error> + Sync + 'a;
+
+/// Calls `task` with every number below `tasks`, on at most so many threads: of the pool, or rayon's current one. Some are
+/// left out if one fails.
+pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &Task) -> Result<(), Error> {
+    if threads == 1 || tasks == 1 {
+        return (0..tasks).try_for_each(task);
+    }
+    let inside = match pool {
+        Some(pool) => pool.current_thread_index(),
+        None => rayon::current_thread_index(),
+    };
+    if inside.is_some() {
+        return (0..tasks).into_par_iter().with_max_len(1).try_for_each(task);
+    }
+    // SAFETY: only the lifetime changes: `Closing` sees to it that nobody calls the task when it has ended.
+    let task = unsafe { std::mem::transmute::<*const Task, *const Task<'static>>(task) };
+    let call = Arc::new(Call {
+        task,
+        tasks,
+        next: AtomicUsize::new(0),
+        helpers: AtomicUsize::new(0),
+        failure: Mutex::new(None),
+        panicked: AtomicBool::new(false),
+        caller: thread::current(),
+    });
+    for _ in 1..threads.min(tasks) {
+        let call = call.clone();
+        let help = move || call.help(threads);
+        match pool {
+            Some(pool) => pool.spawn(help),
+            None => rayon::spawn(help),
+        }
+    }
+    let closing = Closing(&call);
+    let at_work = AtWork::below(usize::MAX);
+    call.work();
+    drop(at_work);
+    drop(closing);
+    assert!(!call.panicked.load(Ordering::Relaxed), "a task panicked on another thread");
+    let failure = call.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    failure.map_or(Ok(()), Err)
+}
+
+/// What the caller and its helpers share.
+struct Call {
+    task: *const Task<'static>,
+    tasks: usize,
+    next: AtomicUsize,
+    /// Twice the number of helpers at work, and 1 if no more may come.
+    helpers: AtomicUsize,
+    failure: Mutex<Option<Error>>,
+    panicked: AtomicBool,
+    caller: Thread,
+}
+
+// SAFETY: the task is `Sync`, and so is the rest.
+unsafe impl Send for Call {}
+// SAFETY: as above.
+unsafe impl Sync for Call {}
+
+impl Call {
+    /// One task after the other, until none is left.
+    fn work(&self) {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            if number >= self.tasks {
+                return;
+            }
+            // SAFETY: the caller, or a helper that it waits for.
+            if let Err(error) = unsafe { (*self.task)(number) } {
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                self.next.store(self.tasks, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// On another thread, if the call has not ended yet and fewer than `most` threads are at work on calls.
+    fn help(&self, most: usize) {
+        let come = |helpers: usize| helpers.is_multiple_of(2).then_some(helpers + 2);
+        if self.helpers.fetch_update(Ordering::Acquire, Ordering::Relaxed, come).is_err() {
+            return;
+        }
+        if let Some(_at_work) = AtWork::below(most)
+            && catch_unwind(AssertUnwindSafe(|| self.work())).is_err()
+        {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        if self.helpers.fetch_sub(2, Ordering::Release) == 2 + 1 {
+            self.caller.unpark();
+        }
+    }
+}
+
+/// Lets no more helpers come when dropped, and waits for those at work.
+struct Closing<'a>(&'a Call);
+
+/// Looks for the end of the last helper before sleeping: some 50 us, as being woken up takes about as long.
+const LOOKS: usize = 2000;
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let helpers = &self.0.helpers;
+        helpers.fetch_or(1, Ordering::Relaxed);
+        let left = || helpers.load(Ordering::Acquire) == 1;
+        for _ in 0..LOOKS {
+            if left() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        while !left() {
+            thread::park();
+        }
+    }
+}
+
+/// A thread at work on a call: so that calls at the same time take no more threads together than one would.
+struct AtWork;
+
+static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+
+impl AtWork {
+    /// If there are fewer.
+    fn below(most: usize) -> Option<Self> {
+        let more = |at_work: usize| (at_work < most).then_some(at_work + 1);
+        AT_WORK.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        AT_WORK.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn pool(threads: usize) -> ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+    }
+
+    /// That many tasks, each done once.
+    fn all_are_done(pool: &ThreadPool, tasks: usize) {
+        let done: Vec<_> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+        let task = |number: usize| {
+            done[number].fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        for_each(Some(pool), pool.current_num_threads(), tasks, &task).unwrap();
+        assert!(done.iter().all(|times| times.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn every_task_is_done_once() {
+        let pool = pool(3);
+        for tasks in (0..200).cycle().take(2000) {
+            all_are_done(&pool, tasks);
+        }
+        pool.install(|| all_are_done(&pool, 100));
+    }
+
+    #[test]
+    fn calls_do_not_wait_for_a_busy_pool() {
+        let pool = pool(2);
+        let (sender, receiver) = mpsc::channel::<()>();
+        let receiver = Mutex::new(receiver);
+        pool.scope(|scope| {
+            scope.spawn(|_| receiver.lock().unwrap().recv().unwrap());
+            scope.spawn(|_| {
+                thread::scope(|threads| threads.spawn(|| all_are_done(&pool, 50)).join().unwrap());
+                sender.send(()).unwrap();
+            });
+        });
+    }
+
+    #[test]
+    fn several_calls_at_once() {
+        let pool = pool(2);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..500).for_each(|tasks| all_are_done(&pool, tasks % 7)));
+            }
+        });
+    }
+
+    #[test]
+    fn failures_are_handed_on() {
+        let pool = pool(2);
+        let fail = |number: usize| if number == 5 { Err(Error::TooLarge) } else { Ok(()) };
+        assert_eq!(for_each(Some(&pool), 2, 100, &fail), Err(Error::TooLarge));
+        let panics = |number: usize| if number == 5 { panic!("on purpose") } else { Ok(()) };
+        let panicked = catch_unwind(AssertUnwindSafe(|| for_each(Some(&pool), 2, 100, &panics)));
+        assert!(panicked.is_err());
+        all_are_done(&pool, 100);
+    }
+}
