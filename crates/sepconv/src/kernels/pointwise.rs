@@ -18,9 +18,8 @@ pub struct Pointwise<'a, T: Element> {
     k: usize,
     columns: usize,
     filter: Filter<'a, T>,
-    order: Order,
-    /// Places with an order of their own, rows and columns; the last that holds an element counts.
-    elsewhere: Vec<([Range<usize>; 2], Order)>,
+    /// The last whose place holds an element counts; the first one's place is everywhere.
+    orders: Vec<Order>,
     /// Levels of partial sums beside the result.
     levels: usize,
 }
@@ -41,6 +40,8 @@ struct Panel<T> {
 }
 
 struct Order {
+    /// Rows and columns.
+    place: [Range<usize>; 2],
     products: Products,
     /// Steps over products that all rows of a tile take before any takes the next.
     groups: Vec<Vec<Step>>,
@@ -67,18 +68,18 @@ impl<'a, T: Element> Pointwise<'a, T> {
         filter: Filter<'a, T>,
         numerics: &numerics::Pointwise,
     ) -> Self {
-        let order = |products, sum: &Sum| {
+        let order = |place, products, sum: &Sum| {
             let (mut steps, mut length) = (Vec::new(), 0);
             add_steps(sum, k, &mut length, 0, true, &mut steps);
             assert_eq!(length, k, "the sum's length has been checked");
-            Order { products, groups: groups(steps, kernel.group) }
+            Order { place, products, groups: groups(steps, kernel.group) }
         };
-        let elsewhere = |e: &numerics::Elsewhere| ([e.rows.clone(), e.columns.clone()], order(e.products, &e.sum));
-        let elsewhere: Vec<_> = numerics.elsewhere.iter().map(elsewhere).collect();
-        let order = order(numerics.products, &numerics.sum);
-        let all = elsewhere.iter().map(|(_, order)| order).chain([&order]);
-        let levels = all.flat_map(|order| order.groups.iter().flatten()).map(Step::level).max().unwrap_or(0);
-        Self { kernel, k, columns, filter, order, elsewhere, levels }
+        let mut orders = vec![order([0..usize::MAX, 0..usize::MAX], numerics.products, &numerics.sum)];
+        let elsewhere = |e: &numerics::Elsewhere| order([e.rows.clone(), e.columns.clone()], e.products, &e.sum);
+        orders.extend(numerics.elsewhere.iter().map(elsewhere));
+        let steps = orders.iter().flat_map(|order| order.groups.iter().flatten());
+        let levels = steps.map(Step::level).max().unwrap_or(0);
+        Self { kernel, k, columns, filter, orders, levels }
     }
 
     pub fn filter_shape(&self) -> [usize; 2] {
@@ -98,8 +99,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
 
     /// How many rows behind a tile are needed.
     pub fn following(&self) -> usize {
-        let mut orders = self.elsewhere.iter().map(|(_, order)| order).chain([&self.order]);
-        orders.any(|order| order.products == Products::Overrun).into()
+        self.orders.iter().any(|order| order.products == Products::Overrun).into()
     }
 
     fn level_elements(&self, rows: usize) -> usize {
@@ -133,9 +133,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
             let mut run = |order, part| unsafe {
                 self.run(order, tile, first, column, panel, ahead.as_deref_mut(), output, part, scratch)
             };
-            run(&self.order, place.clone());
-            for (elsewhere, order) in &self.elsewhere {
-                let part = [0, 1].map(|axis| both(&place[axis], &elsewhere[axis]));
+            for (index, order) in self.orders.iter().enumerate() {
+                let part = self.orders[index + 1..].iter().fold(within(&place, order), without);
                 if part.iter().all(|range| !range.is_empty()) {
                     run(order, part);
                 }
@@ -270,9 +269,22 @@ const CACHED_FILTER: usize = 32 << 10;
 /// Bytes.
 const CACHE_LINE: usize = 64;
 
-/// What two ranges share.
-fn both(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
-    a.start.max(b.start)..a.end.min(b.end)
+/// What a part of the result shares with an order's place.
+fn within(part: &[Range<usize>; 2], order: &Order) -> [Range<usize>; 2] {
+    [0, 1].map(|axis| part[axis].start.max(order.place[axis].start)..part[axis].end.min(order.place[axis].end))
+}
+
+/// The part but for rows at its ends that have the order throughout.
+fn without([mut rows, columns]: [Range<usize>; 2], order: &Order) -> [Range<usize>; 2] {
+    let [not_rows, all_columns] = &order.place;
+    if all_columns.start <= columns.start && columns.end <= all_columns.end {
+        if rows.end <= not_rows.end {
+            rows.end = rows.end.min(not_rows.start);
+        } else if not_rows.start <= rows.start {
+            rows.start = rows.start.max(not_rows.end);
+        }
+    }
+    [rows, columns]
 }
 
 impl Step {
