@@ -19,7 +19,7 @@ use crate::geometry::{Axis, Geometry};
 use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps};
 use crate::plan;
 use data::Data;
-use places::Asking;
+use places::{Asking, Kind};
 
 /// The two parts of a black box, for one geometry. Slices are in standard layout.
 pub trait Probe<T> {
@@ -254,24 +254,31 @@ fn pointwise<T: Element, P: Probe<T>>(
     counted: &mut Counted<P>,
     subnormals: Subnormals,
 ) -> Result<Pointwise, Unclear<P::Error>> {
-    let mut found = pointwise_by(counted, subnormals, Asking::Once);
+    let g = counted.geometry;
+    let kinds = places::kinds((g.rows(), g.k(), g.out_channels), |pixels, filter| counted.pointwise(pixels, filter))?;
+    let mut observed = Vec::new();
+    let mut found = pointwise_by(counted, subnormals, &kinds, Asking::Once, &mut observed);
     for asking in [Asking::LastRow, Asking::OfEveryProduct] {
         if matches!(found, Err(Unclear::Pointwise(_))) {
-            found = pointwise_by(counted, subnormals, asking);
+            found = pointwise_by(counted, subnormals, &kinds, asking, &mut observed);
         }
     }
     found
 }
 
-/// The trees, then which way of multiplying gives every bit on random data.
+/// The trees, then which way of multiplying gives every bit on random data: what has been observed, and more if it is
+/// not enough.
 fn pointwise_by<T: Element, P: Probe<T>>(
     counted: &mut Counted<P>,
     subnormals: Subnormals,
+    kinds: &[Kind],
     asking: Asking,
+    observed: &mut Vec<Observed<T>>,
 ) -> Result<Pointwise, Unclear<P::Error>> {
     let g = counted.geometry;
     let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
-    let found = places::orders((rows, k, columns), asking, |pixels, filter| counted.pointwise(pixels, filter))?;
+    let found =
+        places::orders((rows, k, columns), kinds.to_vec(), asking, |pixels, filter| counted.pointwise(pixels, filter))?;
     let numerics = |(products, sum, elsewhere)| {
         let pointwise = Pointwise { products, sum, elsewhere };
         Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE }
@@ -286,39 +293,42 @@ fn pointwise_by<T: Element, P: Probe<T>>(
     // Where there are several orders, the rarest is the one to be sure of.
     let area = |e: &Elsewhere| e.rows.len() * e.columns.len();
     let rarest = candidates[0].pointwise.elsewhere.iter().map(area).min().unwrap_or(rows * columns);
-    let mut observed = Vec::new();
-    let mut ask = |input: Vec<T>, filter: Vec<T>| {
+    let mut ask = |mut input: Vec<T>, filter: Vec<T>| {
         let result = counted.pointwise(&input, &filter)?;
-        observed.push(Observed { input, filter, result });
-        Ok(())
+        counted.probe.seen(&mut input);
+        Ok(Observed { input, filter, result })
     };
-    if vanishes::<T>() {
-        ask(data::vanishing(rows, k, &likeliest)?, data::filled(k * columns, T::from_f64(1.0))?)?;
-    }
-    if k < 4 {
+    let vanishing = if vanishes::<T>() {
+        Some(ask(data::vanishing(rows, k, &likeliest)?, data::filled(k * columns, T::from_f64(1.0))?)?)
+    } else {
+        None
+    };
+    if k < 4 && observed.is_empty() {
         // Other data rarely tell the ways of so few products apart, and the last rows may go another one.
         let (pixels, filter) = (Data::Vanishing.values(rows, k, 2)?, Data::TinyWeights.values(k, columns, !2)?);
-        ask(pixels.clone(), filter.clone())?;
-        ask(data::thinned(pixels, 2), data::thinned(filter, !2))?;
+        let (thinned, thinned_filter) = (data::thinned(pixels.clone(), 2), data::thinned(filter.clone(), !2));
+        observed.push(ask(pixels, filter)?);
+        observed.push(ask(thinned, thinned_filter)?);
     }
-    let (mut confirmed, mut calls) = (0, 0);
+    let others = if k < 4 { 2 } else { 0 };
     // Rounding to 16 bits hides the order but from what cancels.
     let first = if is_sum::<T>() { Data::Uniform } else { Data::Cancelling };
-    for (data, seed) in [first, Data::Cancelling, Data::Tiny].into_iter().cycle().zip(3..) {
-        if calls >= 3 && (confirmed >= CONFIRMATIONS || calls >= MOST_POINTWISE_CALLS) {
+    for (n, data) in [first, Data::Cancelling, Data::Tiny].into_iter().cycle().enumerate() {
+        if n >= 3 && (n * rarest >= CONFIRMATIONS || n >= MOST_POINTWISE_CALLS) {
             break;
         }
-        ask(data.values(rows, k, seed)?, data.weights().values(k, columns, !seed)?)?;
-        confirmed += rarest;
-        calls += 1;
+        if observed.len() == others + n {
+            let seed = n as u64 + 3;
+            observed.push(ask(data.values(rows, k, seed)?, data.weights().values(k, columns, !seed)?)?);
+        }
     }
-    observed.iter_mut().for_each(|o| counted.probe.seen(&mut o.input));
     let all: Vec<usize> = (0..rows).collect();
     // A few rows refute most, unless sums take up the next row.
     let likely = &candidates[0].pointwise;
     let few = if likely.products == Products::Overrun { Vec::new() } else { telling_rows(likely, rows) };
     while let Some(candidate) = candidates.first() {
-        let wrong = |chosen: &[usize]| observed.iter().find_map(|o| first_wrong(o, g, candidate, chosen));
+        let wrong =
+            |chosen: &[usize]| vanishing.iter().chain(&*observed).find_map(|o| first_wrong(o, g, candidate, chosen));
         let Some([row, column]) = wrong(&few).or_else(|| wrong(&all)) else {
             return Ok(candidate.pointwise.clone());
         };

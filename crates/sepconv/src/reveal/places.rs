@@ -29,7 +29,7 @@ const PAIRED: [u32; 3] = [2, 4, 3];
 
 /// What some questions tell of an element's sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Kind {
+pub struct Kind {
     /// The sizes that hold products 0 and 1, 0 and 2, and (where pairs and four lanes answer alike) 0 and 3.
     sizes: [u32; 3],
     /// Whether the next product of product 0's lane is fused to it; `None` where that makes no difference, products of
@@ -64,14 +64,22 @@ pub enum Asking {
     OfEveryProduct,
 }
 
-/// The orders that fit what is asked, the likeliest first.
+/// The kind of every element, row by row.
+pub fn kinds<T: Element, E>(
+    (rows, k, columns): (usize, usize, usize),
+    call: impl FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
+) -> Result<Vec<Kind>, Unclear<E>> {
+    Product { rows, k, columns, call }.kinds()
+}
+
+/// The orders that fit these kinds and what else is asked, the likeliest first.
 pub fn orders<T: Element, E>(
     (rows, k, columns): (usize, usize, usize),
+    mut kinds: Vec<Kind>,
     asking: Asking,
     call: impl FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
 ) -> Result<Vec<Orders>, Unclear<E>> {
     let mut product = Product { rows, k, columns, call };
-    let mut kinds = product.kinds()?;
     let mut counts = BTreeMap::<Kind, usize>::new();
     kinds.chunk_by(PartialEq::eq).for_each(|run| *counts.entry(run[0]).or_default() += run.len());
     let commonest = counts.iter().max_by_key(|(_, count)| **count).map(|(kind, _)| *kind).ok_or(Unclear::Tree)?;
@@ -138,7 +146,6 @@ pub fn orders<T: Element, E>(
 }
 
 impl<F> Product<F> {
-    /// The kind of every element, row by row.
     fn kinds<T: Element, E>(&mut self) -> Result<Vec<Kind>, Unclear<E>>
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
