@@ -62,8 +62,8 @@ def _reveal(call: Call, context: str) -> Order:
     geometry = _library.geometry(call.request())
     if "error" in geometry:
         return Order(None, geometry["error"])
-    # A reveal holds each array up to ten times, and leaves at least half of the machine's memory alone.
-    if 10 * memory_of(call, geometry) > MEMORY // 2:
+    # A reveal holds as much as each array up to sixteen times, and leaves at least half of the machine's memory alone.
+    if 16 * memory_of(call, geometry) > MEMORY // 2:
         return Order(None, "probes of this size would take more memory than they may")
     probe = CONTEXTS[context](call, geometry)
     k, columns = call.pointwise_filter[2:]

@@ -69,8 +69,8 @@ impl SeparableConv2d {
         Self { numerics, ..self }
     }
 
-    /// The same with the help of that pool rather than of the current one: on as many threads as it has, the calling one
-    /// included.
+    /// The same with the help of that pool rather than of the current one: on at most as many threads as it has, the calling
+    /// one included. Calls at the same time share them.
     pub fn pool(self, pool: Arc<ThreadPool>) -> Self {
         Self { pool: Some(pool), ..self }
     }

@@ -30,7 +30,7 @@ const TILE_BYTES: usize = 256 << 10;
 /// few channels they stay there themselves.
 const TILE_ROWS: usize = 96;
 
-/// Multiplications below which a call stays on the calling thread: some 50 us, several times what waking others takes.
+/// Multiplications below which a call stays on the calling thread: some 50 us, about what it takes to wake others.
 const SMALL: usize = 2 << 20;
 
 /// Whether a call stays on the calling thread, so that small work does not even start a thread pool.
@@ -264,7 +264,7 @@ impl Split {
     /// The rows and the column panels of a task.
     fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
         let (tile, group) = (task / self.groups, task % self.groups);
-        let row = |tile: usize| tile * self.rows / self.tiles;
+        let row = |tile: usize| tile * (self.rows / self.tiles) + tile.min(self.rows % self.tiles);
         let panel = |group: usize| group * self.panels / self.groups;
         (row(tile)..row(tile + 1), panel(group)..panel(group + 1))
     }

@@ -255,12 +255,13 @@ fn pointwise<T: Element, P: Probe<T>>(
     subnormals: Subnormals,
 ) -> Result<Pointwise, Unclear<P::Error>> {
     let g = counted.geometry;
-    let kinds = places::kinds((g.rows(), g.k(), g.out_channels), |pixels, filter| counted.pointwise(pixels, filter))?;
+    let mut kinds =
+        places::kinds((g.rows(), g.k(), g.out_channels), |pixels, filter| counted.pointwise(pixels, filter))?;
     let mut observed = Vec::new();
-    let mut found = pointwise_by(counted, subnormals, &kinds, Asking::Once, &mut observed);
+    let mut found = pointwise_by(counted, subnormals, &mut kinds, Asking::Once, &mut observed);
     for asking in [Asking::LastRow, Asking::OfEveryProduct] {
         if matches!(found, Err(Unclear::Pointwise(_))) {
-            found = pointwise_by(counted, subnormals, &kinds, asking, &mut observed);
+            found = pointwise_by(counted, subnormals, &mut kinds, asking, &mut observed);
         }
     }
     found
@@ -271,14 +272,13 @@ fn pointwise<T: Element, P: Probe<T>>(
 fn pointwise_by<T: Element, P: Probe<T>>(
     counted: &mut Counted<P>,
     subnormals: Subnormals,
-    kinds: &[Kind],
+    kinds: &mut [Kind],
     asking: Asking,
     observed: &mut Vec<Observed<T>>,
 ) -> Result<Pointwise, Unclear<P::Error>> {
     let g = counted.geometry;
     let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
-    let found =
-        places::orders((rows, k, columns), kinds.to_vec(), asking, |pixels, filter| counted.pointwise(pixels, filter))?;
+    let found = places::orders((rows, k, columns), kinds, asking, |pixels, filter| counted.pointwise(pixels, filter))?;
     let numerics = |(products, sum, elsewhere)| {
         let pointwise = Pointwise { products, sum, elsewhere };
         Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE }
@@ -359,6 +359,9 @@ fn first_wrong<T: Element>(
     chosen: &[usize],
 ) -> Option<[usize; 2]> {
     let (k, columns) = (g.k(), g.out_channels);
+    if observed.result.len() != g.rows() * columns {
+        return Some([0, 0]);
+    }
     let mut numerics = numerics.clone();
     for elsewhere in &mut numerics.pointwise.elsewhere {
         let place = |row| chosen.partition_point(|chosen| *chosen < row);

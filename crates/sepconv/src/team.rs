@@ -3,7 +3,7 @@
 //! no more than its help.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 
@@ -14,8 +14,8 @@ use crate::error::Error;
 
 type Task<'a> = dyn Fn(usize) -> Result<(), Error> + Sync + 'a;
 
-/// Calls `task` with every number below `tasks`, on at most so many threads: of the pool, or rayon's current one. Some are
-/// left out if one fails.
+/// Calls `task` with every number below `tasks`: within the pool (or rayon's current one) on its threads, from elsewhere on
+/// at most so many, the calling one included. Some numbers are left out if one fails.
 pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &Task) -> Result<(), Error> {
     if threads == 1 || tasks == 1 {
         return (0..tasks).try_for_each(task);
@@ -34,21 +34,29 @@ pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &
         tasks,
         next: AtomicUsize::new(0),
         helpers: AtomicUsize::new(0),
+        refused: AtomicUsize::new(0),
         failure: Mutex::new(None),
         panicked: AtomicBool::new(false),
         caller: thread::current(),
     });
-    for _ in 1..threads.min(tasks) {
+    let closing = Closing(&call);
+    let ask = || {
         let call = call.clone();
         let help = move || call.help(threads);
         match pool {
             Some(pool) => pool.spawn(help),
             None => rayon::spawn(help),
         }
-    }
-    let closing = Closing(&call);
+    };
+    (1..threads.min(tasks)).for_each(|_| ask());
     let at_work = AtWork::below(usize::MAX);
-    call.work();
+    call.work(|| {
+        // Other calls may have ended since.
+        if call.refused.load(Ordering::Relaxed) > 0 && AtWork::count() < threads {
+            call.refused.fetch_sub(1, Ordering::Relaxed);
+            ask();
+        }
+    });
     drop(at_work);
     drop(closing);
     assert!(!call.panicked.load(Ordering::Relaxed), "a task panicked on another thread");
@@ -63,6 +71,8 @@ struct Call {
     next: AtomicUsize,
     /// Twice the number of helpers at work, and 1 if no more may come.
     helpers: AtomicUsize,
+    /// Those who came when enough were at work.
+    refused: AtomicUsize,
     failure: Mutex<Option<Error>>,
     panicked: AtomicBool,
     caller: Thread,
@@ -74,9 +84,10 @@ unsafe impl Send for Call {}
 unsafe impl Sync for Call {}
 
 impl Call {
-    /// One task after the other, until none is left.
-    fn work(&self) {
+    /// One task after the other, until none is left; `before` each.
+    fn work(&self, before: impl Fn()) {
         loop {
+            before();
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number >= self.tasks {
                 return;
@@ -95,10 +106,12 @@ impl Call {
         if self.helpers.fetch_update(Ordering::Acquire, Ordering::Relaxed, come).is_err() {
             return;
         }
-        if let Some(_at_work) = AtWork::below(most)
-            && catch_unwind(AssertUnwindSafe(|| self.work())).is_err()
-        {
-            self.panicked.store(true, Ordering::Relaxed);
+        if let Some(_at_work) = AtWork::below(most) {
+            if catch_unwind(AssertUnwindSafe(|| self.work(|| ()))).is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+        } else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         if self.helpers.fetch_sub(2, Ordering::Release) == 2 + 1 {
             self.caller.unpark();
@@ -129,22 +142,36 @@ impl Drop for Closing<'_> {
     }
 }
 
-/// A thread at work on a call: so that calls at the same time take no more threads together than one would.
+/// A thread at work on a call: so that calls at the same time have no more helpers together than threads are free.
 struct AtWork;
 
-static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+/// How many there are, and above that the process: a forked one has none.
+static AT_WORK: AtomicU64 = AtomicU64::new(0);
 
 impl AtWork {
+    fn count() -> usize {
+        Self::in_this_process(AT_WORK.load(Ordering::Relaxed)) as usize
+    }
+
+    fn in_this_process(state: u64) -> u32 {
+        if state >> 32 == u64::from(std::process::id()) { state as u32 } else { 0 }
+    }
+
     /// If there are fewer.
     fn below(most: usize) -> Option<Self> {
-        let more = |at_work: usize| (at_work < most).then_some(at_work + 1);
-        AT_WORK.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+        Self::update(|count| ((count as usize) < most).then_some(count + 1)).then_some(Self)
+    }
+
+    fn update(change: impl Fn(u32) -> Option<u32>) -> bool {
+        let process = u64::from(std::process::id()) << 32;
+        let change = |state| change(Self::in_this_process(state)).map(|count| process | u64::from(count));
+        AT_WORK.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
     }
 }
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        AT_WORK.fetch_sub(1, Ordering::Relaxed);
+        Self::update(|count| count.checked_sub(1));
     }
 }
 
@@ -200,6 +227,24 @@ mod tests {
                 scope.spawn(|| (0..500).for_each(|tasks| all_are_done(&pool, tasks % 7)));
             }
         });
+    }
+
+    #[test]
+    fn helpers_that_were_refused_are_asked_again() {
+        let pool = pool(2);
+        let others: Vec<_> = (0..8).map(|_| AtWork::below(usize::MAX)).collect();
+        let others = Mutex::new(Some(others));
+        let threads = Mutex::new(std::collections::HashSet::new());
+        let task = |number: usize| {
+            thread::sleep(std::time::Duration::from_millis(10));
+            if number == 5 {
+                others.lock().unwrap().take();
+            }
+            threads.lock().unwrap().insert(thread::current().id());
+            Ok(())
+        };
+        for_each(Some(&pool), 2, 40, &task).unwrap();
+        assert_eq!(threads.lock().unwrap().len(), 2);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The fast path against the reference, compared as integers: every instruction set that the machine has, over shapes
 //! with tails, borders, views, threads, special values and orders of the sum.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 use ndarray::{Array4, ArrayView4, Axis, s};
 use proptest::prelude::*;
@@ -311,8 +313,11 @@ fn results_do_not_depend_on_threads_or_on_the_batch() {
     let [input, depthwise, pointwise] = layer();
     let op = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
     let run = |threads: usize, input: ArrayView4<f32>| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        bits(&pool.install(|| op.run(input, depthwise.view(), pointwise.view()))).unwrap().1
+        let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+        let from_outside = op.clone().pool(pool.clone()).run(input, depthwise.view(), pointwise.view());
+        let inside = pool.install(|| op.run(input, depthwise.view(), pointwise.view()));
+        assert!(bits(&from_outside) == bits(&inside), "{threads} threads");
+        bits(&inside).unwrap().1
     };
     let expected = run(1, input.view());
     for threads in [2, 3, 7, 16] {
@@ -340,9 +345,9 @@ fn the_callers_floating_point_state_is_put_back() {
         let expected = bits(&reference::separable_conv2d(input, filter, pointwise, &attributes, &numerics));
         let op = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]).numerics(numerics);
         set_state(plain & !FLUSH | flushing);
-        // Its threads start with this one's state.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let on_this_thread = bits(&op.run(input, filter, pointwise));
+        // Its threads, which help this one, start with this one's state.
+        let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap());
+        let on_this_thread = bits(&op.clone().pool(pool.clone()).run(input, filter, pointwise));
         let after = state();
         let on_several = bits(&pool.install(|| op.run(input, filter, pointwise)));
         let in_pool = pool.broadcast(|_| state());

@@ -12,6 +12,7 @@ mod packing;
 use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use half::{bf16, f16};
@@ -40,13 +41,13 @@ fn main() -> Outcome<()> {
         "every-call" => Packing::EveryCall,
         other => return Err(format!("packing must be once or every-call, got {other}").into()),
     };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?);
     serve(Worker { pool, packing, layer: None, copied: None })
 }
 
 /// What lasts from one request to the next.
 struct Worker {
-    pool: ThreadPool,
+    pool: Arc<ThreadPool>,
     packing: Packing,
     layer: Option<Box<dyn Layer>>,
     copied: Option<machine::Copied>,
@@ -72,20 +73,20 @@ fn answer(Worker { pool, packing, layer, copied }: &mut Worker, line: &str) -> O
             let data = Path::new(request["data"].as_str().ok_or("data must be a folder")?);
             let (shape, dtype) = (&request["shape"], request["dtype"].as_str());
             let mut new = match dtype {
-                Some("float32") => prepare::<f32>(shape, data, *packing)?,
-                Some("float64") => prepare::<f64>(shape, data, *packing)?,
-                Some("float16") => prepare::<f16>(shape, data, *packing)?,
-                Some("bfloat16") => prepare::<bf16>(shape, data, *packing)?,
+                Some("float32") => prepare::<f32>(shape, data, *packing, pool)?,
+                Some("float64") => prepare::<f64>(shape, data, *packing, pool)?,
+                Some("float16") => prepare::<f16>(shape, data, *packing, pool)?,
+                Some("bfloat16") => prepare::<bf16>(shape, data, *packing, pool)?,
                 _ => return Err(format!("dtype must be float16, bfloat16, float32 or float64, got {dtype:?}").into()),
             };
-            pool.install(|| new.run())?;
+            new.run()?;
             *layer = Some(new);
             Ok(json!({"instruction_set": InstructionSet::preferred().name()}))
         }
         Some("measure") => {
             let layer = layer.as_mut().ok_or_else(prepared)?;
             let calls = request["calls"].as_u64().unwrap_or(1) as usize;
-            let times = pool.install(|| measure(layer.as_mut(), seconds, calls))?;
+            let times = measure(layer.as_mut(), seconds, calls)?;
             Ok(json!({"seconds": times}))
         }
         Some("result") => {
@@ -110,7 +111,7 @@ fn measure(layer: &mut dyn Layer, seconds: f64, calls: usize) -> Result<Vec<f64>
 }
 
 /// A layer of any element type, with its input and output in place.
-trait Layer: Send {
+trait Layer {
     fn run(&mut self) -> Result<(), sepconv::Error>;
     /// As raw f32.
     fn output(&self) -> Vec<u8>;
@@ -132,7 +133,12 @@ impl<T: Element> Layer for Prepared<T> {
     }
 }
 
-fn prepare<T: Element>(shape: &Value, data: &Path, packing: Packing) -> Outcome<Box<dyn Layer>> {
+fn prepare<T: Element>(
+    shape: &Value,
+    data: &Path,
+    packing: Packing,
+    pool: &Arc<ThreadPool>,
+) -> Outcome<Box<dyn Layer>> {
     let number = |value: &Value| value.as_u64().ok_or_else(|| format!("shape {shape} lacks a whole number"));
     let mut extents = [0; 4];
     for (axis, extent) in extents.iter_mut().enumerate() {
@@ -149,7 +155,7 @@ fn prepare<T: Element>(shape: &Value, data: &Path, packing: Packing) -> Outcome<
     let pointwise_filter = read(&data.join("pointwise_filter"), [1, 1, in_channels * multiplier, out_channels])?;
     let [out_height, out_width] = [height, width].map(|extent| extent.div_ceil(stride as usize));
     let output = Array4::from_elem([batch, out_height, out_width, out_channels], T::ZERO);
-    let convolution = SeparableConv2d::new([stride as i64; 2], Padding::Same, [rate as i64; 2]);
+    let convolution = SeparableConv2d::new([stride as i64; 2], Padding::Same, [rate as i64; 2]).pool(pool.clone());
     let prepare: packing::Prepare<T> = match packing {
         Packing::Once => packing::once,
         Packing::EveryCall => packing::every_call,

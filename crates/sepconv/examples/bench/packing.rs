@@ -3,7 +3,7 @@
 use ndarray::{Array4, ArrayView4, ArrayViewMut4};
 use sepconv::{Element, Error, SeparableConv2d};
 
-/// One call, on the threads of the current pool.
+/// One call.
 pub type Run<T> = Box<dyn Fn(ArrayView4<T>, ArrayViewMut4<T>) -> Result<(), Error> + Send + Sync>;
 
 /// Attributes, the input's shape, the two filters.

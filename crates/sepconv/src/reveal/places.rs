@@ -75,18 +75,19 @@ pub fn kinds<T: Element, E>(
 /// The orders that fit these kinds and what else is asked, the likeliest first.
 pub fn orders<T: Element, E>(
     (rows, k, columns): (usize, usize, usize),
-    mut kinds: Vec<Kind>,
+    kinds: &mut [Kind],
     asking: Asking,
     call: impl FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
 ) -> Result<Vec<Orders>, Unclear<E>> {
     let mut product = Product { rows, k, columns, call };
+    kinds.iter_mut().for_each(|kind| kind.apart = false);
     let mut counts = BTreeMap::<Kind, usize>::new();
     kinds.chunk_by(PartialEq::eq).for_each(|run| *counts.entry(run[0]).or_default() += run.len());
     let commonest = counts.iter().max_by_key(|(_, count)| **count).map(|(kind, _)| *kind).ok_or(Unclear::Tree)?;
-    let mut blocks = product.blocks(&kinds, commonest, asking, None)?;
+    let mut blocks = product.blocks(kinds, commonest, asking, None)?;
     let mut apart = None;
     if asking != Asking::Once {
-        apart = product.set_apart(&mut kinds, commonest, &blocks, asking)?;
+        apart = product.set_apart(kinds, commonest, &blocks, asking)?;
     }
     if let Some(of_last) = &apart {
         if kinds.contains(&commonest) {
@@ -97,7 +98,7 @@ pub fn orders<T: Element, E>(
             kinds.iter_mut().for_each(|kind| kind.apart = false);
         }
     }
-    let rectangles = rectangles(&kinds, columns, commonest);
+    let rectangles = rectangles(kinds, columns, commonest);
 
     // What each kind may be, in every combination.
     let mut combinations: Vec<Vec<(Kind, Products, Sum)>> = vec![Vec::new()];
