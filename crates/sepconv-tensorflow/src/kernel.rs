@@ -1,5 +1,5 @@
-//! The op and its kernels: TensorFlow's tensors in, [`sepconv::SeparableConv2d`] on the calling thread and ours, TensorFlow's tensor
-//! out.
+//! The op and its kernels: TensorFlow's tensors in, [`sepconv::SeparableConv2d`] on the calling thread and ours,
+//! TensorFlow's tensor out.
 
 use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -204,8 +204,8 @@ impl<T: Element> Plan<T> {
 
     /// The convolution of `input` into `output`, whose shapes are the plan's. Each thread keeps the memory that it works
     /// in, at most 1 MiB for filters of usual size, for the next call; nothing else is allocated where the input's channels
-    /// are adjacent, the output is contiguous and the depthwise taps are added row by row, but some hundred bytes to call
-    /// a pool from a thread that is not its own.
+    /// are adjacent, the output is contiguous and the depthwise taps are added row by row, but what rayon
+    /// needs to hand tasks to a pool from a thread that is not its own.
     ///
     /// # Errors
     /// Other shapes than the plan's; no memory.

@@ -122,7 +122,7 @@ impl Call {
 /// Lets no more helpers come when dropped, and waits for those at work.
 struct Closing<'a>(&'a Call);
 
-/// Looks for the end of the last helper before sleeping: some 50 us, as being woken up takes about as long.
+/// Looks for the end of the last helper before sleeping, for about as long as being woken up takes.
 const LOOKS: usize = 2000;
 
 impl Drop for Closing<'_> {
@@ -177,7 +177,9 @@ impl Drop for AtWork {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
 
@@ -234,16 +236,19 @@ mod tests {
         let pool = pool(2);
         let others: Vec<_> = (0..8).map(|_| AtWork::below(usize::MAX)).collect();
         let others = Mutex::new(Some(others));
-        let threads = Mutex::new(std::collections::HashSet::new());
+        let threads = Mutex::new(HashSet::new());
+        // Until a helper has come: other tests are at work on calls meanwhile.
         let task = |number: usize| {
-            thread::sleep(std::time::Duration::from_millis(10));
             if number == 5 {
                 others.lock().unwrap().take();
             }
             threads.lock().unwrap().insert(thread::current().id());
+            if threads.lock().unwrap().len() < 2 {
+                thread::sleep(Duration::from_millis(10));
+            }
             Ok(())
         };
-        for_each(Some(&pool), 2, 40, &task).unwrap();
+        for_each(Some(&pool), 2, 10_000, &task).unwrap();
         assert_eq!(threads.lock().unwrap().len(), 2);
     }
 
