@@ -268,10 +268,10 @@ proptest! {
 proptest! {
     #![proptest_config(config(300))]
 
-    /// Stride and rate 1, where neighbours share what they read.
+    /// Stride 1, where pixels share what they read: neighbours, or if dilated those that are as far apart.
     #[test]
-    fn dense_images(case in case([1usize..3, 1..9, 4..20], (1usize..80, 1usize..2), 1usize..40)) {
-        let attributes = Attributes { strides: [1, 1], rate: [1, 1], ..case.attributes };
+    fn dense_images(case in case([1usize..3, 1..9, 4..30], (1usize..80, 1usize..3), 1usize..40), rate in 1i64..4) {
+        let attributes = Attributes { strides: [1, 1], rate: [1, rate], ..case.attributes };
         let [_, _, multiplier] = case.kernel;
         let kernel = [3, if case.seed % 2 == 0 { 3 } else { 5 }, multiplier];
         let case = Case { attributes, kernel, ..case };

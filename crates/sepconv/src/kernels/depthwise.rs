@@ -27,7 +27,7 @@ pub struct Depthwise<T: Element> {
     columns: Vec<Place>,
     spread: Vec<Spread>,
     borders: Borders,
-    /// How far apart successive pixels of a row lie if their sums share values in the inner loop; otherwise 0.
+    /// How many taps apart the pixels lie whose sums share values in the inner loop; 0 if there are none.
     shared: usize,
 }
 
@@ -55,7 +55,7 @@ impl<T: Element> Depthwise<T> {
         let width = &geometry.width;
         let shares = kernel.shares
             && SHARED.contains(&[width.kernel, width.stride])
-            && width.rate == 1
+            && (width.rate == 1 || width.stride == 1)
             && usual(numerics)
             && matches!(numerics.taps, Taps::Inside | Taps::All);
         Ok(Self {
@@ -87,15 +87,34 @@ impl<T: Element> Depthwise<T> {
         while done < there {
             let (line, x) = ((first + done) / width, (first + done) % width);
             let columns = &self.columns[x..width.min(x + there - done)];
-            let shared = if columns.len() < PIXELS { 0 } else { self.shared };
-            for run in columns.chunk_by(|a, b| shared > 0 || self.same_sum(a, b)) {
-                // Evenly, so that none gets less than it can share.
-                for run in run.chunks(run.len().div_ceil(run.len().div_ceil(RUN))) {
-                    self.run(input, tile, done, [line / height, line % height], run, shared);
-                    done += run.len();
+            let place = [line / height, line % height];
+            if self.share(columns.len()) {
+                // As far apart as taps are.
+                let rate = self.geometry.width.rate;
+                for phase in 0..rate {
+                    let sharing = columns[phase..].chunks(rate);
+                    for part in evenly(sharing.len()) {
+                        let run = &columns[phase + part.start * rate..columns.len().min(phase + part.end * rate)];
+                        self.run(input, tile, done + phase + part.start * rate, place, run, true);
+                    }
                 }
+                done += columns.len();
+                continue;
+            }
+            for same in columns.chunk_by(|a, b| self.same_sum(a, b)) {
+                for part in evenly(same.len()) {
+                    self.run(input, tile, done + part.start, place, &same[part], false);
+                }
+                done += same.len();
             }
         }
+    }
+
+    /// Whether so many successive pixels of a row are enough for their sums to share values.
+    fn share(&self, pixels: usize) -> bool {
+        // Of those that are dilated, few would be computed twice too often.
+        let rate = self.geometry.width.rate;
+        self.shared > 0 && pixels >= if rate == 1 { PIXELS } else { 2 * PIXELS * rate }
     }
 
     /// What so many results from `first` on read, and those before did not: from the last tap of the first of them on, so
@@ -114,8 +133,8 @@ impl<T: Element> Depthwise<T> {
         (input.as_ptr().wrapping_offset(offset).cast(), bytes)
     }
 
-    /// Some pixels of one output row that share values, or have the same taps inside the image, into the tile's rows from
-    /// `row` on.
+    /// Pixels of one output row into the tile's rows from `row` on: those of these columns that share values with the first,
+    /// or else all, which have the same taps inside the image.
     fn run(
         &self,
         input: &ArrayView4<T>,
@@ -123,29 +142,30 @@ impl<T: Element> Depthwise<T> {
         row: usize,
         [n, y]: [usize; 2],
         columns: &[Place],
-        shared: usize,
+        share: bool,
     ) {
         let [of_image, of_row, of_column, _] = *input.strides() else { unreachable!("four dimensions") };
         let image = input.as_ptr().wrapping_offset((n as isize).wrapping_mul(of_image));
         let line = image.wrapping_offset(self.rows[y].origin.wrapping_mul(of_row));
+        let (height, width) = (&self.geometry.height, &self.geometry.width);
+        let apart = if share { width.rate } else { 1 };
         let mut pixels = [std::ptr::null(); RUN];
-        for (pixel, column) in pixels.iter_mut().zip(columns) {
+        let there = columns.len().div_ceil(apart);
+        for (pixel, column) in pixels.iter_mut().zip(columns.iter().step_by(apart)) {
             *pixel = line.wrapping_offset(column.origin.wrapping_mul(of_column));
         }
-        let (height, width) = (&self.geometry.height, &self.geometry.width);
         let kernel = [height.kernel, width.kernel];
         let inside = [self.rows[y].inside.clone(), columns[0].inside.clone()];
         let steps = [of_row.wrapping_mul(height.rate as isize), of_column.wrapping_mul(width.rate as isize)];
         let Numerics { rounding, products, .. } = self.numerics;
         let entries = self.entries(y, &columns[0], steps);
         let run = Run {
-            pixels: &pixels[..columns.len()],
+            pixels: &pixels[..there],
             kernel,
             counted: tap_order::counted(self.numerics.taps, kernel, &inside),
             inside,
-            shared,
-            first_column: columns[0].origin,
-            columns: width.input,
+            shared: if share { self.shared } else { 0 },
+            across: within(width, columns[0].origin),
             padding: self.numerics.taps == Taps::All,
             entries: &entries,
             separate: products == Products::Separate,
@@ -157,7 +177,8 @@ impl<T: Element> Depthwise<T> {
             k: self.geometry.k(),
             channels: self.geometry.in_channels,
             spread: &self.spread,
-            target: tile.rows_from(row, columns.len()),
+            target: tile.rows_from(row, (there - 1) * apart + 1),
+            apart,
             panel_stride: tile.panel_stride(),
         };
         let spread = usize::from(!self.spread.is_empty());
@@ -216,6 +237,18 @@ impl<T: Element> Depthwise<T> {
     }
 }
 
+/// Which taps lie inside the image, were there any number of them to both sides of that place.
+fn within(axis: &Axis, origin: isize) -> Range<isize> {
+    let (rate, extent) = (axis.rate as isize, axis.input as isize);
+    -origin.div_euclid(rate)..-(origin - extent).div_euclid(rate)
+}
+
+/// Parts of so many pixels, as few as can be handed to the inner loop, none of which is much shorter than another.
+fn evenly(pixels: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = pixels.div_ceil(RUN);
+    (0..parts).map(move |part| part * pixels / parts..(part + 1) * pixels / parts)
+}
+
 /// Whether there are loops for this order; others take up a list.
 fn usual(numerics: Numerics) -> bool {
     let Numerics { order, products, rounding, .. } = numerics;
@@ -255,8 +288,10 @@ fn places(axis: &Axis) -> Result<Vec<Place>, Error> {
 /// For each vector of results, where its pixel values are.
 fn spreads(g: &Geometry, lanes: usize) -> Vec<Spread> {
     let channel = |k: usize| (k / g.channel_multiplier).min(g.in_channels - 1);
+    // Where there are so many, a whole vector of channels is there.
+    let last = g.in_channels.saturating_sub(lanes);
     let spread = |k: usize| {
-        let mut spread = Spread { channel: channel(k), lanes: [0; 16] };
+        let mut spread = Spread { channel: channel(k).min(last), lanes: [0; 16] };
         for (l, lane) in spread.lanes.iter_mut().enumerate().take(lanes) {
             *lane = (channel(k + l) - spread.channel) as i32;
         }

@@ -270,9 +270,9 @@ unsafe fn shared_pixels<
     run: &Run<S>,
     pixel: usize,
 ) {
-    // The columns of the image that are read, counted from the first pixel's first tap.
-    let first = run.first_column + (pixel * STRIDE) as isize;
-    let columns = -first..run.columns as isize - first;
+    // The columns of taps inside the image, counted from this pixel's first.
+    let first = (pixel * STRIDE) as isize;
+    let columns = run.across.start - first..run.across.end - first;
     let border = (WIDTH / 2) as isize;
     let width = ((PIXELS - 1) * STRIDE + WIDTH) as isize;
     let outside = (columns.start.max(0), (width - columns.end).max(0));
@@ -430,9 +430,8 @@ unsafe fn load_pixel<S: Element<Sum = V::Element>, V: Widen<S>, const N: usize, 
             _ => {
                 let spread = run.spread.get_unchecked(k / V::LANES);
                 let from = from.wrapping_add(spread.channel);
-                // Most often more channels are there than are wanted, which is cheaper to read.
-                let there = run.channels - spread.channel;
-                let channels = if there >= V::LANES { V::widen(from) } else { V::widen_first(from, there) };
+                let few = run.channels < V::LANES;
+                let channels = if few { V::widen_first(from, run.channels) } else { V::widen(from) };
                 channels.spread(&spread.lanes)
             }
         };
@@ -486,7 +485,7 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
     for p in 0..P {
         for v in 0..N {
             let sum = if EACH { sums[p][v] } else { sums[p][v].round() };
-            sum.store(target.add((pixel + p) * row_stride::<S::Sum>() + v * V::LANES));
+            sum.store(target.add((pixel + p) * run.apart * row_stride::<S::Sum>() + v * V::LANES));
         }
     }
 }

@@ -171,11 +171,12 @@ pub struct Run<'a, T: Element> {
     pub counted: [Range<usize>; 2],
     /// How many taps further on than the pixel's before each pixel's taps lie, if they share values; otherwise 0.
     pub shared: usize,
-    /// For pixels that do: the image's column where the first pixel's first tap lies, how many columns the image has, and
-    /// whether taps across that lie outside are added up.
-    pub first_column: isize,
-    pub columns: usize,
+    /// For pixels that do: which columns of taps lie inside the image, counted from the first pixel's first on, and whether
+    /// others are added up.
+    pub across: Range<isize>,
     pub padding: bool,
+    /// Rows of the tile from one pixel to the next.
+    pub apart: usize,
     /// In another order, this one, for products that are separate or paired, and rounded each or not.
     pub entries: &'a [Entry],
     pub separate: bool,
@@ -227,7 +228,7 @@ pub enum Entry {
 /// Where one vector of depthwise results has its pixel values if each channel serves several.
 #[derive(Clone)]
 pub struct Spread {
-    /// The first channel read.
+    /// The first channel read, of whole vectors where there are as many.
     pub channel: usize,
     /// Each lane's channel, counted from the first.
     pub lanes: [i32; 16],
@@ -311,20 +312,20 @@ pub struct Narrow<T: Element> {
 }
 
 /// The functions that give an instruction set's [`Kernel`]s, over the wrappers in scope; vectors of f32 and f64, and the
-/// numbers of rows of register tiles that are one vector wide and two.
+/// numbers of rows of register tiles that are one vector wide and two, and of these where products are separate.
 macro_rules! kernels {
-    ($set:literal, $singles:ty, $doubles:ty, $ones:tt, $twos:tt) => {
-        $crate::kernels::kernel!($set, f32, $singles, $ones, $twos);
-        $crate::kernels::kernel!($set, f64, $doubles, $ones, $twos);
-        $crate::kernels::kernel!($set, f16, $singles, $ones, $twos);
-        $crate::kernels::kernel!($set, bf16, $singles, $ones, $twos);
+    ($set:literal, $singles:ty, $doubles:ty, $ones:tt, $twos:tt, $separates:tt) => {
+        $crate::kernels::kernel!($set, f32, $singles, $ones, $twos, $separates);
+        $crate::kernels::kernel!($set, f64, $doubles, $ones, $twos, $separates);
+        $crate::kernels::kernel!($set, f16, $singles, $ones, $twos, $separates);
+        $crate::kernels::kernel!($set, bf16, $singles, $ones, $twos, $separates);
     };
 }
 use kernels;
 
 /// One of these functions.
 macro_rules! kernel {
-    ($set:literal, $element:ident, $vector:ty, $ones:tt, $twos:tt) => {
+    ($set:literal, $element:ident, $vector:ty, $ones:tt, $twos:tt, $separates:tt) => {
         pub fn $element(self) -> $crate::kernels::Kernel<$element> {
             $crate::kernels::Kernel {
                 name: concat!($set, "-", stringify!($element)),
@@ -340,7 +341,7 @@ macro_rules! kernel {
                 shares: $crate::kernels::generic::shares::<$element, $vector>(),
                 product: [
                     $crate::kernels::products!($vector, FUSED, $ones, $twos),
-                    $crate::kernels::products!($vector, SEPARATE, $ones, $twos),
+                    $crate::kernels::products!($vector, SEPARATE, $ones, $separates),
                     $crate::kernels::products!($vector, PAIRED, $ones, $twos),
                     $crate::kernels::products!($vector, PAIRED, $ones, $twos),
                 ],

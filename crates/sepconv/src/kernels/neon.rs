@@ -32,7 +32,7 @@ impl Neon {
     // 8 rows by 2 vectors: 16 independent sums hide the latency of 4 cycles in up to 4 units, and leave 14 of 32
     // registers to pixels and the filter, loaded ahead. More rows would save few loads: 10 for 16 multiplications become
     // 14 for 24 with 12.
-    kernels!("neon", F32x4, F64x2, [1 2 3 4 5 6 7 8], [1 2 3 4 5 6 7 8]);
+    kernels!("neon", F32x4, F64x2, [1 2 3 4 5 6 7 8], [1 2 3 4 5 6 7 8], [1 2 3 4 5 6 7 8]);
 }
 
 vector!(
@@ -173,9 +173,9 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
     for pixel in 0..run.pixels.len() {
         let (mut inside, mut counted) = (run.inside.clone(), run.counted.clone());
         if run.shared > 0 {
-            let first = run.first_column + (pixel * run.shared) as isize;
+            let first = (pixel * run.shared) as isize;
             let tap = |column: isize| (column - first).clamp(0, run.kernel[1] as isize) as usize;
-            inside[1] = tap(0)..tap(run.columns as isize);
+            inside[1] = tap(run.across.start)..tap(run.across.end);
             counted[1] = if run.padding { 0..run.kernel[1] } else { inside[1].clone() };
         }
         again(&Run {
@@ -183,7 +183,7 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
             inside,
             counted,
             shared: 0,
-            target: run.target.add(pixel * row_stride::<S::Sum>()),
+            target: run.target.add(pixel * run.apart * row_stride::<S::Sum>()),
             ..*run
         });
     }
