@@ -105,7 +105,7 @@ pub fn geometry(question: &str) -> String {
 }
 
 /// `int32_t probe(void *user, int32_t part, const void *input, const void *filter, void *output)`: part 0 is the
-/// depthwise result of the shapes in the question, part 1 the pointwise product; 0 if all went well.
+/// depthwise result of the shapes in the question, part 1 the pointwise product; 0 if all of the output was written.
 pub type Callback = unsafe extern "C" fn(*mut c_void, c_int, *const c_void, *const c_void, *mut c_void) -> c_int;
 
 struct Called {
@@ -117,15 +117,18 @@ struct Called {
 
 impl Called {
     fn call<T: Pod>(&self, part: c_int, input: &[T], filter: &[T], length: usize) -> Result<Vec<T>, String> {
-        let mut output = Vec::new();
+        let mut output = Vec::<T>::new();
         output.try_reserve_exact(length).map_err(|_| format!("no memory for {length} elements of a probe's answer"))?;
-        output.resize(length, T::zeroed());
-        // SAFETY: the caller of `reveal` vouches for the callback, which reads and writes arrays of the shapes that its
-        // question gave; these have just these lengths.
-        let failed = unsafe {
-            (self.callback)(self.user, part, input.as_ptr().cast(), filter.as_ptr().cast(), output.as_mut_ptr().cast())
-        };
-        if failed == 0 { Ok(output) } else { Err("the caller's probe failed".into()) }
+        // SAFETY: the caller of `reveal` vouches for the callback, which reads and, if it gives 0, writes all of arrays of
+        // the shapes that its question gave; these have just these lengths.
+        unsafe {
+            let to = output.as_mut_ptr().cast();
+            if (self.callback)(self.user, part, input.as_ptr().cast(), filter.as_ptr().cast(), to) != 0 {
+                return Err("the caller's probe failed".into());
+            }
+            output.set_len(length);
+        }
+        Ok(output)
     }
 }
 

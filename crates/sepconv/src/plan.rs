@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayView4, CowArray, Ix4, s};
+use ndarray::{ArrayView2, ArrayView4, CowArray, Ix4, s};
 use rayon::ThreadPool;
 
 use crate::element::{Element, Number};
@@ -129,67 +129,61 @@ impl<'a, T: Element> Plan<'a, T> {
     }
 }
 
-/// The depthwise result alone, on the calling thread: one row per output pixel, `geometry.k()` columns.
+/// The depthwise result alone, on the calling thread: the rows, one per output pixel, `geometry.k()` long, one after the
+/// other with its number as long as `each` wants more.
 pub fn depthwise<T: Element>(
     input: ArrayView4<T>,
     depthwise_filter: ArrayView4<T>,
     geometry: &Geometry,
     numerics: &Numerics,
-) -> Result<Array2<T>, Error> {
+    mut each: impl FnMut(usize, &mut [T]) -> bool,
+) -> Result<(), Error> {
     let kernel = T::kernel(InstructionSet::preferred());
-    let shape = [geometry.rows(), geometry.k()];
-    allocate(shape[0] * shape[1], |elements| {
-        let input = with_adjacent_channels(input)?;
-        let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?;
-        let split = Split::new::<T::Sum>(shape[0], shape[1], 1);
-        let output = Output::new(elements, shape[1]);
-        split.for_each(
-            None,
-            numerics.subnormals,
-            0,
-            |_| 0,
-            |tile, first, _, _| {
-                depthwise.fill(&input.view(), tile, first);
-                for row in 0..tile.rows() {
-                    for (k, from, columns) in tile.pieces(row) {
-                        let to = output.at(first + row, k);
-                        let piece = Narrow { from, from_stride: 0, to, to_stride: 0, rows: 1, columns };
-                        // SAFETY: the tile is filled; the output has the row, and the split gives it to one task.
-                        unsafe { kernel.narrow(&piece) };
-                    }
+    let input = with_adjacent_channels(input)?;
+    let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?;
+    let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), 1);
+    let mut pixel = vec![T::ZERO; geometry.k()];
+    let mut wanted = true;
+    for task in (0..split.tiles).filter(|_| geometry.rows() > 0) {
+        split.run(task, numerics.subnormals, 0, &|_| 0, |tile, first, _, _| {
+            depthwise.fill(&input.view(), tile, first);
+            for row in 0..tile.rows() {
+                for (k, from, columns) in tile.pieces(row) {
+                    let to = pixel[k..k + columns].as_mut_ptr();
+                    let piece = Narrow { from, from_stride: 0, to, to_stride: 0, rows: 1, columns };
+                    // SAFETY: the tile is filled; the pixel has the columns.
+                    unsafe { kernel.narrow(&piece) };
                 }
-            },
-        )
-    })
-    .map(|elements| Array2::from_shape_vec(shape, elements).expect("as many elements as asked for"))
+                wanted = wanted && each(first + row, &mut pixel);
+            }
+        })?;
+        if !wanted {
+            break;
+        }
+    }
+    Ok(())
 }
 
-/// The product alone, on the calling thread: `pixels` (rows, k) times `filter` (k, columns), k at least 1 and as long as the numerics' sum.
-pub fn pointwise<T: Element>(
-    pixels: ArrayView2<T>,
-    filter: ArrayView2<T>,
-    numerics: &Numerics,
-) -> Result<Array2<T>, Error> {
+/// The product alone, on the calling thread: of `pixels`, rows of k values, and `filter` (k, columns), k at least 1 and as
+/// long as the numerics' sum.
+pub fn pointwise<T: Element>(pixels: &[T], filter: ArrayView2<T>, numerics: &Numerics) -> Result<Vec<T>, Error> {
     let kernel = T::kernel(InstructionSet::preferred());
-    let ((rows, k), columns) = (pixels.dim(), filter.ncols());
-    assert_eq!(k, filter.nrows());
-    let elements = allocate(rows * columns, |elements| {
+    let (k, columns) = filter.dim();
+    let rows = pixels.len() / k;
+    allocate(rows * columns, |elements| {
         let pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
         let split = Split::new::<T::Sum>(rows, k, 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         let output = Output::new(elements, columns);
         let scratch = |rows| pointwise.scratch(rows);
         split.for_each(None, numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
             for row in 0..tile.all_rows() {
-                match pixels.outer_iter().nth(first + row) {
-                    Some(pixels) => tile.set_row(row, pixels.iter().map(|pixel| pixel.widen())),
-                    None => tile.set_row(row, std::iter::repeat_n(T::Sum::ZERO, k)),
-                }
+                let pixel = if first + row < rows { &pixels[(first + row) * k..][..k] } else { &[] };
+                tile.set_row(row, pixel, T::widen);
             }
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { pointwise.multiply(tile, panels, &output, first, (std::ptr::null(), 0), scratch) };
         })
-    })?;
-    Ok(Array2::from_shape_vec([rows, columns], elements).expect("as many elements as asked for"))
+    })
 }
 
 /// That many elements, all of which `fill` writes; it is not called for none.
@@ -279,17 +273,27 @@ impl Split {
         scratch: impl Fn(usize) -> usize + Sync,
         work: impl Fn(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]) + Sync,
     ) -> Result<(), Error> {
-        let task = |task: usize| {
-            let (rows, panels) = self.task(task);
-            let in_tile = (rows.len() + following) * row_elements::<T>(self.k);
-            with_scratch(in_tile + scratch(rows.len()), |elements| {
-                // A thread starts with its maker's state, so it is set anew in each task.
-                let _flushing = Flushing::set(subnormals);
-                let (in_tile, scratch) = elements.split_at_mut(in_tile);
-                work(&mut Tile::new(in_tile, rows.len(), following, self.k), rows.start, panels, scratch);
-            })
-        };
+        let task = |task: usize| self.run(task, subnormals, following, &scratch, &work);
         team::for_each(pool, self.threads, self.tiles * self.groups, &task)
+    }
+
+    /// One of these calls.
+    fn run<T: Number>(
+        &self,
+        task: usize,
+        subnormals: Subnormals,
+        following: usize,
+        scratch: &impl Fn(usize) -> usize,
+        work: impl FnOnce(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]),
+    ) -> Result<(), Error> {
+        let (rows, panels) = self.task(task);
+        let in_tile = (rows.len() + following) * row_elements::<T>(self.k);
+        with_scratch(in_tile + scratch(rows.len()), |elements| {
+            // A thread starts with its maker's state, so it is set anew in each task.
+            let _flushing = Flushing::set(subnormals);
+            let (in_tile, scratch) = elements.split_at_mut(in_tile);
+            work(&mut Tile::new(in_tile, rows.len(), following, self.k), rows.start, panels, scratch);
+        })
     }
 }
 
@@ -339,8 +343,14 @@ mod tests {
         let geometry = Geometry::new(shapes.0, shapes.1, shapes.2, &attributes).unwrap();
         let numerics = "v1 depthwise(separate, all) pointwise(fused, 20+(8+10)) subnormals(flushed)".parse().unwrap();
         let (input, filter) = (input.view(), depthwise_filter.view());
-        let pixels = depthwise::<f32>(input, filter, &geometry, &numerics).unwrap();
-        let product = pointwise(pixels.view(), pointwise_filter.slice(s![0, 0, .., ..]), &numerics).unwrap();
+        let mut pixels = Vec::new();
+        let keep = |row: usize, pixel: &mut [f32]| {
+            assert_eq!(row * pixel.len(), pixels.len());
+            pixels.extend_from_slice(pixel);
+            true
+        };
+        depthwise::<f32>(input, filter, &geometry, &numerics, keep).unwrap();
+        let product = pointwise(&pixels, pointwise_filter.slice(s![0, 0, .., ..]), &numerics).unwrap();
         let expected =
             reference::separable_conv2d(input, filter, pointwise_filter.view(), &attributes, &numerics).unwrap();
         let bits = |values: &mut dyn Iterator<Item = &f32>| values.map(|v| v.to_bits()).collect::<Vec<_>>();

@@ -6,13 +6,14 @@
 
 mod data;
 mod places;
+mod table;
 mod tree;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use ndarray::{Array2, ArrayView2, ArrayView4};
+use ndarray::{ArrayView2, ArrayView4};
 
 use crate::element::{Element, is_sum};
 use crate::geometry::{Axis, Geometry};
@@ -20,6 +21,7 @@ use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Round
 use crate::plan;
 use data::Data;
 use places::{Asking, Kind};
+use table::Table;
 
 /// The two parts of a black box, for one geometry. Slices are in standard layout.
 pub trait Probe<T> {
@@ -161,22 +163,21 @@ fn depthwise<T: Element, P: Probe<T>>(counted: &mut Counted<P>) -> Result<(Depth
         observed.push(Observed { input, filter, result });
     }
     let probe = &*counted.probe;
-    let fits = |&(depthwise, subnormals): &(Depthwise, Subnormals), observed: &Observed<T>, images: usize| {
+    let fits = |&(depthwise, subnormals): &(Depthwise, Subnormals), observed: &Observed<T>| {
         let numerics = Numerics { depthwise, subnormals, ..Numerics::REPRODUCIBLE };
         let Observed { input, filter, result } = observed;
-        let part = Geometry { batch: images, ..*g };
-        let input = ArrayView4::from_shape(part.input_shape(), &input[..images * (input.len() / g.batch)]);
+        let input = ArrayView4::from_shape(g.input_shape(), input);
         let filter = ArrayView4::from_shape(g.depthwise_filter_shape(), filter);
         let (Ok(input), Ok(filter)) = (input, filter) else { return false };
-        let Ok(mut expected) = plan::depthwise(input, filter, &part, &numerics) else { return false };
-        expected.as_slice_mut().into_iter().for_each(|pixels| probe.seen(pixels));
-        first_difference(&expected, &result[..result.len() / g.batch * images]).is_none()
+        let mut equal = result.len() == g.rows() * g.k();
+        let compare = |row: usize, expected: &mut [T]| {
+            probe.seen(expected);
+            equal = equal && first_difference(expected, &result[row * g.k()..][..g.k()]).is_none();
+            equal
+        };
+        plan::depthwise(input, filter, g, &numerics, compare).is_ok() && equal
     };
-    // The first image refutes most.
-    let fits_all = |way: &(Depthwise, Subnormals)| {
-        observed.iter().all(|o| fits(way, o, 1)) && (g.batch == 1 || observed.iter().all(|o| fits(way, o, g.batch)))
-    };
-    ways::<T>(g).find(fits_all).ok_or(Unclear::Depthwise)
+    ways::<T>(g).find(|way| observed.iter().all(|observed| fits(way, observed))).ok_or(Unclear::Depthwise)
 }
 
 /// Whether a sum of the type's normal numbers can be subnormal; sums of f16 numbers, which are in f32, cannot.
@@ -257,11 +258,11 @@ fn pointwise<T: Element, P: Probe<T>>(
     let g = counted.geometry;
     let mut kinds =
         places::kinds((g.rows(), g.k(), g.out_channels), |pixels, filter| counted.pointwise(pixels, filter))?;
-    let mut observed = Vec::new();
-    let mut found = pointwise_by(counted, subnormals, &mut kinds, Asking::Once, &mut observed);
+    let (mut blocks, mut observed) = (None, Vec::new());
+    let mut found = pointwise_by(counted, subnormals, &mut kinds, Asking::Once, &mut blocks, &mut observed);
     for asking in [Asking::LastRow, Asking::OfEveryProduct] {
         if matches!(found, Err(Unclear::Pointwise(_))) {
-            found = pointwise_by(counted, subnormals, &mut kinds, asking, &mut observed);
+            found = pointwise_by(counted, subnormals, &mut kinds, asking, &mut blocks, &mut observed);
         }
     }
     found
@@ -272,13 +273,15 @@ fn pointwise<T: Element, P: Probe<T>>(
 fn pointwise_by<T: Element, P: Probe<T>>(
     counted: &mut Counted<P>,
     subnormals: Subnormals,
-    kinds: &mut [Kind],
+    kinds: &mut Table<Kind>,
     asking: Asking,
+    blocks: &mut Option<Sum>,
     observed: &mut Vec<Observed<T>>,
 ) -> Result<Pointwise, Unclear<P::Error>> {
     let g = counted.geometry;
     let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
-    let found = places::orders((rows, k, columns), kinds, asking, |pixels, filter| counted.pointwise(pixels, filter))?;
+    let ask = |pixels: &[T], filter: &[T]| counted.pointwise(pixels, filter);
+    let found = places::orders((rows, k, columns), kinds, asking, blocks, ask)?;
     let numerics = |(products, sum, elsewhere)| {
         let pointwise = Pointwise { products, sum, elsewhere };
         Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE }
@@ -311,10 +314,15 @@ fn pointwise_by<T: Element, P: Probe<T>>(
         observed.push(ask(thinned, thinned_filter)?);
     }
     let others = if k < 4 { 2 } else { 0 };
-    // Rounding to 16 bits hides the order but from what cancels.
-    let first = if is_sum::<T>() { Data::Uniform } else { Data::Cancelling };
-    for (n, data) in [first, Data::Cancelling, Data::Tiny].into_iter().cycle().enumerate() {
-        if n >= 3 && (n * rarest >= CONFIRMATIONS || n >= MOST_POINTWISE_CALLS) {
+    // Few products hardly cancel, and rounding to 16 bits hides the order of those that do not.
+    let data = match (k < 4, is_sum::<T>()) {
+        (true, true) => &[Data::Uniform, Data::Cancelling, Data::Tiny][..],
+        (true, false) => &[Data::Cancelling, Data::Cancelling, Data::Tiny],
+        (false, _) => &[Data::Cancelling, Data::Tiny],
+    };
+    let kinds = data.len();
+    for (n, data) in data.iter().cycle().enumerate() {
+        if n >= kinds && (n * rarest >= CONFIRMATIONS || n >= MOST_POINTWISE_CALLS) {
             break;
         }
         if observed.len() == others + n {
@@ -362,31 +370,35 @@ fn first_wrong<T: Element>(
     if observed.result.len() != g.rows() * columns {
         return Some([0, 0]);
     }
-    let mut numerics = numerics.clone();
-    for elsewhere in &mut numerics.pointwise.elsewhere {
-        let place = |row| chosen.partition_point(|chosen| *chosen < row);
-        elsewhere.rows = place(elsewhere.rows.start)..place(elsewhere.rows.end);
-    }
-    let pixels = rows_of(&observed.input, k, chosen);
-    let got = rows_of(&observed.result, columns, chosen);
-    let pixels = ArrayView2::from_shape((chosen.len(), k), &pixels);
-    let filter = ArrayView2::from_shape((k, columns), &observed.filter);
-    let wrong = match (pixels, filter) {
-        (Ok(pixels), Ok(filter)) => match plan::pointwise(pixels, filter, &numerics) {
+    let Ok(filter) = ArrayView2::from_shape((k, columns), &observed.filter) else { return Some([0, 0]) };
+    // Some rows at a time, which stay in the caches; all at once where sums take up the next row.
+    let at_once = if numerics.pointwise.products == Products::Overrun { chosen.len().max(1) } else { ROWS_AT_ONCE };
+    chosen.chunks(at_once).find_map(|chosen| {
+        let mut numerics = numerics.clone();
+        for elsewhere in &mut numerics.pointwise.elsewhere {
+            let place = |row| chosen.partition_point(|chosen| *chosen < row);
+            elsewhere.rows = place(elsewhere.rows.start)..place(elsewhere.rows.end);
+        }
+        let pixels = rows_of(&observed.input, k, chosen);
+        let got = rows_of(&observed.result, columns, chosen);
+        let wrong = match plan::pointwise(&pixels, filter, &numerics) {
             Ok(expected) => first_difference(&expected, &got),
             Err(_) => Some(0), // nothing is taken that was not tried
-        },
-        _ => Some(0),
-    };
-    wrong.map(|wrong| [chosen[wrong / columns], wrong % columns])
+        };
+        wrong.map(|wrong| [chosen[wrong / columns], wrong % columns])
+    })
 }
 
-/// These rows, all of them where they lie.
+/// How many rows are compared at a time.
+const ROWS_AT_ONCE: usize = 256;
+
+/// These rows, where they lie if they are successive.
 fn rows_of<'a, T: Element>(values: &'a [T], length: usize, chosen: &[usize]) -> Cow<'a, [T]> {
-    if chosen.len() * length == values.len() {
-        return Cow::Borrowed(values);
+    let row = |row: &usize| &values[row * length..][..length];
+    match chosen {
+        [first, .., last] if last - first + 1 == chosen.len() => values[first * length..(last + 1) * length].into(),
+        _ => chosen.iter().flat_map(row).copied().collect(),
     }
-    chosen.iter().filter_map(|row| values.get(row * length..(row + 1) * length)).flatten().copied().collect()
 }
 
 /// The same with the first sum, those elsewhere, or all of them added to +0, as where a product is added to a result that
@@ -400,9 +412,10 @@ fn after_zero(numerics: &Numerics, [first, elsewhere]: [bool; 2]) -> Numerics {
 }
 
 /// The first element whose bits are not equal, every NaN alike.
-fn first_difference<T: Element>(expected: &Array2<T>, got: &[T]) -> Option<usize> {
-    if expected.len() != got.len() {
-        return Some(0);
+fn first_difference<T: Element>(expected: &[T], got: &[T]) -> Option<usize> {
+    // Most often all are, which this is quick to see.
+    if bytemuck::cast_slice::<T, u8>(expected) == bytemuck::cast_slice::<T, u8>(got) {
+        return None;
     }
     expected.iter().zip(got).position(|(a, b)| a.bits() != b.bits())
 }

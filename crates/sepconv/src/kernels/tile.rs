@@ -66,12 +66,20 @@ impl<'a, T: Pod> Tile<'a, T> {
         unsafe { self.start.add(first * row_stride::<T>()) }
     }
 
-    /// Writes a row.
-    pub fn set_row(&mut self, row: usize, values: impl Iterator<Item = T>) {
-        let (start, panel_stride) = (self.rows_from(row, 1), self.panel_stride());
-        for (k, value) in values.take(self.k).enumerate() {
-            // SAFETY: k is below the row's length.
-            unsafe { start.add(k / panel::<T>() * panel_stride + k % panel::<T>()).write(value) };
+    /// Writes a row of these values, zeros behind the last.
+    pub fn set_row<S: Copy>(&mut self, row: usize, values: &[S], widen: impl Fn(S) -> T) {
+        let (start, panel_stride, k) = (self.rows_from(row, 1), self.panel_stride(), self.k);
+        for first in (0..k).step_by(panel::<T>()) {
+            let length = panel::<T>().min(k - first);
+            // SAFETY: the row's part in this panel, of which nobody else has a reference.
+            let to = unsafe {
+                let place = start.add(first / panel::<T>() * panel_stride);
+                std::slice::from_raw_parts_mut(place.cast::<MaybeUninit<T>>(), length)
+            };
+            let there = &values[first.min(values.len())..values.len().min(first + length)];
+            let (used, behind) = to.split_at_mut(there.len());
+            used.iter_mut().zip(there).for_each(|(to, from)| *to = MaybeUninit::new(widen(*from)));
+            behind.fill(MaybeUninit::new(T::zeroed()));
         }
     }
 

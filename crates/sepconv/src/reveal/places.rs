@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use super::data::{Scale, filled};
+use super::table::Table;
 use super::{Unclear, tree, vanishes};
 use crate::element::{Element, is_sum};
 use crate::numerics::{Elsewhere, Folds, Products, Sum};
@@ -64,41 +65,49 @@ pub enum Asking {
     OfEveryProduct,
 }
 
-/// The kind of every element, row by row.
+/// The kind of every element.
 pub fn kinds<T: Element, E>(
     (rows, k, columns): (usize, usize, usize),
     call: impl FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
-) -> Result<Vec<Kind>, Unclear<E>> {
+) -> Result<Table<Kind>, Unclear<E>> {
     Product { rows, k, columns, call }.kinds()
 }
 
-/// The orders that fit these kinds and what else is asked, the likeliest first.
+/// The orders that fit these kinds and what else is asked, the likeliest first. The blocks that asking once finds are kept
+/// for when the last row is asked about.
 pub fn orders<T: Element, E>(
     (rows, k, columns): (usize, usize, usize),
-    kinds: &mut [Kind],
+    kinds: &mut Table<Kind>,
     asking: Asking,
+    known: &mut Option<Sum>,
     call: impl FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
 ) -> Result<Vec<Orders>, Unclear<E>> {
     let mut product = Product { rows, k, columns, call };
-    kinds.iter_mut().for_each(|kind| kind.apart = false);
+    kinds.values_mut().for_each(|kind| kind.apart = false);
     let mut counts = BTreeMap::<Kind, usize>::new();
-    kinds.chunk_by(PartialEq::eq).for_each(|run| *counts.entry(run[0]).or_default() += run.len());
+    for (rows, row) in kinds.runs() {
+        row.iter().for_each(|kind| *counts.entry(*kind).or_default() += rows);
+    }
     let commonest = counts.iter().max_by_key(|(_, count)| **count).map(|(kind, _)| *kind).ok_or(Unclear::Tree)?;
-    let mut blocks = product.blocks(kinds, commonest, asking, None)?;
+    let mut blocks = match known.take() {
+        Some(blocks) if asking == Asking::LastRow => blocks,
+        _ => product.blocks(kinds, commonest, asking, None)?,
+    };
+    *known = Some(blocks.clone());
     let mut apart = None;
     if asking != Asking::Once {
         apart = product.set_apart(kinds, commonest, &blocks, asking)?;
     }
     if let Some(of_last) = &apart {
-        if kinds.contains(&commonest) {
+        if kinds.values_mut().any(|kind| *kind == commonest) {
             counts.insert(Kind { apart: true, ..commonest }, 1);
         } else {
             // What was asked first missed some, everywhere.
             blocks = of_last.clone();
-            kinds.iter_mut().for_each(|kind| kind.apart = false);
+            kinds.values_mut().for_each(|kind| kind.apart = false);
         }
     }
-    let rectangles = rectangles(kinds, columns, commonest);
+    let rectangles = rectangles(kinds, commonest);
 
     // What each kind may be, in every combination.
     let mut combinations: Vec<Vec<(Kind, Products, Sum)>> = vec![Vec::new()];
@@ -147,36 +156,38 @@ pub fn orders<T: Element, E>(
 }
 
 impl<F> Product<F> {
-    fn kinds<T: Element, E>(&mut self) -> Result<Vec<Kind>, Unclear<E>>
+    fn kinds<T: Element, E>(&mut self) -> Result<Table<Kind>, Unclear<E>>
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
         // What too short a sum cannot be asked, it answers like a chain.
-        let mut kinds = filled(rows * columns, Kind { sizes: [2, 3, 4], fused: None, negative: false, apart: false })?;
+        let kind = Kind { sizes: [2, 3, 4], fused: None, negative: false, apart: false };
+        let mut kinds = Table::new(kind, [rows, columns]);
         for other in 1..k.min(4) {
-            if other == 3 && kinds.iter().all(|kind| kind.sizes[..2] != [2, 4]) {
+            if other == 3 && kinds.values_mut().all(|kind| kind.sizes[..2] != [2, 4]) {
                 break;
             }
             let sizes = self.sizes(other)?;
-            kinds.iter_mut().zip(sizes).for_each(|(kind, size)| kind.sizes[other - 1] = size);
+            kinds.update(sizes.rows(), |kind, size| kind.sizes[other - 1] = *size);
         }
         if !is_sum::<T>() && !vanishes::<T>() {
             return Ok(kinds);
         }
-        kinds.iter_mut().for_each(|kind| kind.fused = Some(false));
+        kinds.values_mut().for_each(|kind| kind.fused = Some(false));
         if k < 4 {
             let smallest = T::SMALLEST_NORMAL;
             let (pixels, filter) =
                 (filled(rows * k, T::from_f64(smallest))?, filled(k * columns, T::from_f64(-smallest))?);
             let result = (self.call)(&pixels, &filter)?;
-            kinds.iter_mut().zip(result).for_each(|(kind, zero)| kind.negative = zero.to_f64().is_sign_negative());
+            let negative: Vec<bool> = result.iter().map(|zero| zero.to_f64().is_sign_negative()).collect();
+            kinds.update(negative.chunks_exact(columns), |kind, negative| kind.negative = *negative);
         }
         if k == 1 {
-            kinds.iter_mut().for_each(|kind| kind.fused = Some(kind.negative));
+            kinds.values_mut().for_each(|kind| kind.fused = Some(kind.negative));
         }
         // The next product of product 0's lane is another one for each number of lanes.
-        let mut lanes: Vec<usize> = kinds.chunk_by(PartialEq::eq).filter_map(|run| run[0].lanes()).collect();
+        let mut lanes: Vec<usize> = kinds.values_mut().filter_map(|kind| kind.lanes()).collect();
         lanes.sort_unstable();
         lanes.dedup();
         for lanes in lanes.into_iter().filter(|&lanes| lanes < k) {
@@ -191,21 +202,24 @@ impl<F> Product<F> {
             }
             filter[lanes * columns..][..columns].fill(T::from_f64(factor));
             let result = (self.call)(&pixels, &filter)?;
-            let of_these = kinds.iter_mut().zip(result).filter(|(kind, _)| kind.lanes() == Some(lanes));
-            of_these.for_each(|(kind, rest)| kind.fused = Some(rest != T::ZERO && rest.to_f64().is_finite()));
+            kinds.update(result.chunks_exact(columns), |kind, rest| {
+                if kind.lanes() == Some(lanes) {
+                    kind.fused = Some(*rest != T::ZERO && rest.to_f64().is_finite());
+                }
+            });
         }
         Ok(kinds)
     }
 
     /// Of every element, the size that holds products 0 and `other`.
-    fn sizes<T: Element, E>(&mut self, other: usize) -> Result<Vec<u32>, Unclear<E>>
+    fn sizes<T: Element, E>(&mut self, other: usize) -> Result<Table<u32>, Unclear<E>>
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
         let (rows, k, columns) = (self.rows, self.k, self.columns);
         let Scale { factor, mask, unit } = Scale::of::<T>();
         let factors = filled(k * columns, T::from_f64(factor))?;
-        let mut sizes = filled(rows * columns, 2)?;
+        let mut sizes = Table::new(2, [rows, columns]);
         for counted in segments::<T>(k) {
             let mut pixels = filled(rows * k, T::ZERO)?;
             for row in pixels.chunks_exact_mut(k) {
@@ -215,24 +229,18 @@ impl<F> Product<F> {
             }
             let units = units(&counted, [0, other]) as u32;
             let result = (self.call)(&pixels, &factors)?;
-            let mut lost = vec![0; columns];
-            let mut row_before: &[T] = &[];
-            // Most rows are like the one before.
-            for (row, sizes) in result.chunks_exact(columns).zip(sizes.chunks_exact_mut(columns)) {
-                if row != row_before {
-                    for (lost, survivors) in lost.iter_mut().zip(row) {
-                        let value = f64::from(units) - survivors.to_f64() / (unit * factor);
-                        *lost = value as u32;
-                        if f64::from(*lost) != value || *lost > units {
-                            return Err(Unclear::Tree);
-                        }
-                    }
-                    row_before = row;
-                }
-                sizes.iter_mut().zip(&lost).for_each(|(size, lost)| *size += lost);
+            let mut whole = true;
+            sizes.update(result.chunks_exact(columns), |size, survivors| {
+                let value = f64::from(units) - survivors.to_f64() / (unit * factor);
+                let lost = value as u32;
+                whole &= f64::from(lost) == value && lost <= units;
+                *size += lost;
+            });
+            if !whole {
+                return Err(Unclear::Tree);
             }
             // Chains lose nothing from afar, and lanes a lot from near.
-            if other < 4 && sizes.iter().all(|size| *size <= 4) {
+            if other < 4 && sizes.values_mut().all(|size| *size <= 4) {
                 break;
             }
         }
@@ -242,7 +250,7 @@ impl<F> Product<F> {
     /// Sets those apart, of the commonest kind, whose blocks are those of the last row; these blocks, if there are such.
     fn set_apart<T: Element, E>(
         &mut self,
-        kinds: &mut [Kind],
+        kinds: &mut Table<Kind>,
         commonest: Kind,
         blocks: &Sum,
         asking: Asking,
@@ -250,21 +258,22 @@ impl<F> Product<F> {
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
-        let last = &kinds[(self.rows - 1) * self.columns..];
-        if commonest.lanes() != Some(1) || commonest.paired() || !last.contains(&commonest) {
+        let in_last = kinds.rows().last().is_some_and(|last| last.contains(&commonest));
+        if commonest.lanes() != Some(1) || commonest.paired() || !in_last {
             return Ok(None);
         }
         let apart = self.blocks(kinds, commonest, asking, Some(self.rows - 1))?;
         let differs = |other: &usize| [blocks, &apart].map(|sum| tree::size(sum, 0, 0, *other));
         let Some(other) = (1..self.k).find(|other| differs(other)[0] != differs(other)[1]) else { return Ok(None) };
         let [usual, of_last] = differs(&other);
-        for (kind, size) in kinds.iter_mut().zip(self.sizes(other)?).filter(|(kind, _)| **kind == commonest) {
-            kind.apart = size as usize == of_last;
-            if !kind.apart && size as usize != usual {
-                return Err(Unclear::Tree);
+        let mut either = true;
+        kinds.update(self.sizes(other)?.rows(), |kind, size| {
+            if *kind == commonest {
+                kind.apart = *size as usize == of_last;
+                either &= kind.apart || *size as usize == usual;
             }
-        }
-        Ok(Some(apart))
+        });
+        if either { Ok(Some(apart)) } else { Err(Unclear::Tree) }
     }
 
     /// For each row, whether the product of its last pixel value is paired with the next row's first one.
@@ -292,7 +301,7 @@ impl<F> Product<F> {
     /// of the pixels, holds one question, or the part of one that its result can count.
     fn blocks<T: Element, E>(
         &mut self,
-        kinds: &[Kind],
+        kinds: &Table<Kind>,
         commonest: Kind,
         asking: Asking,
         in_this_row: Option<usize>,
@@ -304,23 +313,26 @@ impl<F> Product<F> {
         let Scale { factor, mask, unit } = Scale::of::<T>();
         let last_distance = commonest.distances().ok_or(Unclear::Tree)?.last();
         let lanes = last_distance.map(|&last_distance| tree::Lanes { last_distance, terms: commonest.in_lanes() });
-        let mut in_row = filled(rows, 0usize)?;
+        let mut in_row = Vec::new();
         let mut in_column = filled(columns, 0usize)?;
-        for (kinds, in_row) in kinds.chunks_exact(columns).zip(&mut in_row) {
+        for (rows, kinds) in kinds.runs() {
+            in_row.push(kinds.iter().filter(|kind| **kind == commonest).count());
             for (kind, in_column) in kinds.iter().zip(&mut in_column) {
-                *in_row += usize::from(*kind == commonest);
-                *in_column += usize::from(*kind == commonest);
+                *in_column += if *kind == commonest { rows } else { 0 };
             }
         }
         // The row, or the column, with the most places of the kind.
-        let ((most, row), (most_in_column, column)) = (largest(&in_row), largest(&in_column));
+        let ((most, run), (most_in_column, column)) = (largest(&in_row), largest(&in_column));
+        let row = kinds.runs().map(|(rows, _)| rows).take(run).sum();
         let (row, in_columns) = (in_this_row.unwrap_or(row), in_this_row.is_some() || most >= most_in_column);
         let askers: Vec<usize> = if in_columns {
-            (0..columns).filter(|column| kinds[row * columns + column] == commonest).collect()
+            let kinds = kinds.rows().nth(row).unwrap_or_default();
+            (0..columns).filter(|column| kinds[*column] == commonest).collect()
         } else {
             // The last row may have blocks of its own.
             let last = if most_in_column > 1 { rows - 1 } else { rows };
-            (0..last).filter(|row| kinds[row * columns + column] == commonest).collect()
+            let in_column = kinds.rows().take(last).enumerate().filter(|(_, kinds)| kinds[column] == commonest);
+            in_column.map(|(row, _)| row).collect()
         };
         let parts: Vec<Range<usize>> = segments::<T>(k).collect();
         // Where products come in pairs, the pairs are the terms: each one's first product is added last.
@@ -520,19 +532,20 @@ fn deal_out_halving(sum: &Sum, folds: &Folds) -> Sum {
 }
 
 /// The places of other kinds than the commonest: runs of rows that are alike, cut where the kind changes.
-fn rectangles(kinds: &[Kind], columns: usize, commonest: Kind) -> Vec<(Kind, Range<usize>, Range<usize>)> {
-    let rows: Vec<&[Kind]> = kinds.chunks_exact(columns).collect();
+fn rectangles(kinds: &Table<Kind>, commonest: Kind) -> Vec<(Kind, Range<usize>, Range<usize>)> {
+    let runs: Vec<(usize, &[Kind])> = kinds.runs().collect();
     let mut found = Vec::new();
     let mut row = 0;
-    for alike in rows.chunk_by(PartialEq::eq) {
+    for alike in runs.chunk_by(|(_, a), (_, b)| a == b) {
+        let rows: usize = alike.iter().map(|(rows, _)| rows).sum();
         let mut column = 0;
-        for same in alike[0].chunk_by(PartialEq::eq) {
+        for same in alike[0].1.chunk_by(PartialEq::eq) {
             if same[0] != commonest {
-                found.push((same[0], row..row + alike.len(), column..column + same.len()));
+                found.push((same[0], row..row + rows, column..column + same.len()));
             }
             column += same.len();
         }
-        row += alike.len();
+        row += rows;
     }
     found
 }
