@@ -139,12 +139,9 @@ impl SeparableConv2d {
         geometry: &Geometry,
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
-        let (set, threads) = (self.set(), self.threads(geometry));
-        plan::Plan::once(set, threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)?.run(
-            self.pool.as_deref(),
-            input,
-            output,
-        )
+        let (set, pool, threads) = (self.set(), self.pool.as_deref(), self.threads(geometry));
+        plan::Plan::once(set, pool, threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)?
+            .run(pool, input, output)
     }
 
     fn set(&self) -> InstructionSet {

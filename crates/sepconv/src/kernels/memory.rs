@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, MutexGuard};
 
 use bytemuck::Pod;
 
@@ -13,7 +14,8 @@ use crate::error::Error;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Elements not yet written, the first at the start of a cache line.
+/// Elements not yet written, the first at the start of a cache line. The largest one of late, up to [`MOST_SPARE`], stays
+/// for the next that needs about as much: fresh memory costs a page fault per 4 KiB, more than packing a filter into it.
 pub struct Buffer<T> {
     lines: Vec<Line>,
     elements: usize,
@@ -22,10 +24,12 @@ pub struct Buffer<T> {
 
 impl<T: Pod> Buffer<T> {
     pub fn new(elements: usize) -> Result<Self, Error> {
-        let mut lines = Vec::new();
         let error = Error::Memory { elements };
         let bytes = elements.checked_mul(size_of::<T>()).ok_or(error.clone())?;
-        lines.try_reserve_exact(bytes.div_ceil(size_of::<Line>())).map_err(|_| error)?;
+        let wanted = bytes.div_ceil(size_of::<Line>());
+        let fits = |spare: &mut Vec<Line>| (wanted..=2 * wanted).contains(&spare.capacity());
+        let mut lines = spare().and_then(|mut spare| spare.take_if(fits)).unwrap_or_default();
+        lines.try_reserve_exact(wanted).map_err(|_| error)?;
         Ok(Self { lines, elements, _of: PhantomData })
     }
 
@@ -37,6 +41,26 @@ impl<T: Pod> Buffer<T> {
     pub fn as_ptr(&self) -> *const T {
         self.lines.as_ptr().cast()
     }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        let Some(mut spare) = spare() else { return };
+        let larger = lines.capacity() > spare.as_ref().map_or(0, Vec::capacity);
+        if larger && lines.capacity() * size_of::<Line>() <= MOST_SPARE {
+            *spare = Some(lines);
+        }
+    }
+}
+
+/// Bytes: a filter of 2048 by 2048 in f32.
+const MOST_SPARE: usize = 16 << 20;
+
+/// `None` while another thread is at it: in a forked process that one may be gone.
+fn spare() -> Option<MutexGuard<'static, Option<Vec<Line>>>> {
+    static SPARE: Mutex<Option<Vec<Line>>> = Mutex::new(None);
+    SPARE.try_lock().ok()
 }
 
 /// Calls `work` with that many elements of the calling thread's scratch, whose content is whatever was left there. The

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use ndarray::{ArrayView2, s};
+use rayon::ThreadPool;
 
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
@@ -11,6 +12,7 @@ use super::{Block, Kernel, Narrow, Pack, Step, Then};
 use crate::element::{Element, is_sum};
 use crate::error::Error;
 use crate::numerics::{self, Products, Sum};
+use crate::team;
 
 /// A filter, taken in column panels two vectors wide (the last one may be one vector wide), and the order of the sum.
 pub struct Pointwise<'a, T: Element> {
@@ -51,7 +53,7 @@ impl<T: Element> Pointwise<'static, T> {
     /// With the filter packed, for many calls. The sum is as long as the filter is high, as [`crate::Numerics::check`]
     /// sees to.
     pub fn packed(kernel: Kernel<T>, filter: ArrayView2<T>, numerics: &numerics::Pointwise) -> Result<Self, Error> {
-        let packed = Filter::Packed(pack(&kernel, filter)?);
+        let packed = Filter::Packed(pack(&kernel, filter, None, 1)?);
         Ok(Self::of(kernel, filter.dim(), packed, numerics))
     }
 }
@@ -80,6 +82,14 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let steps = orders.iter().flat_map(|order| order.groups.iter().flatten());
         let levels = steps.map(Step::level).max().unwrap_or(0);
         Self { kernel, k, columns, filter, orders, levels }
+    }
+
+    /// Packs all of the filter, on the calling thread and as many in all of the pool, or of rayon's current one.
+    pub fn pack(&mut self, pool: Option<&ThreadPool>, threads: usize) -> Result<(), Error> {
+        if let Filter::Given(filter) = self.filter {
+            self.filter = Filter::Packed(pack(&self.kernel, filter, pool, threads)?);
+        }
+        Ok(())
     }
 
     pub fn filter_shape(&self) -> [usize; 2] {
@@ -403,18 +413,33 @@ fn cut(step: Step, length: usize, most: usize) -> Vec<Step> {
 const PACKED_AT_ONCE: usize = 8;
 
 /// The filter in column panels, and zeros beyond the last column.
-fn pack<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>) -> Result<Buffer<T::Sum>, Error> {
+fn pack<T: Element>(
+    kernel: &Kernel<T>,
+    filter: ArrayView2<T>,
+    pool: Option<&ThreadPool>,
+    threads: usize,
+) -> Result<Buffer<T::Sum>, Error> {
     let (k, columns) = filter.dim();
-    let mut packed = Buffer::new(k.saturating_mul(columns.next_multiple_of(kernel.lanes)))?;
-    let panel_elements = 2 * kernel.lanes * k;
-    for start in (0..k).step_by(PACKED_AT_ONCE) {
-        let rows = start..k.min(start + PACKED_AT_ONCE);
-        for (i, panel) in packed.as_mut_slice().chunks_mut(panel_elements).enumerate() {
-            let columns = panel.len() / k;
-            let part = &mut panel[rows.start * columns..rows.end * columns];
-            pack_rows(kernel, filter.slice(s![rows.clone(), ..]), i * 2 * kernel.lanes, part);
+    let stored = columns.next_multiple_of(kernel.lanes);
+    let mut packed = Buffer::<T::Sum>::new(k.saturating_mul(stored))?;
+    let panels = columns.div_ceil(2 * kernel.lanes);
+    let tasks = threads.min(panels);
+    // One column for each row of each panel: no two tasks have the same.
+    let to = Output::new(packed.as_mut_slice(), 1);
+    team::for_each(pool, threads, tasks, &|task| {
+        for start in (0..k).step_by(PACKED_AT_ONCE) {
+            let rows = start..k.min(start + PACKED_AT_ONCE);
+            for panel in task * panels / tasks..(task + 1) * panels / tasks {
+                let column = panel * 2 * kernel.lanes;
+                let width = (stored - column).min(2 * kernel.lanes);
+                let place = to.at(column * k + rows.start * width, 0);
+                // SAFETY: these rows of the panel, which only this task writes.
+                let part = unsafe { std::slice::from_raw_parts_mut(place.cast(), rows.len() * width) };
+                pack_rows(kernel, filter.slice(s![rows.clone(), ..]), column, part);
+            }
         }
-    }
+        Ok(())
+    })?;
     Ok(packed)
 }
 
