@@ -216,35 +216,41 @@ impl<F> Product<F> {
     where
         F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
     {
-        let (rows, k, columns) = (self.rows, self.k, self.columns);
-        let Scale { factor, mask, unit } = Scale::of::<T>();
-        let factors = filled(k * columns, T::from_f64(factor))?;
-        let mut sizes = Table::new(2, [rows, columns]);
-        for counted in segments::<T>(k) {
-            let mut pixels = filled(rows * k, T::ZERO)?;
-            for row in pixels.chunks_exact_mut(k) {
-                row[counted.clone()].fill(T::from_f64(unit));
-                row[0] = T::from_f64(mask);
-                row[other] = T::from_f64(-mask);
-            }
-            let units = units(&counted, [0, other]) as u32;
-            let result = (self.call)(&pixels, &factors)?;
-            let mut whole = true;
-            sizes.update(result.chunks_exact(columns), |size, survivors| {
-                let value = f64::from(units) - survivors.to_f64() / (unit * factor);
-                let lost = value as u32;
-                whole &= f64::from(lost) == value && lost <= units;
-                *size += lost;
-            });
-            if !whole {
-                return Err(Unclear::Tree);
-            }
+        let mut sizes = Table::new(2, [self.rows, self.columns]);
+        for part in segments::<T>(self.k) {
+            sizes.update(self.lost(other, &part)?.rows(), |size, lost| *size += lost);
             // Chains lose nothing from afar, and lanes a lot from near.
             if other < 4 && sizes.values_mut().all(|size| *size <= 4) {
                 break;
             }
         }
         Ok(sizes)
+    }
+
+    /// Of every element, how many of these products are in the smallest sum that holds products 0 and `other`, beside
+    /// these two.
+    fn lost<T: Element, E>(&mut self, other: usize, counted: &Range<usize>) -> Result<Table<u32>, Unclear<E>>
+    where
+        F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
+    {
+        let (rows, k, columns) = (self.rows, self.k, self.columns);
+        let Scale { factor, mask, unit } = Scale::of::<T>();
+        let factors = filled(k * columns, T::from_f64(factor))?;
+        let mut pixels = filled(rows * k, T::ZERO)?;
+        for row in pixels.chunks_exact_mut(k) {
+            row[counted.clone()].fill(T::from_f64(unit));
+            row[0] = T::from_f64(mask);
+            row[other] = T::from_f64(-mask);
+        }
+        let units = units(counted, [0, other]) as u32;
+        let result = (self.call)(&pixels, &factors)?;
+        let (mut lost, mut whole) = (Table::new(0, [rows, columns]), true);
+        lost.update(result.chunks_exact(columns), |lost, survivors| {
+            let value = f64::from(units) - survivors.to_f64() / (unit * factor);
+            *lost = value as u32;
+            whole &= f64::from(*lost) == value && *lost <= units;
+        });
+        if whole { Ok(lost) } else { Err(Unclear::Tree) }
     }
 
     /// Sets those apart, of the commonest kind, whose blocks are those of the last row; these blocks, if there are such.
@@ -265,12 +271,16 @@ impl<F> Product<F> {
         let apart = self.blocks(kinds, commonest, asking, Some(self.rows - 1))?;
         let differs = |other: &usize| [blocks, &apart].map(|sum| tree::size(sum, 0, 0, *other));
         let Some(other) = (1..self.k).find(|other| differs(other)[0] != differs(other)[1]) else { return Ok(None) };
-        let [usual, of_last] = differs(&other);
+        let sizes = differs(&other);
+        // The part of the products that tells which is enough.
+        let lost = |part: &Range<usize>| sizes.map(|size| units(&(part.start..part.end.min(size)), [0, other]) as u32);
+        let telling = segments::<T>(self.k).map(|part| (lost(&part), part)).find(|([usual, last], _)| usual != last);
+        let ([usual, of_last], part) = telling.ok_or(Unclear::Tree)?;
         let mut either = true;
-        kinds.update(self.sizes(other)?.rows(), |kind, size| {
+        kinds.update(self.lost(other, &part)?.rows(), |kind, lost| {
             if *kind == commonest {
-                kind.apart = *size as usize == of_last;
-                either &= kind.apart || *size as usize == usual;
+                kind.apart = *lost == of_last;
+                either &= kind.apart || *lost == usual;
             }
         });
         if either { Ok(Some(apart)) } else { Err(Unclear::Tree) }
