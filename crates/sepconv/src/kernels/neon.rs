@@ -182,6 +182,7 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
             pixels: &run.pixels[pixel..][..1],
             inside,
             counted,
+            across: run.across.clone(),
             shared: 0,
             target: run.target.add(pixel * run.apart * row_stride::<S::Sum>()),
             ..*run
