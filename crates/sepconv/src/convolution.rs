@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::geometry::{Attributes, Geometry, Padding};
 use crate::kernels::InstructionSet;
 use crate::numerics::Numerics;
-use crate::plan;
+use crate::plan::{self, Workers};
 
 /// Depthwise separable convolution: [`SeparableConv2d::run`] with the numerics
 /// [`REPRODUCIBLE`](Numerics::REPRODUCIBLE), whose bits are the same on every machine.
@@ -51,8 +51,8 @@ pub fn separable_conv2d<T: Element>(
 /// ```
 #[derive(Clone, Debug)]
 pub struct SeparableConv2d {
-    attributes: Attributes,
-    numerics: Numerics,
+    pub(crate) attributes: Attributes,
+    pub(crate) numerics: Numerics,
     pool: Option<Arc<ThreadPool>>,
     set: Option<InstructionSet>,
 }
@@ -150,11 +150,17 @@ impl SeparableConv2d {
 
     /// How many a call takes, the calling one included.
     fn threads(&self, geometry: &Geometry) -> usize {
-        match &self.pool {
-            _ if plan::is_small(geometry) => 1,
+        self.workers(plan::multiplications(geometry)).threads
+    }
+
+    /// Those of so many multiplications.
+    pub(crate) fn workers(&self, multiplications: usize) -> Workers<'_> {
+        let threads = match &self.pool {
+            _ if plan::are_few(multiplications) => 1,
             None => rayon::current_num_threads(),
             Some(pool) => pool.current_num_threads(),
-        }
+        };
+        Workers { set: self.set(), pool: self.pool.as_deref(), threads }
     }
 
     /// On that instruction set; the bits are the same on every one.

@@ -60,8 +60,10 @@ pub enum Error {
     Input { expected: [usize; 4], got: [usize; 4] },
     #[error("the output array must have shape {expected:?}, got {got:?}")]
     Output { expected: [usize; 4], got: [usize; 4] },
+    #[error("{argument} must have shape {expected:?}, got {got:?}")]
+    Gradient { argument: &'static str, expected: [usize; 4], got: Vec<usize> },
     #[error("numerics: {0}")]
     Numerics(#[from] crate::numerics::ParseError),
-    #[error("numerics: the pointwise sum `{sum}` adds {length} products, but in_channels * channel_multiplier is {k}")]
+    #[error("numerics: the sum `{sum}` adds {length} products, but there are {k}")]
     SumLength { sum: String, length: usize, k: usize },
 }

@@ -212,6 +212,16 @@ impl Geometry {
         Ok(geometry)
     }
 
+    /// Of the depthwise part alone, whose results take the place of the outputs. Arguments and errors as for
+    /// [`new`](Self::new).
+    pub fn depthwise(input: &[usize], depthwise_filter: &[usize], attributes: &Attributes) -> Result<Self, Error> {
+        let k = match depthwise_filter {
+            [.., channels, multiplier] => channels.saturating_mul(*multiplier),
+            _ => 0,
+        };
+        Self::new(input, depthwise_filter, &[1, 1, k, k], attributes)
+    }
+
     /// The output's shape as far as it follows from what is known; `None` is what is not known. Whatever is known is
     /// checked as [`new`](Self::new) does, where all values that the message would name are known.
     pub fn partial(

@@ -24,6 +24,7 @@ mod convolution;
 mod element;
 mod error;
 pub mod geometry;
+pub mod gradient;
 mod kernels;
 pub mod numerics;
 pub mod orders;

@@ -220,15 +220,16 @@ impl Pointwise {
     }
 }
 
+impl Depthwise {
+    /// That of [`Numerics::REPRODUCIBLE`].
+    pub const REPRODUCIBLE: Self =
+        Self { products: Products::Fused, taps: Taps::Inside, order: TapOrder::Rows, rounding: Rounding::Once };
+}
+
 impl Numerics {
     /// The crate's default: the same bits for every batch size, thread count, machine and instruction set.
     pub const REPRODUCIBLE: Self = Self {
-        depthwise: Depthwise {
-            products: Products::Fused,
-            taps: Taps::Inside,
-            order: TapOrder::Rows,
-            rounding: Rounding::Once,
-        },
+        depthwise: Depthwise::REPRODUCIBLE,
         pointwise: Pointwise::everywhere(Products::Fused, Sum::Whole),
         subnormals: Subnormals::Kept,
     };
@@ -298,23 +299,24 @@ impl fmt::Display for Sum {
     }
 }
 
+/// What stands between the parentheses.
+impl fmt::Display for Depthwise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", word(&PRODUCTS, self.products), word(&TAPS, self.taps))?;
+        match self.order {
+            TapOrder::Rows => {}
+            TapOrder::RowsAtOnce(rows) => write!(f, ", rows {rows}")?,
+            order => write!(f, ", {}", word(&ORDERS, order))?,
+        }
+        f.write_str(if self.rounding == Rounding::Each { ", each" } else { "" })
+    }
+}
+
 impl fmt::Display for Numerics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { depthwise, pointwise, subnormals } = self;
-        write!(
-            f,
-            "v1 depthwise({}, {}{}{}) pointwise({}, {}",
-            word(&PRODUCTS, depthwise.products),
-            word(&TAPS, depthwise.taps),
-            match depthwise.order {
-                TapOrder::Rows => String::new(),
-                TapOrder::RowsAtOnce(rows) => format!(", rows {rows}"),
-                order => format!(", {}", word(&ORDERS, order)),
-            },
-            if depthwise.rounding == Rounding::Each { ", each" } else { "" },
-            word(&PRODUCTS, pointwise.products),
-            pointwise.sum,
-        )?;
+        let (products, sum) = (word(&PRODUCTS, pointwise.products), &pointwise.sum);
+        write!(f, "v1 depthwise({depthwise}) pointwise({products}, {sum}")?;
         for Elsewhere { rows, columns, products, sum } in &pointwise.elsewhere {
             write!(f, ", rows {rows:?} columns {columns:?} {} {sum}", word(&PRODUCTS, *products))?;
         }
@@ -322,20 +324,20 @@ impl fmt::Display for Numerics {
     }
 }
 
-type Words<T> = [(&'static str, T)];
-const PRODUCTS: [(&str, Products); 4] = [
+pub(crate) type Words<T> = [(&'static str, T)];
+pub(crate) const PRODUCTS: [(&str, Products); 4] = [
     ("fused", Products::Fused),
     ("separate", Products::Separate),
     ("paired", Products::Paired),
     ("overrun", Products::Overrun),
 ];
-const TAPS: [(&str, Taps); 4] =
+pub(crate) const TAPS: [(&str, Taps); 4] =
     [("inside", Taps::Inside), ("all", Taps::All), ("beside", Taps::Beside), ("above", Taps::Above)];
 const ORDERS: [(&str, TapOrder); 3] =
     [("columns", TapOrder::Columns), ("borders", TapOrder::Borders), ("channels", TapOrder::Channels)];
-const SUBNORMALS: [(&str, Subnormals); 2] = [("kept", Subnormals::Kept), ("flushed", Subnormals::Flushed)];
+pub(crate) const SUBNORMALS: [(&str, Subnormals); 2] = [("kept", Subnormals::Kept), ("flushed", Subnormals::Flushed)];
 
-fn word<T: PartialEq>(words: &Words<T>, value: T) -> &'static str {
+pub(crate) fn word<T: PartialEq>(words: &Words<T>, value: T) -> &'static str {
     words.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
 }
 
@@ -363,21 +365,10 @@ impl FromStr for Numerics {
         if text.trim() == "reproducible" {
             return Ok(Self::REPRODUCIBLE);
         }
-        let mut p = Parser { text, at: 0, chains: 0 };
+        let mut p = Parser::new(text);
         p.expect("v1")?;
         p.expect("depthwise(")?;
-        let products = p.one_of(&PRODUCTS)?;
-        p.expect(",")?;
-        let taps = p.one_of(&TAPS)?;
-        let mut depthwise = Depthwise { products, taps, order: TapOrder::Rows, rounding: Rounding::Once };
-        while depthwise.rounding == Rounding::Once && p.take(",") {
-            match depthwise.order {
-                TapOrder::Rows if p.take("each") => depthwise.rounding = Rounding::Each,
-                TapOrder::Rows if p.take("rows") => depthwise.order = TapOrder::RowsAtOnce(p.number(1)?),
-                TapOrder::Rows => depthwise.order = p.one_of(&ORDERS)?,
-                _ => depthwise.rounding = p.expect("each").map(|()| Rounding::Each)?,
-            }
-        }
+        let depthwise = p.depthwise()?;
         p.expect(")")?;
         p.expect("pointwise(")?;
         let products = p.one_of(&PRODUCTS)?;
@@ -392,25 +383,23 @@ impl FromStr for Numerics {
             elsewhere.push(Elsewhere { rows, columns, products, sum: p.sum()? });
         }
         p.expect(")")?;
-        p.expect("subnormals(")?;
-        let subnormals = p.one_of(&SUBNORMALS)?;
-        p.expect(")")?;
-        p.skip_blanks();
-        if p.at < text.len() {
-            return Err(p.error("the end".into()));
-        }
+        let subnormals = p.subnormals_and_end()?;
         Ok(Self { depthwise, pointwise: Pointwise { products, sum, elsewhere }, subnormals })
     }
 }
 
-struct Parser<'a> {
+pub(crate) struct Parser<'a> {
     text: &'a str,
     at: usize,
     /// Those of the sums that are complete.
     chains: usize,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { text, at: 0, chains: 0 }
+    }
+
     fn rest(&self) -> &str {
         &self.text[self.at..]
     }
@@ -423,25 +412,25 @@ impl Parser<'_> {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
-    fn take(&mut self, word: &str) -> bool {
+    pub(crate) fn take(&mut self, word: &str) -> bool {
         self.skip_blanks();
         let found = self.rest().starts_with(word);
         self.at += if found { word.len() } else { 0 };
         found
     }
 
-    fn expect(&mut self, word: &str) -> Result<(), ParseError> {
+    pub(crate) fn expect(&mut self, word: &str) -> Result<(), ParseError> {
         if self.take(word) { Ok(()) } else { Err(self.error(format!("`{word}`"))) }
     }
 
-    fn one_of<T: Copy>(&mut self, words: &Words<T>) -> Result<T, ParseError> {
+    pub(crate) fn one_of<T: Copy>(&mut self, words: &Words<T>) -> Result<T, ParseError> {
         match words.iter().find(|(word, _)| self.take(word)) {
             Some((_, value)) => Ok(*value),
             None => Err(self.error(words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(" or "))),
         }
     }
 
-    fn number(&mut self, least: usize) -> Result<usize, ParseError> {
+    pub(crate) fn number(&mut self, least: usize) -> Result<usize, ParseError> {
         self.skip_blanks();
         let digits = self.rest().bytes().take_while(u8::is_ascii_digit).count();
         match self.rest()[..digits].parse() {
@@ -451,6 +440,31 @@ impl Parser<'_> {
             }
             _ => Err(self.error(format!("a number from {least} to {LONGEST}"))),
         }
+    }
+
+    pub(crate) fn depthwise(&mut self) -> Result<Depthwise, ParseError> {
+        let products = self.one_of(&PRODUCTS)?;
+        self.expect(",")?;
+        let taps = self.one_of(&TAPS)?;
+        let mut depthwise = Depthwise { products, taps, order: TapOrder::Rows, rounding: Rounding::Once };
+        while depthwise.rounding == Rounding::Once && self.take(",") {
+            match depthwise.order {
+                TapOrder::Rows if self.take("each") => depthwise.rounding = Rounding::Each,
+                TapOrder::Rows if self.take("rows") => depthwise.order = TapOrder::RowsAtOnce(self.number(1)?),
+                TapOrder::Rows => depthwise.order = self.one_of(&ORDERS)?,
+                _ => depthwise.rounding = self.expect("each").map(|()| Rounding::Each)?,
+            }
+        }
+        Ok(depthwise)
+    }
+
+    /// The last words of every text.
+    pub(crate) fn subnormals_and_end(&mut self) -> Result<Subnormals, ParseError> {
+        self.expect("subnormals(")?;
+        let subnormals = self.one_of(&SUBNORMALS)?;
+        self.expect(")")?;
+        self.skip_blanks();
+        if self.at < self.text.len() { Err(self.error("the end".into())) } else { Ok(subnormals) }
     }
 
     fn range(&mut self) -> Result<Range<usize>, ParseError> {

@@ -33,10 +33,15 @@ const TILE_ROWS: usize = 96;
 /// Multiplications below which a call stays on the calling thread: some 50 us, about what it takes to wake others.
 const SMALL: usize = 2 << 20;
 
-/// Whether a call stays on the calling thread, so that small work does not even start a thread pool.
-pub fn is_small(geometry: &Geometry) -> bool {
+/// What decides whether a call stays on the calling thread.
+pub fn multiplications(geometry: &Geometry) -> usize {
     let taps = geometry.height.kernel * geometry.width.kernel;
-    (geometry.rows() * geometry.k()).saturating_mul(geometry.out_channels + taps) < SMALL
+    (geometry.rows() * geometry.k()).saturating_mul(geometry.out_channels + taps)
+}
+
+/// Whether they stay on the calling thread, so that small work does not even start a thread pool.
+pub fn are_few(multiplications: usize) -> bool {
+    multiplications < SMALL
 }
 
 /// The whole operation for one geometry, in one order.
@@ -96,7 +101,7 @@ impl<'a, T: Element> Plan<'a, T> {
         assert_eq!(pointwise.filter_shape(), [geometry.k(), geometry.out_channels]);
         let kernel = T::kernel(set);
         let taps = geometry.height.kernel * geometry.width.kernel;
-        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads);
+        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, 1);
         Ok(Self {
             depthwise: Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?,
             subnormals: numerics.subnormals,
@@ -131,6 +136,7 @@ impl<'a, T: Element> Plan<'a, T> {
             let ahead = self.depthwise.ahead(&input, first + tile.rows(), tile.rows());
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { self.pointwise.multiply(tile, panels, &output, first, ahead, scratch) };
+            Ok(())
         })
     }
 }
@@ -147,7 +153,7 @@ pub fn depthwise<T: Element>(
     let kernel = T::kernel(InstructionSet::preferred());
     let input = with_adjacent_channels(input)?;
     let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?;
-    let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), 1);
+    let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), 1, 1);
     let mut pixel = vec![T::ZERO; geometry.k()];
     let mut wanted = true;
     for task in (0..split.tiles).filter(|_| geometry.rows() > 0) {
@@ -162,6 +168,7 @@ pub fn depthwise<T: Element>(
                 }
                 wanted = wanted && each(first + row, &mut pixel);
             }
+            Ok(())
         })?;
         if !wanted {
             break;
@@ -173,23 +180,71 @@ pub fn depthwise<T: Element>(
 /// The product alone, on the calling thread: of `pixels`, rows of k values, and `filter` (k, columns), k at least 1 and as
 /// long as the numerics' sum.
 pub fn pointwise<T: Element>(pixels: &[T], filter: ArrayView2<T>, numerics: &Numerics) -> Result<Vec<T>, Error> {
-    let kernel = T::kernel(InstructionSet::preferred());
     let (k, columns) = filter.dim();
     let rows = pixels.len() / k;
-    allocate(rows * columns, |elements| {
-        let pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
-        let split = Split::new::<T::Sum>(rows, k, 1).with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
-        let output = Output::new(elements, columns);
-        let scratch = |rows| pointwise.scratch(rows);
-        split.for_each(None, numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
+    let workers = Workers { set: InstructionSet::preferred(), pool: None, threads: 1 };
+    allocate(rows * columns, |output| {
+        let product = Product { rows, filter, numerics, least_rows: 1, scratch: |_| 0 };
+        product.run(&workers, output, |tile, first, _| {
             for row in 0..tile.all_rows() {
                 let pixel = if first + row < rows { &pixels[(first + row) * k..][..k] } else { &[] };
                 tile.set_row(row, pixel, T::widen);
             }
-            // SAFETY: the tile is filled; the split gives each part of the output to one task.
-            unsafe { pointwise.multiply(tile, panels, &output, first, (std::ptr::null(), 0), scratch) };
+            Ok(())
         })
     })
+}
+
+/// On which threads and with which instructions something is computed.
+#[derive(Clone, Copy)]
+pub struct Workers<'a> {
+    pub set: InstructionSet,
+    /// Rayon's current one if there is none.
+    pub pool: Option<&'a ThreadPool>,
+    /// The calling one included.
+    pub threads: usize,
+}
+
+/// A matrix product whose rows are made where they are needed.
+pub struct Product<'a, T, S> {
+    pub rows: usize,
+    /// (k, columns), k as long as the numerics' sum.
+    pub filter: ArrayView2<'a, T>,
+    pub numerics: &'a Numerics,
+    /// Of a tile, however much memory they take.
+    pub least_rows: usize,
+    /// Elements of scratch that it takes to make so many rows.
+    pub scratch: S,
+}
+
+impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
+    /// Into all of `output`, which is not empty. `fill` is given a tile, its first row, and scratch.
+    pub fn run(
+        self,
+        workers: &Workers,
+        output: &mut [MaybeUninit<T>],
+        fill: impl Fn(&mut Tile<T::Sum>, usize, &mut [MaybeUninit<T::Sum>]) -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
+        let Self { rows, filter, numerics, least_rows, scratch: own } = self;
+        let Workers { set, pool, threads } = *workers;
+        let (kernel, (k, columns)) = (T::kernel(set), filter.dim());
+        assert_eq!(output.len(), rows * columns);
+        let mut pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
+        let split = Split::new::<T::Sum>(rows, k, threads, least_rows);
+        let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
+        if split.tiles > PACKINGS * threads {
+            pointwise.pack(pool, threads)?;
+        }
+        let output = Output::new(output, columns);
+        let scratch = |rows| pointwise.scratch(rows) + own(rows);
+        split.for_each(pool, numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
+            let (scratch, own) = scratch.split_at_mut(pointwise.scratch(tile.rows()));
+            fill(tile, first, own)?;
+            // SAFETY: the tile is filled; the split gives each part of the output to one task.
+            unsafe { pointwise.multiply(tile, panels, &output, first, (std::ptr::null(), 0), scratch) };
+            Ok(())
+        })
+    }
 }
 
 /// That many elements, all of which `fill` writes; it is not called for none.
@@ -208,7 +263,7 @@ pub fn allocate<T>(
 }
 
 /// The view itself, or a copy of it if the channels of a pixel are not adjacent.
-fn with_adjacent_channels<T: Element>(input: ArrayView4<T>) -> Result<CowArray<T, Ix4>, Error> {
+pub fn with_adjacent_channels<T: Element>(input: ArrayView4<T>) -> Result<CowArray<T, Ix4>, Error> {
     if adjacent(&input) {
         return Ok(input.into());
     }
@@ -229,10 +284,10 @@ const FETCH: usize = 4;
 
 /// How rows and column panels are dealt out to tasks.
 #[derive(Clone, Debug)]
-struct Split {
+pub struct Split {
     k: usize,
     rows: usize,
-    tiles: usize,
+    pub tiles: usize,
     /// Tiles that have to be, for memory's sake.
     least_tiles: usize,
     panels: usize,
@@ -241,9 +296,9 @@ struct Split {
 }
 
 impl Split {
-    /// By rows only.
-    fn new<T>(rows: usize, k: usize, threads: usize) -> Self {
-        let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>())).clamp(1, TILE_ROWS);
+    /// By rows only, so many of which are in a tile whatever memory they take.
+    pub fn new<T>(rows: usize, k: usize, threads: usize, least: usize) -> Self {
+        let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>())).clamp(least, TILE_ROWS);
         let least_tiles = rows.div_ceil(most);
         let tiles = least_tiles.next_multiple_of(threads).min(rows).max(1);
         Self { k, rows, tiles, least_tiles, panels: 1, groups: 1, threads }
@@ -280,20 +335,20 @@ impl Split {
         subnormals: Subnormals,
         following: usize,
         scratch: impl Fn(usize) -> usize + Sync,
-        work: impl Fn(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]) + Sync,
+        work: impl Fn(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]) -> Result<(), Error> + Sync,
     ) -> Result<(), Error> {
         let task = |task: usize| self.run(task, subnormals, following, &scratch, &work);
         team::for_each(pool, self.threads, self.tiles * self.groups, &task)
     }
 
     /// One of these calls.
-    fn run<T: Number>(
+    pub fn run<T: Number>(
         &self,
         task: usize,
         subnormals: Subnormals,
         following: usize,
         scratch: &impl Fn(usize) -> usize,
-        work: impl FnOnce(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]),
+        work: impl FnOnce(&mut Tile<T>, usize, Range<usize>, &mut [MaybeUninit<T>]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (rows, panels) = self.task(task);
         let in_tile = (rows.len() + following) * row_elements::<T>(self.k);
@@ -301,8 +356,8 @@ impl Split {
             // A thread starts with its maker's state, so it is set anew in each task.
             let _flushing = Flushing::set(subnormals);
             let (in_tile, scratch) = elements.split_at_mut(in_tile);
-            work(&mut Tile::new(in_tile, rows.len(), following, self.k), rows.start, panels, scratch);
-        })
+            work(&mut Tile::new(in_tile, rows.len(), following, self.k), rows.start, panels, scratch)
+        })?
     }
 }
 
@@ -323,7 +378,7 @@ mod tests {
             (50, 600, 40, 16),
             (361, 728, 23, 3),
         ] {
-            let split = Split::new::<f32>(rows, k, threads).with_columns(panels, 32, 9);
+            let split = Split::new::<f32>(rows, k, threads, 1).with_columns(panels, 32, 9);
             let mut seen = vec![0; rows * panels];
             for task in 0..split.tiles * split.groups {
                 let (rows, columns) = split.task(task);
@@ -337,9 +392,9 @@ mod tests {
     /// Few rows keep all threads busy by sharing the columns.
     #[test]
     fn few_rows_are_split_by_columns() {
-        let split = Split::new::<f32>(49, 1024, 2).with_columns(32, 32, 9);
+        let split = Split::new::<f32>(49, 1024, 2, 1).with_columns(32, 32, 9);
         assert_eq!((split.tiles, split.groups), (1, 2));
-        let split = Split::new::<f32>(12544, 32, 2).with_columns(2, 32, 9);
+        let split = Split::new::<f32>(12544, 32, 2, 1).with_columns(2, 32, 9);
         assert_eq!((split.tiles % 2, split.groups), (0, 1));
     }
 

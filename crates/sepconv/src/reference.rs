@@ -22,12 +22,23 @@ pub fn separable_conv2d<T: Element>(
 ) -> Result<Array4<T>, Error> {
     let geometry = Geometry::new(input.shape(), depthwise_filter.shape(), pointwise_filter.shape(), attributes)?;
     numerics.check(geometry.k())?;
-    let _flushing = Flushing::set(numerics.subnormals);
-    let blocks = space_to_batch(input, &geometry);
-    let blocks = depthwise(&blocks, depthwise_filter, &geometry, numerics);
-    let pixels = batch_to_space(&blocks, &geometry);
+    let pixels = depthwise_result(input, depthwise_filter, &geometry, numerics);
     let filter = pointwise_filter.index_axis_move(ndarray::Axis(0), 0).index_axis_move(ndarray::Axis(0), 0);
-    Ok(pointwise(&pixels, filter, &geometry, numerics))
+    let elements = product(&pixels, filter, numerics).into_iter().collect();
+    Ok(Array4::from_shape_vec(geometry.output_shape(), elements).expect("a row for each pixel"))
+}
+
+/// The depthwise result, one row per output pixel.
+pub(crate) fn depthwise_result<T: Element>(
+    input: ArrayView4<T>,
+    depthwise_filter: ArrayView4<T>,
+    geometry: &Geometry,
+    numerics: &Numerics,
+) -> Array2<T> {
+    let _flushing = Flushing::set(numerics.subnormals);
+    let blocks = space_to_batch(input, geometry);
+    let blocks = depthwise(&blocks, depthwise_filter, geometry, numerics);
+    batch_to_space(&blocks, geometry)
 }
 
 /// Pads and deals the image out to one small image per phase; `None` is padding. The block of phase (p, q) and image n
@@ -106,20 +117,21 @@ fn batch_to_space<T: Element>(blocks: &Array4<T>, g: &Geometry) -> Array2<T> {
     })
 }
 
-fn pointwise<T: Element>(pixels: &Array2<T>, filter: ArrayView2<T>, g: &Geometry, numerics: &Numerics) -> Array4<T> {
-    let width = g.width.output;
-    Array4::from_shape_fn(g.output_shape(), |(n, y, x, column)| {
-        let row = (n * g.height.output + y) * width + x;
+/// The product of rows and a filter, in the order of the pointwise sum.
+pub(crate) fn product<T: Element>(rows: &Array2<T>, filter: ArrayView2<T>, numerics: &Numerics) -> Array2<T> {
+    let _flushing = Flushing::set(numerics.subnormals);
+    let length = rows.ncols();
+    Array2::from_shape_fn((rows.nrows(), filter.ncols()), |(row, column)| {
         let (products, sum) = numerics.pointwise.at(row, column);
         let mut accumulate = |k: Index, total| match k {
-            Index::Product(k) => accumulate(products, pixels[(row, k)].widen(), filter[(k, column)].widen(), total),
+            Index::Product(k) => accumulate(products, rows[(row, k)].widen(), filter[(k, column)].widen(), total),
             Index::Behind(k) if products == Products::Overrun => {
-                let behind = pixels.as_slice().and_then(|pixels| pixels.get(row * g.k() + k + 1));
+                let behind = rows.as_slice().and_then(|rows| rows.get(row * length + k + 1));
                 behind.map_or(T::ZERO, |pixel| *pixel).widen().mul_add(T::Sum::ZERO, total)
             }
             Index::Behind(_) => total.add(T::Sum::ZERO),
         };
-        T::narrow(add_up(products, sum, &mut (0..g.k()), &mut accumulate))
+        T::narrow(add_up(products, sum, &mut (0..length), &mut accumulate))
     })
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::tile::{panel, row_stride};
 use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
-use super::{Block, Entry, Narrow, Pack, Run, Step, Then};
+use super::{Block, Correlation, Entry, Narrow, Pack, Run, Step, Then};
 use crate::element::{Element, is_sum};
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
@@ -705,4 +705,90 @@ pub unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Narrow<S>
             i += 1;
         }
     }
+}
+
+/// Taps that are summed up together: with two vectors each, eight independent sums hide the latency of the additions.
+const TAPS: usize = 4;
+
+/// Adds to each tap's sum the products of its pixel values and the gradients, pixel after pixel.
+///
+/// # Safety
+/// What [`Correlation`] says of its pointers holds, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn correlate<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize>(c: &Correlation<S>) {
+    let mut tap = 0;
+    while tap < c.taps {
+        match c.taps - tap {
+            1 => correlate_taps::<S, V, PRODUCTS, 1>(c, tap),
+            2 => correlate_taps::<S, V, PRODUCTS, 2>(c, tap),
+            3 => correlate_taps::<S, V, PRODUCTS, 3>(c, tap),
+            _ => correlate_taps::<S, V, PRODUCTS, TAPS>(c, tap),
+        }
+        tap += TAPS;
+    }
+}
+
+/// All channels of so many taps.
+#[inline(always)]
+unsafe fn correlate_taps<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize, const N: usize>(
+    c: &Correlation<S>,
+    tap: usize,
+) {
+    let mut k = c.channels.start;
+    while k + 2 * V::LANES <= c.channels.end {
+        correlate_vectors::<S, V, PRODUCTS, N, 2, WHOLE>(c, tap, k);
+        k += 2 * V::LANES;
+    }
+    if k + V::LANES <= c.channels.end {
+        correlate_vectors::<S, V, PRODUCTS, N, 1, WHOLE>(c, tap, k);
+        k += V::LANES;
+    }
+    if k < c.channels.end {
+        correlate_vectors::<S, V, PRODUCTS, N, 1, FIRST>(c, tap, k);
+    }
+}
+
+#[inline(always)]
+unsafe fn correlate_vectors<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const PRODUCTS: usize,
+    const N: usize,
+    const VECTORS: usize,
+    const LOAD: u8,
+>(
+    c: &Correlation<S>,
+    tap: usize,
+    k: usize,
+) {
+    let (start, stride) = c.sums;
+    let target = (start.add(tap * stride + k - c.channels.start), stride);
+    let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; N];
+    load(target, &mut sums);
+    for &[image, gradient] in c.pixels {
+        let gradients = load_channels::<S, V, VECTORS, LOAD>(c, gradient, k);
+        for t in 0..N {
+            let from = image.wrapping_offset((tap + t) as isize * c.step);
+            let pixels = load_channels::<S, V, VECTORS, LOAD>(c, from, k);
+            for v in 0..VECTORS {
+                sums[t][v] = accumulate::<V, PRODUCTS>(pixels[v], gradients[v], sums[t][v]);
+            }
+        }
+    }
+    store(target, &sums);
+}
+
+/// Vectors of the channels from `k` on, of which channel 0 is at `from`.
+#[inline(always)]
+unsafe fn load_channels<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usize, const LOAD: u8>(
+    c: &Correlation<S>,
+    from: *const S,
+    k: usize,
+) -> [V; VECTORS] {
+    let mut values = [V::splat(V::Element::ZERO); VECTORS];
+    for v in 0..VECTORS {
+        let from = from.wrapping_add(k + v * V::LANES);
+        values[v] = if LOAD == FIRST { V::widen_first(from, c.channels.end - k) } else { V::widen(from) };
+    }
+    values
 }

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use half::{bf16, f16};
 
 use crate::element::Element;
+use crate::numerics::Products;
 
 pub mod depthwise;
 mod generic;
@@ -17,6 +18,7 @@ pub mod memory;
 pub mod pointwise;
 mod portable;
 pub mod tile;
+pub mod transpose;
 mod vector;
 
 #[cfg(target_arch = "x86_64")]
@@ -127,11 +129,13 @@ pub struct Kernel<T: Element> {
     depthwise_listed: DepthwiseFn<T>,
     /// Whether the first ones share values between pixels, of the shapes of [`generic::SHARED`].
     shares: bool,
-    /// By [`Products`](crate::numerics::Products), vectors of a column panel (1, 2), rows (from 1).
+    /// By [`Products`], vectors of a column panel (1, 2), rows (from 1).
     product: [[ByRows<T::Sum>; 2]; 4],
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],
     narrow: NarrowFn<T>,
+    /// By fused or separate products.
+    correlate: [CorrelateFn<T>; 2],
 }
 
 type DepthwiseFn<T> = unsafe fn(&Run<T>);
@@ -140,6 +144,7 @@ type ProductFn<T> = unsafe fn(&Block<T>, usize) -> *const u8;
 type ByRows<T> = &'static [ProductFn<T>];
 type PackFn<T> = unsafe fn(&Pack<T>);
 type NarrowFn<T> = unsafe fn(&Narrow<T>);
+type CorrelateFn<T> = unsafe fn(&Correlation<T>);
 
 impl<T: Element> Kernel<T> {
     /// The most rows of a register tile of two vectors.
@@ -154,6 +159,15 @@ impl<T: Element> Kernel<T> {
     pub unsafe fn narrow(&self, sums: &Narrow<T>) {
         // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
         unsafe { (self.narrow)(sums) }
+    }
+
+    /// Adds to sums of the depthwise filter's gradient; products are fused or separate.
+    ///
+    /// # Safety
+    /// What [`Correlation`] says of its pointers holds.
+    pub unsafe fn correlate(&self, products: Products, pixels: &Correlation<T>) {
+        // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
+        unsafe { (self.correlate[usize::from(products == Products::Separate)])(pixels) }
     }
 }
 
@@ -311,6 +325,20 @@ pub struct Narrow<T: Element> {
     pub columns: usize,
 }
 
+/// Output pixels, for the sums of the depthwise filter's gradient over them: of some taps that lie in a row, and of some
+/// channels.
+pub struct Correlation<'a, T: Element> {
+    /// For each pixel, where its first tap reads channel 0, and where channel 0 of the gradient is. Both have all channels,
+    /// and so have the other taps.
+    pub pixels: &'a [[*const T; 2]],
+    pub taps: usize,
+    /// Elements from where one tap reads to where the next does.
+    pub step: isize,
+    pub channels: Range<usize>,
+    /// The first channel's sum of the first tap, writable in whole vectors, and the elements to the next tap's.
+    pub sums: (*mut T::Sum, usize),
+}
+
 /// The functions that give an instruction set's [`Kernel`]s, over the wrappers in scope; vectors of f32 and f64, and the
 /// numbers of rows of register tiles that are one vector wide and two, and of these where products are separate.
 macro_rules! kernels {
@@ -347,6 +375,10 @@ macro_rules! kernel {
                 ],
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
                 narrow: narrow::<$element, $vector>,
+                correlate: [
+                    correlate::<$element, $vector, { $crate::kernels::vector::FUSED }>,
+                    correlate::<$element, $vector, { $crate::kernels::vector::SEPARATE }>,
+                ],
             }
         }
     };
@@ -439,6 +471,18 @@ macro_rules! wrappers {
         ) {
             // SAFETY: the caller's promise.
             unsafe { $crate::kernels::generic::narrow::<S, V>(sums) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn correlate<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const PRODUCTS: usize,
+        >(
+            pixels: &$crate::kernels::Correlation<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::correlate::<S, V, PRODUCTS>(pixels) }
         }
     };
 }

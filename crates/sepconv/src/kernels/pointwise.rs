@@ -8,6 +8,7 @@ use rayon::ThreadPool;
 
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
+use super::transpose::transpose;
 use super::{Block, Kernel, Narrow, Pack, Step, Then};
 use crate::element::{Element, is_sum};
 use crate::error::Error;
@@ -456,6 +457,13 @@ fn pack_rows<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, column: usiz
         let pack = Pack { from, row_stride: filter.strides()[0], k, to: to.as_mut_ptr().cast() };
         // SAFETY: the kernel's existence proves its instruction set; the filter has the columns, the panel all of `to`.
         unsafe { kernel.pack[stored / kernel.lanes - 1](&pack) };
+        return;
+    }
+    if filter.strides()[0] == 1 {
+        let from = (filter.as_ptr().wrapping_offset(column as isize * filter.strides()[1]), filter.strides()[1]);
+        to.chunks_exact_mut(stored).for_each(|to| to[width..].fill(MaybeUninit::new(T::Sum::ZERO)));
+        // SAFETY: the filter has the columns, which are its view's rows in memory, the panel all of `to`.
+        unsafe { transpose(from, (to.as_mut_ptr().cast(), stored), [width, k], T::widen) };
         return;
     }
     for (k, to) in to.chunks_exact_mut(stored).enumerate() {

@@ -5,8 +5,11 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytemuck::Pod;
+
+use super::transpose::transpose;
 
 /// Long enough that a change of panels costs nothing, short enough that few channels waste no address space. Divisible
 /// by two vectors, which therefore never straddle panels.
@@ -80,6 +83,34 @@ impl<'a, T: Pod> Tile<'a, T> {
             let (used, behind) = to.split_at_mut(there.len());
             used.iter_mut().zip(there).for_each(|(to, from)| *to = MaybeUninit::new(widen(*from)));
             behind.fill(MaybeUninit::new(T::zeroed()));
+        }
+    }
+
+    /// Writes elements `first..first + count` of some rows: element (column, row) of `from`, a place and the elements from
+    /// one of its rows to the next.
+    ///
+    /// # Safety
+    /// `from` has `count` rows of that stride, with an element for each of the tile's rows.
+    pub unsafe fn set_columns(
+        &mut self,
+        rows: Range<usize>,
+        first: usize,
+        count: usize,
+        (from, stride): (*const T, usize),
+    ) {
+        let (start, panel_stride) = (self.rows_from(rows.start, rows.len()), self.panel_stride());
+        assert!(first + count <= self.k);
+        let mut done = 0;
+        while done < count {
+            let at = first + done;
+            let length = (panel::<T>() - at % panel::<T>()).min(count - done);
+            let to = start.wrapping_add(at / panel::<T>() * panel_stride + at % panel::<T>());
+            // SAFETY: the caller's promise; the elements lie in one panel of the tile's rows.
+            unsafe {
+                let from = (from.add(done * stride), stride as isize);
+                transpose(from, (to, row_stride::<T>()), [length, rows.len()], |value| value);
+            }
+            done += length;
         }
     }
 

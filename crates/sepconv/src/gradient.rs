@@ -1,0 +1,293 @@
+//! The gradients of a separable convolution, each sum in an order that is said, as in the forward pass.
+//!
+//! With `upstream` the gradient of what is minimised with respect to the convolution's result, that with respect to the
+//! depthwise result is its product with the transposed pointwise filter; from it follow those of the input and of the
+//! depthwise filter. That of the pointwise filter is the transposed depthwise result times `upstream`; the depthwise result
+//! is computed again, in tiles, and never stored.
+//!
+//! ```
+//! use ndarray::Array4;
+//! use sepconv::{Padding, SeparableConv2d};
+//!
+//! let input = Array4::<f32>::ones((1, 4, 4, 2));
+//! let (depthwise_filter, pointwise_filter) = (Array4::ones((3, 3, 2, 1)), Array4::ones((1, 1, 2, 5)));
+//! let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]);
+//! let upstream = Array4::ones((1, 2, 2, 5));
+//!
+//! let gradients =
+//!     convolution.gradients(input.view(), depthwise_filter.view(), pointwise_filter.view(), upstream.view())?;
+//! assert_eq!(gradients.input[(0, 1, 1, 0)], 20.0); // four results take it up, in five channels
+//! assert_eq!(gradients.depthwise_filter, Array4::from_elem((3, 3, 2, 1), 20.0));
+//! assert_eq!(gradients.pointwise_filter, Array4::from_elem((1, 1, 2, 5), 36.0));
+//! # Ok::<(), sepconv::Error>(())
+//! ```
+
+mod depthwise_filter;
+mod input;
+mod orders;
+pub mod reference;
+
+use std::mem::MaybeUninit;
+
+use ndarray::{Array4, ArrayView2, ArrayView4, s};
+
+use crate::convolution::SeparableConv2d;
+use crate::element::Element;
+use crate::error::Error;
+use crate::geometry::Geometry;
+use crate::kernels::depthwise::Depthwise;
+use crate::kernels::tile::{Tile, row_elements, row_stride};
+use crate::plan::{self, Product, Workers};
+pub use orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
+
+/// Of one separable convolution, in the shapes of what they are gradients of.
+#[derive(Clone, Debug)]
+pub struct Gradients<T> {
+    pub input: Array4<T>,
+    pub depthwise_filter: Array4<T>,
+    pub pointwise_filter: Array4<T>,
+}
+
+/// Pixels whose depthwise results are computed at a time for the gradient of the pointwise filter.
+const PIXELS: usize = 256;
+
+impl SeparableConv2d {
+    /// All three gradients, in the orders that give the same bits on every machine, for every thread count, and for the
+    /// input in every batch. `upstream` has the result's shape.
+    ///
+    /// # Errors
+    /// Shapes that do not fit together, strides, rates or paddings out of range; the message names the argument, its value
+    /// and the limit.
+    pub fn gradients<T: Element>(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+        upstream: ArrayView4<T>,
+    ) -> Result<Gradients<T>, Error> {
+        let convolution = self.clone().numerics(crate::Numerics::REPRODUCIBLE);
+        let [of_input, of_filter] = [input.dim(), depthwise_filter.dim()];
+        let pixels = convolution.backprop_pixels(pointwise_filter, upstream)?;
+        let (input_order, filter_order) = (InputOrder::REPRODUCIBLE, DepthwiseFilterOrder::REPRODUCIBLE);
+        Ok(Gradients {
+            pointwise_filter: convolution.backprop_pointwise_filter(
+                input,
+                depthwise_filter,
+                pointwise_filter.dim().into(),
+                upstream,
+            )?,
+            input: convolution.backprop_input(of_input.into(), depthwise_filter, pixels.view(), &input_order)?,
+            depthwise_filter: convolution.backprop_depthwise_filter(
+                input,
+                of_filter.into(),
+                pixels.view(),
+                &filter_order,
+            )?,
+        })
+    }
+
+    /// The gradient with respect to the depthwise result, (batch, height, width, k): the product of `upstream` and the
+    /// transposed `pointwise_filter`, in the order of the numerics' pointwise sum, which is over out_channels.
+    ///
+    /// # Errors
+    /// As for [`gradients`](Self::gradients), and a sum of another length.
+    pub fn backprop_pixels<T: Element>(
+        &self,
+        pointwise_filter: ArrayView4<T>,
+        upstream: ArrayView4<T>,
+    ) -> Result<Array4<T>, Error> {
+        let (batch, height, width, _) = upstream.dim();
+        let k = pointwise_filter.dim().2;
+        array([batch, height, width, k], |output| self.backprop_pixels_into(pointwise_filter, upstream, output))
+    }
+
+    /// The same into as many elements.
+    pub fn backprop_pixels_into<T: Element>(
+        &self,
+        pointwise_filter: ArrayView4<T>,
+        upstream: ArrayView4<T>,
+        output: &mut [MaybeUninit<T>],
+    ) -> Result<(), Error> {
+        let (batch, height, width, channels) = upstream.dim();
+        let (one, other, k, out_channels) = pointwise_filter.dim();
+        check("upstream", [batch, height, width, out_channels], upstream.shape())?;
+        check("pointwise_filter", [1, 1, k, out_channels], &[one, other, k, out_channels])?;
+        self.numerics.check(channels)?;
+        if output.is_empty() {
+            return Ok(());
+        }
+        let upstream = upstream.as_standard_layout();
+        let values = upstream.as_slice().expect("standard layout");
+        let filter = pointwise_filter.slice_move(s![0, 0, .., ..]).reversed_axes();
+        let rows = batch * height * width;
+        let product = Product { rows, filter, numerics: &self.numerics, least_rows: 1, scratch: |_| 0 };
+        product.run(&self.workers(rows.saturating_mul(k).saturating_mul(channels)), output, |tile, first, _| {
+            for row in 0..tile.all_rows() {
+                let there = if first + row < rows { &values[(first + row) * channels..][..channels] } else { &[] };
+                tile.set_row(row, there, T::widen);
+            }
+            Ok(())
+        })
+    }
+
+    /// The gradient of `pointwise_filter`, whose shape is given: in the order of the numerics' pointwise sum, which is over
+    /// the output pixels, of depthwise results in the order of the numerics' depthwise sums.
+    ///
+    /// # Errors
+    /// As for [`gradients`](Self::gradients), and a sum of another length.
+    pub fn backprop_pointwise_filter<T: Element>(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: [usize; 4],
+        upstream: ArrayView4<T>,
+    ) -> Result<Array4<T>, Error> {
+        array(pointwise_filter, |output| {
+            self.backprop_pointwise_filter_into(input, depthwise_filter, pointwise_filter, upstream, output)
+        })
+    }
+
+    /// The same into as many elements.
+    pub fn backprop_pointwise_filter_into<T: Element>(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: [usize; 4],
+        upstream: ArrayView4<T>,
+        output: &mut [MaybeUninit<T>],
+    ) -> Result<(), Error> {
+        let g = Geometry::new(input.shape(), depthwise_filter.shape(), &pointwise_filter, &self.attributes)?;
+        check("upstream", g.output_shape(), upstream.shape())?;
+        self.numerics.check(g.rows())?;
+        if output.is_empty() {
+            return Ok(());
+        }
+        if g.rows() == 0 {
+            output.fill(MaybeUninit::new(T::ZERO));
+            return Ok(());
+        }
+        let workers = self.workers(g.rows().saturating_mul(g.k()).saturating_mul(g.out_channels));
+        let input = plan::with_adjacent_channels(input)?;
+        let upstream = upstream.as_standard_layout();
+        let values = upstream.as_slice().expect("standard layout");
+        let filter = ArrayView2::from_shape((g.rows(), g.out_channels), values).map_err(|_| Error::TooLarge)?;
+        let kernel = T::kernel(workers.set);
+        // Of some channels, with those that share theirs with the first or the last.
+        let scratch = |rows: usize| PIXELS * row_elements::<T::Sum>(rows + 2 * g.channel_multiplier);
+        let least_rows = 2 * kernel.rows();
+        let product = Product { rows: g.k(), filter, numerics: &self.numerics, least_rows, scratch };
+        product.run(&workers, output, |tile, first, scratch| {
+            let m = g.channel_multiplier;
+            let channels = first / m..(first + tile.rows()).div_ceil(m);
+            let own = Geometry { in_channels: channels.len(), ..g };
+            let input = input.slice(s![.., .., .., channels.clone()]);
+            let filter = depthwise_filter.slice(s![.., .., channels.clone(), ..]);
+            let depthwise = Depthwise::new(kernel, filter, &own, self.numerics.depthwise)?;
+            for pixel in (0..g.rows()).step_by(PIXELS) {
+                let count = PIXELS.min(g.rows() - pixel);
+                let mut pixels = Tile::new(scratch, count, 0, own.k());
+                depthwise.fill(&input, &mut pixels, pixel);
+                for (k, from, length) in pixels.pieces(0) {
+                    // What of the piece is in the tile.
+                    let skip = first - channels.start * m;
+                    let start = k.max(skip);
+                    let end = (k + length).min(skip + tile.rows());
+                    if start < end {
+                        let from = (from.wrapping_add(start - k), row_stride::<T::Sum>());
+                        // SAFETY: the pixels are filled, and have these channels.
+                        unsafe { tile.set_columns(start - skip..end - skip, pixel, count, from) };
+                    }
+                }
+            }
+            // Behind the last row there is nothing to be paired with.
+            (tile.rows()..tile.all_rows()).for_each(|row| tile.set_row(row, &[], |zero: T::Sum| zero));
+            Ok(())
+        })
+    }
+
+    /// The gradient of the input, whose shape is given, from that of the depthwise result, (batch, height, width, k).
+    ///
+    /// # Errors
+    /// As for [`gradients`](Self::gradients).
+    pub fn backprop_input<T: Element>(
+        &self,
+        input: [usize; 4],
+        depthwise_filter: ArrayView4<T>,
+        pixels: ArrayView4<T>,
+        order: &InputOrder,
+    ) -> Result<Array4<T>, Error> {
+        array(input, |output| self.backprop_input_into(input, depthwise_filter, pixels, order, output))
+    }
+
+    /// The same into as many elements.
+    pub fn backprop_input_into<T: Element>(
+        &self,
+        input: [usize; 4],
+        depthwise_filter: ArrayView4<T>,
+        pixels: ArrayView4<T>,
+        order: &InputOrder,
+        output: &mut [MaybeUninit<T>],
+    ) -> Result<(), Error> {
+        let g = self.depthwise_geometry(&input, depthwise_filter.shape(), &pixels)?;
+        input::gradient(&self.depthwise_workers(&g), &g, depthwise_filter, pixels, order, output)
+    }
+
+    /// The gradient of the depthwise filter, whose shape is given, from that of the depthwise result, (batch, height, width,
+    /// k). With a channel_multiplier above 1 the input is copied, each channel as often.
+    ///
+    /// # Errors
+    /// As for [`gradients`](Self::gradients).
+    pub fn backprop_depthwise_filter<T: Element>(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: [usize; 4],
+        pixels: ArrayView4<T>,
+        order: &DepthwiseFilterOrder,
+    ) -> Result<Array4<T>, Error> {
+        array(depthwise_filter, |output| {
+            self.backprop_depthwise_filter_into(input, depthwise_filter, pixels, order, output)
+        })
+    }
+
+    /// The same into as many elements.
+    pub fn backprop_depthwise_filter_into<T: Element>(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: [usize; 4],
+        pixels: ArrayView4<T>,
+        order: &DepthwiseFilterOrder,
+        output: &mut [MaybeUninit<T>],
+    ) -> Result<(), Error> {
+        let g = self.depthwise_geometry(input.shape(), &depthwise_filter, &pixels)?;
+        depthwise_filter::gradient(&self.depthwise_workers(&g), &g, input, pixels, order, output)
+    }
+
+    fn depthwise_geometry<T>(
+        &self,
+        input: &[usize],
+        depthwise_filter: &[usize],
+        pixels: &ArrayView4<T>,
+    ) -> Result<Geometry, Error> {
+        let g = Geometry::depthwise(input, depthwise_filter, &self.attributes)?;
+        check("the depthwise result's gradient", g.output_shape(), pixels.shape())?;
+        Ok(g)
+    }
+
+    fn depthwise_workers(&self, g: &Geometry) -> Workers<'_> {
+        let taps = g.height.kernel * g.width.kernel;
+        // Each takes as long as two or three products of a matrix.
+        self.workers((g.rows() * g.k()).saturating_mul(2 * taps))
+    }
+}
+
+fn check(argument: &'static str, expected: [usize; 4], got: &[usize]) -> Result<(), Error> {
+    if expected == got { Ok(()) } else { Err(Error::Gradient { argument, expected, got: got.to_vec() }) }
+}
+
+fn array<T: Element>(
+    shape: [usize; 4],
+    fill: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<(), Error>,
+) -> Result<Array4<T>, Error> {
+    let elements = plan::allocate(shape.iter().product(), fill)?;
+    Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
+}

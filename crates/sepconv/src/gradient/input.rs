@@ -1,0 +1,242 @@
+//! The gradient of the input: a depthwise convolution of the depthwise result's gradient, by the kernels of the forward
+//! pass. Where a filter's taps shall be added in ascending order, both images are read from their ends.
+
+use std::mem::MaybeUninit;
+
+use ndarray::{Array4, ArrayView4, Axis as Dim, CowArray, Ix4, Slice, s};
+
+use super::orders::{Direction, InputOrder};
+use crate::element::{Element, Number};
+use crate::error::Error;
+use crate::geometry::{Axis, Geometry};
+use crate::kernels::Narrow;
+use crate::kernels::depthwise::{Depthwise, adjacent};
+use crate::kernels::memory::Output;
+use crate::kernels::tile::Tile;
+use crate::plan::{Split, Workers};
+use crate::team;
+
+/// Input rows (or columns) whose sums take up the same taps, for one of the phases that stride and rate make.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    /// The first of these rows, how far apart they are, how many.
+    rows: [usize; 3],
+    /// The same of the rows of the depthwise result that they take up.
+    from: [usize; 3],
+    /// The same of the taps.
+    taps: [usize; 3],
+    /// Rows of the depthwise result from one of these taps to the next.
+    rate: usize,
+    /// Such rows before the first that is there, as the first of these input rows sees them in the order of its sums; below
+    /// zero, how many that are there it does not take up.
+    before: isize,
+}
+
+/// All of them; without gaps between rows if a dilated kernel can do that.
+fn phases(axis: &Axis, direction: Direction, dilated: bool) -> Vec<Phase> {
+    let extent = axis.output + axis.crop;
+    let whole = axis.stride == 1 && (axis.rate == 1 || dilated);
+    let (residues, stride) = if whole { (1, 1) } else { (axis.rate, axis.stride) };
+    let rate = axis.rate / residues;
+    let mut phases = Vec::new();
+    for residue in 0..residues {
+        for first_tap in 0..stride {
+            // In the padded image, row (j * stride + first_tap) * residues + residue takes up rows j and before.
+            let place = |j: usize| (j * stride + first_tap) * residues + residue;
+            let count_before = |row: usize| (row.saturating_sub(place(0))).div_ceil(stride * residues);
+            let (start, end) = (count_before(axis.pad_before), count_before(axis.pad_before + axis.input));
+            let taps = axis.kernel.saturating_sub(first_tap).div_ceil(stride);
+            let from = [residue, residues, (extent - residue.min(extent)).div_ceil(residues)];
+            let before = match direction {
+                Direction::Descending => (taps.max(1) - 1) as isize * rate as isize - start as isize,
+                _ => end as isize - from[2] as isize,
+            };
+            if start < end {
+                let rows = [place(start) - axis.pad_before, stride * residues, end - start];
+                phases.push(Phase { rows, from, taps: [first_tap, stride, taps], rate, before });
+            }
+        }
+    }
+    phases
+}
+
+/// A phase of both axes.
+struct Job<'a, T: Element> {
+    depthwise: Depthwise<T>,
+    pixels: CowArray<'a, T, Ix4>,
+    phases: [Phase; 2],
+    split: Split,
+}
+
+/// Into all of `output`, an array of the input's shape.
+pub fn gradient<T: Element>(
+    workers: &Workers,
+    g: &Geometry,
+    filter: ArrayView4<T>,
+    pixels: ArrayView4<T>,
+    order: &InputOrder,
+    output: &mut [MaybeUninit<T>],
+) -> Result<(), Error> {
+    if output.is_empty() {
+        return Ok(());
+    }
+    let kernel = T::kernel(workers.set);
+    let pixels = with_cropped(pixels, g)?;
+    let interleaved = g.channel_multiplier > 1 && order.direction != Direction::Apart;
+    let channels = if interleaved { g.in_channels } else { g.k() };
+    let mut jobs = Vec::new();
+    for rows in phases(&g.height, order.direction, true) {
+        for columns in phases(&g.width, order.direction, !interleaved) {
+            let phases = [rows, columns];
+            let mut part = pixels.view();
+            let mut taps = filter.view();
+            for (i, phase) in phases.iter().enumerate() {
+                let slice = |[first, step, count]: [usize; 3]| {
+                    Slice::new(first as isize, Some((first + step * count) as isize), step as isize)
+                };
+                let clamped = |[first, step, count]: [usize; 3], extent: usize| {
+                    let first = first.min(extent);
+                    let end = (first + step * count).min(extent) as isize;
+                    Slice::new(first as isize, Some(end), step as isize)
+                };
+                part.slice_axis_inplace(Dim(i + 1), clamped(phase.from, pixels.shape()[i + 1]));
+                taps.slice_axis_inplace(Dim(i), clamped(phase.taps, filter.shape()[i]));
+                if order.direction == Direction::Descending {
+                    taps.invert_axis(Dim(i));
+                } else {
+                    part.invert_axis(Dim(i + 1));
+                }
+                let skipped = phase.before.min(0).unsigned_abs().min(part.shape()[i + 1]);
+                part.slice_axis_inplace(Dim(i + 1), slice([skipped, 1, part.shape()[i + 1] - skipped]));
+            }
+            let part = if interleaved { interleave(part, g)?.into() } else { CowArray::from(part) };
+            let taps = taps_of(taps, g, interleaved);
+            let times = if interleaved { g.channel_multiplier } else { 1 };
+            let axis = |i: usize, times: usize| Axis {
+                input: part.shape()[i + 1],
+                kernel: taps.shape()[i],
+                stride: times,
+                rate: phases[i].rate,
+                pad_before: phases[i].before.max(0) as usize * times,
+                padded: 0, // for the reference only
+                crop: 0,
+                output: phases[i].rows[2],
+            };
+            let own = Geometry {
+                in_channels: channels,
+                channel_multiplier: 1,
+                out_channels: channels,
+                height: axis(0, 1),
+                width: axis(1, times),
+                ..*g
+            };
+            let split = Split::new::<T::Sum>(own.rows(), channels, workers.threads, 1);
+            let part = if adjacent(&part.view()) { part } else { standard(part.view())?.into() };
+            let depthwise = Depthwise::new(kernel, taps.view(), &own, order.depthwise)?;
+            jobs.push(Job { depthwise, pixels: part, phases, split });
+        }
+    }
+    let ends: Vec<usize> = jobs
+        .iter()
+        .scan(0, |sum, job| {
+            *sum += job.split.tiles;
+            Some(*sum)
+        })
+        .collect();
+    let to = Output::new(output, g.in_channels);
+    team::for_each(workers.pool, workers.threads, ends.last().copied().unwrap_or(0), &|task| {
+        let at = ends.partition_point(|end| *end <= task);
+        let job = &jobs[at];
+        let tile = task + job.split.tiles - ends[at];
+        job.split.run(tile, order.subnormals, 0, &|_| 0, |tile: &mut Tile<T::Sum>, first, _, _| {
+            job.depthwise.fill(&job.pixels.view(), tile, first);
+            for row in 0..tile.rows() {
+                let place = to.at(input_row(g, job, first + row, order.direction), 0);
+                if order.direction == Direction::Apart {
+                    add_up(g, tile, row, place);
+                    continue;
+                }
+                for (k, from, columns) in tile.pieces(row) {
+                    let to = place.wrapping_add(k);
+                    let piece = Narrow { from, from_stride: 0, to, to_stride: 0, rows: 1, columns };
+                    // SAFETY: the tile is filled; the pixel has the channels, and no other task writes it.
+                    unsafe { kernel.narrow(&piece) };
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+/// The pixel of the input (counted through the batch) whose gradient is in that row of a job's result.
+fn input_row<T: Element>(g: &Geometry, job: &Job<T>, row: usize, direction: Direction) -> usize {
+    let [height, width] = [0, 1].map(|i| job.phases[i].rows[2]);
+    let (n, places) = (row / width / height, [row / width % height, row % width]);
+    let [y, x] = [0, 1].map(|i| {
+        let [first, step, count] = job.phases[i].rows;
+        first + step * if direction == Direction::Descending { places[i] } else { count - 1 - places[i] }
+    });
+    (n * g.height.input + y) * g.width.input + x
+}
+
+/// The sums of each channel's results, added up.
+fn add_up<T: Element>(g: &Geometry, tile: &Tile<T::Sum>, row: usize, to: *mut T) {
+    let mut total = T::Sum::ZERO;
+    for (first, from, columns) in tile.pieces(row) {
+        for k in first..first + columns {
+            // SAFETY: the tile is filled; the piece has the columns.
+            let value = unsafe { *from.add(k - first) };
+            total = if k % g.channel_multiplier == 0 { value } else { total.add(value) };
+            if (k + 1) % g.channel_multiplier == 0 {
+                // SAFETY: the pixel has the channel, and no other task writes it.
+                unsafe { to.add(k / g.channel_multiplier).write(T::narrow(total)) };
+            }
+        }
+    }
+}
+
+/// With the rows and columns that BatchToSpaceND takes off, whose gradient is zero.
+fn with_cropped<'a, T: Element>(pixels: ArrayView4<'a, T>, g: &Geometry) -> Result<CowArray<'a, T, Ix4>, Error> {
+    if g.height.crop == 0 && g.width.crop == 0 {
+        return Ok(pixels.into());
+    }
+    let shape = [g.batch, g.height.output + g.height.crop, g.width.output + g.width.crop, g.k()];
+    let mut all = zeros(shape)?;
+    all.slice_mut(s![.., ..g.height.output, ..g.width.output, ..]).assign(&pixels);
+    Ok(all.into())
+}
+
+/// The results of a channel beside each other: (batch, height, width * channel_multiplier, in_channels).
+fn interleave<T: Element>(pixels: ArrayView4<T>, g: &Geometry) -> Result<Array4<T>, Error> {
+    let (batch, height, width, _) = pixels.dim();
+    let m = g.channel_multiplier;
+    let mut all = zeros([batch, height, width * m, g.in_channels])?;
+    for i in (0..m).filter(|_| !pixels.is_empty()) {
+        all.slice_mut(s![.., .., i..;m, ..]).assign(&pixels.slice(s![.., .., .., i..;m]));
+    }
+    Ok(all)
+}
+
+/// In the shape of a depthwise filter for that.
+fn taps_of<T: Element>(taps: ArrayView4<T>, g: &Geometry, interleaved: bool) -> Array4<T> {
+    let (height, width, channels, m) = taps.dim();
+    if interleaved {
+        Array4::from_shape_fn([height, width * m, channels, 1], |(y, x, c, _)| taps[(y, x / m, c, x % m)])
+    } else {
+        Array4::from_shape_fn([height, width, g.k(), 1], |(y, x, k, _)| taps[(y, x, k / m, k % m)])
+    }
+}
+
+fn standard<T: Element>(view: ArrayView4<T>) -> Result<Array4<T>, Error> {
+    let mut all = zeros(view.dim().into())?;
+    all.assign(&view);
+    Ok(all)
+}
+
+fn zeros<T: Element>(shape: [usize; 4]) -> Result<Array4<T>, Error> {
+    let elements = shape.iter().product();
+    let mut values = Vec::new();
+    values.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
+    values.resize(elements, T::ZERO);
+    Array4::from_shape_vec(shape, values).map_err(|_| Error::TooLarge)
+}

@@ -1,0 +1,176 @@
+//! In which order the sums of the two depthwise gradients are taken; and the text form of that, which is built like that
+//! of [`numerics`](crate::numerics). (The other two gradients are matrix products, whose order [`Numerics`](crate::Numerics) says.)
+//!
+//! ```text
+//! input            = "v1" "input(" direction "," depthwise ")" "subnormals(" ( "kept" | "flushed" ) ")"
+//! direction        = "ascending" | "descending" | "apart"
+//! depthwise_filter = "v1" "depthwise_filter(" products "," taps "," pixels ")" "subnormals(" ( "kept" | "flushed" ) ")"
+//! taps             = "inside" | "all"
+//! pixels           = "chain" | "images" | "shares" count
+//! ```
+//! `depthwise` is what stands between the parentheses there: the gradient of the input is a depthwise convolution of the
+//! depthwise result's gradient, and the taps are the filter's own in `ascending` order, or in `descending` order. Those
+//! outside the depthwise result (with the rows and columns that BatchToSpaceND takes off, whose gradient is zero) are the
+//! ones that may be counted or not. With a channel_multiplier above 1 the results of one channel follow each other within
+//! a tap, in ascending order; with `apart` each of them has a sum of its own, ascending and rounded to the storage
+//! type, and these are added up, the first one first.
+//!
+//! The gradient of the depthwise filter adds up pixels row-major, image after image, where TensorFlow goes through
+//! SpaceToBatchND those of its small images: in one `chain`; or a chain for each of the `images`; or for each of so many
+//! `shares` of rows, of which the first have one more if they cannot be equal, through all images. The chains are added
+//! up, the first one first. `all` counts taps outside the image too, as products with +0.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::numerics::{
+    Depthwise, PRODUCTS, ParseError, Parser, Products, SUBNORMALS, Subnormals, TAPS, Taps, Words, word,
+};
+
+/// How the taps follow each other in a sum of the input's gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The depthwise filter's first tap first.
+    Ascending,
+    /// Its last tap first.
+    Descending,
+    /// Ascending, but each of the results that a channel has in a sum of its own.
+    Apart,
+}
+
+/// The order of the input's gradient: see the [text form](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InputOrder {
+    pub direction: Direction,
+    pub depthwise: Depthwise,
+    pub subnormals: Subnormals,
+}
+
+/// Which pixels make a chain in a sum of the depthwise filter's gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pixels {
+    Chain,
+    Images,
+    Shares(usize),
+}
+
+/// The order of the depthwise filter's gradient: see the [text form](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DepthwiseFilterOrder {
+    /// Fused or separate.
+    pub products: Products,
+    /// Inside or all.
+    pub taps: Taps,
+    pub pixels: Pixels,
+    pub subnormals: Subnormals,
+}
+
+impl InputOrder {
+    /// The same bits for every batch size, thread count, machine and instruction set.
+    pub const REPRODUCIBLE: Self =
+        Self { direction: Direction::Ascending, depthwise: Depthwise::REPRODUCIBLE, subnormals: Subnormals::Kept };
+}
+
+impl DepthwiseFilterOrder {
+    /// The same bits for every thread count, machine and instruction set.
+    pub const REPRODUCIBLE: Self =
+        Self { products: Products::Fused, taps: Taps::Inside, pixels: Pixels::Chain, subnormals: Subnormals::Kept };
+}
+
+const DIRECTIONS: &Words<Direction> =
+    &[("ascending", Direction::Ascending), ("descending", Direction::Descending), ("apart", Direction::Apart)];
+
+impl fmt::Display for InputOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { direction, depthwise, subnormals } = *self;
+        let (direction, subnormals) = (word(DIRECTIONS, direction), word(&SUBNORMALS, subnormals));
+        write!(f, "v1 input({direction}, {depthwise}) subnormals({subnormals})")
+    }
+}
+
+impl FromStr for InputOrder {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if text.trim() == "reproducible" {
+            return Ok(Self::REPRODUCIBLE);
+        }
+        let mut p = Parser::new(text);
+        p.expect("v1")?;
+        p.expect("input(")?;
+        let direction = p.one_of(DIRECTIONS)?;
+        p.expect(",")?;
+        let depthwise = p.depthwise()?;
+        p.expect(")")?;
+        Ok(Self { direction, depthwise, subnormals: p.subnormals_and_end()? })
+    }
+}
+
+impl fmt::Display for DepthwiseFilterOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v1 depthwise_filter({}, {}, ", word(&PRODUCTS, self.products), word(&TAPS, self.taps))?;
+        match self.pixels {
+            Pixels::Chain => f.write_str("chain")?,
+            Pixels::Images => f.write_str("images")?,
+            Pixels::Shares(shares) => write!(f, "shares {shares}")?,
+        }
+        write!(f, ") subnormals({})", word(&SUBNORMALS, self.subnormals))
+    }
+}
+
+impl FromStr for DepthwiseFilterOrder {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if text.trim() == "reproducible" {
+            return Ok(Self::REPRODUCIBLE);
+        }
+        let mut p = Parser::new(text);
+        p.expect("v1")?;
+        p.expect("depthwise_filter(")?;
+        let products = p.one_of(&PRODUCTS[..2])?;
+        p.expect(",")?;
+        let taps = p.one_of(&TAPS[..2])?;
+        p.expect(",")?;
+        let pixels = if p.take("shares") {
+            Pixels::Shares(p.number(1)?)
+        } else {
+            p.one_of(&[("chain", Pixels::Chain), ("images", Pixels::Images)])?
+        };
+        p.expect(")")?;
+        Ok(Self { products, taps, pixels, subnormals: p.subnormals_and_end()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_read_and_write() {
+        for text in [
+            "v1 input(ascending, fused, inside) subnormals(flushed)",
+            "v1 input(descending, separate, all, columns, each) subnormals(kept)",
+            "v1 input(apart, fused, inside) subnormals(kept)",
+        ] {
+            assert_eq!(text.parse::<InputOrder>().unwrap().to_string(), text);
+        }
+        for pixels in ["chain", "images", "shares 2"] {
+            let text = format!("v1 depthwise_filter(separate, all, {pixels}) subnormals(flushed)");
+            assert_eq!(text.parse::<DepthwiseFilterOrder>().unwrap().to_string(), text);
+        }
+        assert_eq!("reproducible".parse(), Ok(InputOrder::REPRODUCIBLE));
+        assert_eq!("reproducible".parse(), Ok(DepthwiseFilterOrder::REPRODUCIBLE));
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in ["", "v1 input(fused, inside) subnormals(kept)", "v2 input(ascending, fused, inside)"] {
+            assert!(text.parse::<InputOrder>().is_err(), "{text}");
+        }
+        for pixels in ["paired, inside, chain", "fused, above, chain", "fused, all, shares 0", "fused, all, rows"] {
+            let text = format!("v1 depthwise_filter({pixels}) subnormals(flushed)");
+            assert!(text.parse::<DepthwiseFilterOrder>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The gradients element by element, slow and obvious: what the others are compared with.
+
+use ndarray::{Array2, Array4, ArrayView4, s};
+
+use super::orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
+use crate::element::{Element, Number};
+use crate::error::Error;
+use crate::geometry::{Attributes, Axis, Geometry};
+use crate::numerics::{Numerics, Products, Rounding, TapOrder, Taps};
+use crate::reference;
+use crate::subnormals::Flushing;
+
+/// As [`SeparableConv2d::backprop_pixels`](crate::SeparableConv2d::backprop_pixels).
+pub fn backprop_pixels<T: Element>(
+    pointwise_filter: ArrayView4<T>,
+    upstream: ArrayView4<T>,
+    numerics: &Numerics,
+) -> Array4<T> {
+    let (batch, height, width, channels) = upstream.dim();
+    let filter = pointwise_filter.slice_move(s![0, 0, .., ..]).reversed_axes();
+    let rows = Array2::from_shape_fn((batch * height * width, channels), |(row, c)| {
+        upstream[(row / width / height, row / width % height, row % width, c)]
+    });
+    let product = reference::product(&rows, filter, numerics);
+    let k = product.ncols();
+    Array4::from_shape_vec((batch, height, width, k), product.into_iter().collect()).expect("as many")
+}
+
+/// As [`SeparableConv2d::backprop_pointwise_filter`](crate::SeparableConv2d::backprop_pointwise_filter).
+pub fn backprop_pointwise_filter<T: Element>(
+    input: ArrayView4<T>,
+    depthwise_filter: ArrayView4<T>,
+    upstream: ArrayView4<T>,
+    attributes: &Attributes,
+    numerics: &Numerics,
+) -> Result<Array4<T>, Error> {
+    let g = Geometry::depthwise(input.shape(), depthwise_filter.shape(), attributes)?;
+    let pixels = reference::depthwise_result(input, depthwise_filter, &g, numerics);
+    let rows = pixels.reversed_axes().as_standard_layout().to_owned();
+    let (batch, height, width, channels) = upstream.dim();
+    let filter = upstream.to_shape((batch * height * width, channels)).map_err(|_| Error::TooLarge)?.to_owned();
+    let product = reference::product(&rows, filter.view(), numerics);
+    Ok(Array4::from_shape_vec((1, 1, g.k(), channels), product.into_iter().collect()).expect("as many"))
+}
+
+/// As [`SeparableConv2d::backprop_input`](crate::SeparableConv2d::backprop_input), for row-major orders rounded once.
+pub fn backprop_input<T: Element>(
+    input: [usize; 4],
+    depthwise_filter: ArrayView4<T>,
+    pixels: ArrayView4<T>,
+    attributes: &Attributes,
+    order: &InputOrder,
+) -> Result<Array4<T>, Error> {
+    let g = Geometry::depthwise(&input, depthwise_filter.shape(), attributes)?;
+    assert!(order.depthwise.order == TapOrder::Rows && order.depthwise.rounding == Rounding::Once);
+    assert!(order.depthwise.taps == Taps::Inside, "which others there are depends on how the image is dealt out");
+    let _flushing = Flushing::set(order.subnormals);
+    let m = g.channel_multiplier;
+    let gradient = |(n, y, x, c): (usize, usize, usize, usize)| {
+        let mut terms = Vec::new();
+        for (i, from_y) in results(&g.height, y) {
+            for (j, from_x) in results(&g.width, x) {
+                terms.push(([i, j], [from_y, from_x]));
+            }
+        }
+        let product = |sum: T::Sum, [i, j]: [usize; 2], [y, x]: [usize; 2], r: usize| {
+            // Zero where BatchToSpaceND takes a result off.
+            let pixel = pixels.get((n, y, x, c * m + r)).copied().unwrap_or(T::ZERO);
+            accumulate(order.depthwise.products, pixel.widen(), depthwise_filter[(i, j, c, r)].widen(), sum)
+        };
+        if order.direction == Direction::Apart {
+            let of = |r| {
+                let sum = terms.iter().fold(T::Sum::ZERO, |sum, &(tap, place)| product(sum, tap, place, r));
+                T::narrow(sum).widen()
+            };
+            return T::narrow((1..m).fold(of(0), |total, r| total.add(of(r))));
+        }
+        if order.direction == Direction::Descending {
+            terms.reverse();
+        }
+        let all = terms.iter().flat_map(|&(tap, place)| (0..m).map(move |r| (tap, place, r)));
+        T::narrow(all.fold(T::Sum::ZERO, |sum, (tap, place, r)| product(sum, tap, place, r)))
+    };
+    Ok(Array4::from_shape_fn(input, gradient))
+}
+
+/// The taps by which an input row enters results, those that are taken off included, and which.
+fn results(axis: &Axis, row: usize) -> Vec<(usize, usize)> {
+    let enters = |tap: usize| {
+        (0..axis.output + axis.crop)
+            .find(|&y| axis.origin(y) + (tap * axis.rate) as isize == row as isize)
+            .map(|y| (tap, y))
+    };
+    (0..axis.kernel).filter_map(enters).collect()
+}
+
+/// As [`SeparableConv2d::backprop_depthwise_filter`](crate::SeparableConv2d::backprop_depthwise_filter).
+pub fn backprop_depthwise_filter<T: Element>(
+    input: ArrayView4<T>,
+    depthwise_filter: [usize; 4],
+    pixels: ArrayView4<T>,
+    attributes: &Attributes,
+    order: &DepthwiseFilterOrder,
+) -> Result<Array4<T>, Error> {
+    let g = Geometry::depthwise(input.shape(), &depthwise_filter, attributes)?;
+    let _flushing = Flushing::set(order.subnormals);
+    let [rows, columns] = [&g.height, &g.width].map(|axis| (axis.output + axis.crop) / axis.rate);
+    let images = g.height.rate * g.width.rate * g.batch;
+    // Which chain a pixel of a small image is in.
+    let chain = |image: usize, row: usize| match order.pixels {
+        Pixels::Chain => 0,
+        Pixels::Images => image,
+        Pixels::Shares(shares) => {
+            let shares = shares.clamp(1, rows.max(1));
+            let (each, longer) = (rows / shares, rows % shares);
+            if row < longer * (each + 1) { row / (each + 1) } else { longer + (row - longer * (each + 1)) / each }
+        }
+    };
+    Ok(Array4::from_shape_fn(depthwise_filter, |(i, j, c, r)| {
+        let mut chains: Vec<T::Sum> = Vec::new();
+        let mut last = usize::MAX;
+        // The chains come one after the other if rows do so before images.
+        let by_share = matches!(order.pixels, Pixels::Shares(_));
+        let mut places: Vec<[usize; 2]> =
+            (0..images).flat_map(|image| (0..rows).map(move |row| [image, row])).collect();
+        if by_share {
+            places.sort_by_key(|&[image, row]| (chain(image, row), image, row));
+        }
+        for [image, row] in places {
+            if chain(image, row) != last {
+                last = chain(image, row);
+                chains.push(T::Sum::ZERO);
+            }
+            let (phase, n) = (image / g.batch, image % g.batch);
+            for column in 0..columns {
+                let y = row * g.height.rate + phase / g.width.rate;
+                let x = column * g.width.rate + phase % g.width.rate;
+                let tap = |axis: &Axis, at: usize, tap: usize| axis.origin(at) + (tap * axis.rate) as isize;
+                let [from_y, from_x] = [tap(&g.height, y, i), tap(&g.width, x, j)];
+                let inside = g.height.inside(y).contains(&i) && g.width.inside(x).contains(&j);
+                if !inside && order.taps == Taps::Inside {
+                    continue;
+                }
+                let read = if inside { input[(n, from_y as usize, from_x as usize, c)] } else { T::ZERO };
+                let gradient = pixels.get((n, y, x, c * g.channel_multiplier + r)).copied().unwrap_or(T::ZERO);
+                let sum = chains.last_mut().expect("just made");
+                *sum = accumulate(order.products, read.widen(), gradient.widen(), *sum);
+            }
+        }
+        let mut chains = chains.into_iter();
+        let first = chains.next().unwrap_or(T::Sum::ZERO);
+        T::narrow(chains.fold(first, |total, sum| total.add(sum)))
+    }))
+}
+
+fn accumulate<T: Number>(products: Products, x: T, w: T, sum: T) -> T {
+    if products == Products::Separate { sum.add(x.mul(w)) } else { x.mul_add(w, sum) }
+}

@@ -1,0 +1,246 @@
+//! The gradients against their reference, compared as integers: every instruction set that the machine has, random
+//! geometries, types, orders, threads and special values; and against finite differences.
+
+use half::{bf16, f16};
+use ndarray::Array4;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use sepconv::gradient::{DepthwiseFilterOrder, Direction, InputOrder, Pixels, reference};
+use sepconv::numerics::{Depthwise, Pointwise, Products, Subnormals, Sum, Taps};
+use sepconv::{Attributes, Element, Error, Geometry, InstructionSet, Numerics, Padding, SeparableConv2d};
+
+#[derive(Clone, Debug)]
+struct Case {
+    input: [usize; 4],
+    /// Height, width, channel multiplier.
+    kernel: [usize; 3],
+    out_channels: usize,
+    attributes: Attributes,
+    products: Products,
+    taps: Taps,
+    direction: Direction,
+    pixels: Pixels,
+    /// Products in the first chain of a matrix product, if there are more.
+    block: usize,
+    subnormals: Subnormals,
+    special: bool,
+    seed: u64,
+    threads: usize,
+}
+
+/// Pseudo-random elements (SplitMix64), with `special` infinities, zeros and subnormal numbers among them.
+fn elements<T: Element>(shape: [usize; 4], seed: u64, special: bool) -> Array4<T> {
+    let odd = [0.0, -0.0, f64::INFINITY, T::SMALLEST_NORMAL / 8.0, -T::SMALLEST_NORMAL, f64::NAN];
+    let mut state = seed;
+    Array4::from_shape_simple_fn(shape, || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let value = (z >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+        T::from_f64(match z % 64 {
+            0..6 if special => odd[(z % 64) as usize],
+            6..20 if special => value * T::SMALLEST_NORMAL,
+            _ => value,
+        })
+    })
+}
+
+fn bits<T: Element>(result: Result<Array4<T>, Error>) -> Result<(Vec<usize>, Vec<u64>), Error> {
+    result.map(|array| (array.shape().to_vec(), array.iter().map(|v| v.bits()).collect()))
+}
+
+fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
+    let [height, width, multiplier] = case.kernel;
+    let filter_shape = [height, width, case.input[3], multiplier];
+    let k = case.input[3] * multiplier;
+    let pointwise_shape = [1, 1, k, case.out_channels];
+    let Ok(g) = Geometry::new(&case.input, &filter_shape, &pointwise_shape, &case.attributes) else { return Ok(()) };
+    let array = |shape, seed| elements::<T>(shape, case.seed + seed, case.special);
+    let (input, filter, pointwise) = (array(case.input, 1), array(filter_shape, 2), array(pointwise_shape, 3));
+    let (upstream, pixels) =
+        (array(g.output_shape(), 4), array([g.output_shape()[0], g.height.output, g.width.output, k], 5));
+    let Case { products, taps, direction, subnormals, .. } = *case;
+    let depthwise = Depthwise { products, taps, ..Depthwise::REPRODUCIBLE };
+    let numerics = |length: usize| {
+        let first = case.block.min(length);
+        let sum = if first < length { Sum::blocks(&[first, length - first]) } else { Sum::Chain(length) };
+        Numerics { depthwise, pointwise: Pointwise::everywhere(products, sum), subnormals }
+    };
+    let input_order = InputOrder { direction, depthwise: Depthwise { taps: Taps::Inside, ..depthwise }, subnormals };
+    let filter_order = DepthwiseFilterOrder { products, taps, pixels: case.pixels, subnormals };
+    let attributes = &case.attributes;
+    let expected = [
+        bits(Ok(reference::backprop_pixels(pointwise.view(), upstream.view(), &numerics(case.out_channels)))),
+        bits(reference::backprop_input(case.input, filter.view(), pixels.view(), attributes, &input_order)),
+        bits(reference::backprop_depthwise_filter(
+            input.view(),
+            filter_shape,
+            pixels.view(),
+            attributes,
+            &filter_order,
+        )),
+        bits(reference::backprop_pointwise_filter(
+            input.view(),
+            filter.view(),
+            upstream.view(),
+            attributes,
+            &numerics(g.rows()),
+        )),
+    ];
+    let Attributes { strides, padding, rate } = case.attributes;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(case.threads).build().unwrap();
+    for set in InstructionSet::available() {
+        let op = SeparableConv2d::new(strides, padding, rate).on(set);
+        let of_rows = op.clone().numerics(numerics(g.rows()));
+        let of_columns = op.clone().numerics(numerics(case.out_channels));
+        let got = pool.install(|| {
+            [
+                bits(of_columns.backprop_pixels(pointwise.view(), upstream.view())),
+                bits(op.backprop_input(case.input, filter.view(), pixels.view(), &input_order)),
+                bits(op.backprop_depthwise_filter(input.view(), filter_shape, pixels.view(), &filter_order)),
+                bits(of_rows.backprop_pointwise_filter(input.view(), filter.view(), pointwise_shape, upstream.view())),
+            ]
+        });
+        for (name, (got, expected)) in
+            ["pixels", "input", "depthwise_filter", "pointwise_filter"].iter().zip(got.iter().zip(&expected))
+        {
+            if let (Ok((_, got)), Ok((_, expected))) = (got, expected) {
+                let first = got.iter().zip(expected).position(|(got, expected)| got != expected);
+                prop_assert!(first.is_none(), "{name} by {set:?} differs, first in element {first:?}: {case:?}");
+            }
+            prop_assert!(got == expected, "{name} by {set:?} differs in shape or error: {case:?}");
+        }
+    }
+    Ok(())
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let shapes = (
+        (1usize..4, 1usize..13, 1usize..13, prop_oneof![1usize..20, 30usize..40]),
+        (1usize..5, 1usize..6, 1usize..4),
+        prop_oneof![1usize..20, 30usize..70],
+    );
+    let padding = prop_oneof![
+        Just(Padding::Same),
+        Just(Padding::Valid),
+        prop::array::uniform2(prop::array::uniform2(0i64..6)).prop_map(Padding::Explicit)
+    ];
+    let attributes = (prop::array::uniform2(1i64..4), padding, prop::array::uniform2(1i64..4));
+    let orders = (
+        prop_oneof![Just(Products::Fused), Just(Products::Separate)],
+        prop_oneof![Just(Taps::Inside), Just(Taps::All)],
+        prop_oneof![Just(Direction::Ascending), Just(Direction::Descending), Just(Direction::Apart)],
+        prop_oneof![Just(Pixels::Chain), Just(Pixels::Images), (1usize..5).prop_map(Pixels::Shares)],
+        1usize..400,
+        prop_oneof![Just(Subnormals::Kept), Just(Subnormals::Flushed)],
+    );
+    (shapes, attributes, orders, any::<bool>(), any::<u32>(), 1usize..4).prop_map(
+        |((input, kernel, out_channels), (strides, padding, rate), orders, special, seed, threads)| {
+            let (products, taps, direction, pixels, block, subnormals) = orders;
+            Case {
+                input: input.into(),
+                kernel: kernel.into(),
+                out_channels,
+                attributes: Attributes { strides, padding, rate },
+                products,
+                taps,
+                direction,
+                pixels,
+                block,
+                subnormals,
+                special,
+                seed: seed.into(),
+                threads,
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_gradient_is_the_references(case in cases()) {
+        check::<f32>(&case)?;
+        check::<f64>(&case)?;
+        check::<f16>(&case)?;
+        check::<bf16>(&case)?;
+    }
+}
+
+/// Large enough for several tiles, chunks of pixels and threads.
+#[test]
+fn large_images() {
+    for (input, out_channels, strides, rate) in [
+        ([2, 40, 37, 70], 90, [1, 1], [1, 1]),
+        ([1, 60, 60, 8], 16, [2, 2], [1, 1]),
+        ([1, 33, 33, 40], 24, [1, 1], [2, 3]),
+    ] {
+        let case = Case {
+            input,
+            kernel: [3, 3, 1],
+            out_channels,
+            attributes: Attributes { strides, padding: Padding::Same, rate },
+            products: Products::Fused,
+            taps: Taps::Inside,
+            direction: Direction::Ascending,
+            pixels: Pixels::Chain,
+            block: 700,
+            subnormals: Subnormals::Kept,
+            special: false,
+            seed: 7,
+            threads: 3,
+        };
+        check::<f32>(&case).unwrap();
+    }
+}
+
+/// The gradient of a weighted sum of the result, which is linear in each argument: differences are exact but for rounding.
+#[test]
+fn differences_agree() {
+    for (strides, padding, rate) in [
+        ([1, 1], Padding::Same, [1, 1]),
+        ([2, 1], Padding::Valid, [1, 1]),
+        ([2, 3], Padding::Explicit([[1, 4], [5, 0]]), [2, 1]),
+        ([1, 1], Padding::Same, [3, 2]),
+    ] {
+        let convolution = SeparableConv2d::new(strides, padding, rate);
+        let arrays: [Array4<f64>; 3] =
+            [([2, 7, 8, 3], 1), ([3, 2, 3, 2], 2), ([1, 1, 6, 4], 3)].map(|(shape, seed)| elements(shape, seed, false));
+        let run = |[input, filter, pointwise]: &[Array4<f64>; 3]| {
+            convolution.run(input.view(), filter.view(), pointwise.view()).unwrap()
+        };
+        let output = run(&arrays);
+        let upstream = elements::<f64>(output.dim().into(), 4, false);
+        let [input, filter, pointwise] = &arrays;
+        let gradients = convolution.gradients(input.view(), filter.view(), pointwise.view(), upstream.view()).unwrap();
+        let gradients = [gradients.input, gradients.depthwise_filter, gradients.pointwise_filter];
+        for (argument, gradient) in gradients.iter().enumerate() {
+            for element in (0..gradient.len()).step_by(5) {
+                let mut moved = arrays.clone();
+                moved[argument].as_slice_mut().unwrap()[element] += 1.0;
+                let difference = ((run(&moved) - &output) * &upstream).sum();
+                let got = gradient.as_slice().unwrap()[element];
+                assert!((got - difference).abs() < 1e-10, "argument {argument}, element {element}: {got} {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let convolution = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
+    let (input, filter) = (Array4::<f32>::zeros((1, 4, 4, 2)), Array4::zeros((3, 3, 2, 1)));
+    let (pointwise, upstream) = (Array4::zeros((1, 1, 2, 5)), Array4::zeros((1, 4, 3, 5)));
+    let error = convolution.gradients(input.view(), filter.view(), pointwise.view(), upstream.view()).unwrap_err();
+    assert_eq!(error.to_string(), "upstream must have shape [1, 4, 4, 5], got [1, 4, 3, 5]");
+    let pixels = Array4::zeros((1, 4, 4, 3));
+    let error = convolution.backprop_input([1, 4, 4, 2], filter.view(), pixels.view(), &InputOrder::REPRODUCIBLE);
+    assert!(error.unwrap_err().to_string().contains("must have shape [1, 4, 4, 2], got [1, 4, 4, 3]"));
+    let numerics =
+        convolution.numerics("v1 depthwise(fused, all) pointwise(fused, 7) subnormals(kept)".parse().unwrap());
+    let upstream = Array4::zeros((1, 4, 4, 5));
+    let error = numerics.backprop_pointwise_filter(input.view(), filter.view(), [1, 1, 2, 5], upstream.view());
+    assert_eq!(error.unwrap_err().to_string(), "numerics: the sum `7` adds 7 products, but there are 16");
+    assert!(numerics.backprop_pixels(pointwise.view(), upstream.view()).is_err());
+}
