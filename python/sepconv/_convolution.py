@@ -9,7 +9,7 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 from tensorflow.python.util import _pywrap_util_port
 
-from sepconv import _arguments, _library, _orders, _pipeline, _probes
+from sepconv import _arguments, _gradients, _library, _orders, _pipeline, _probes  # noqa: F401 (_gradients registers)
 from sepconv._arguments import Call, refusal
 
 DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)

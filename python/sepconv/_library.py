@@ -79,20 +79,24 @@ def _text(pointer) -> str:
 
 
 @functools.cache
-def op():
-    """The op as a Python function, made by TensorFlow."""
+def op(gradient: str = ""):
+    """The op as a Python function, made by TensorFlow; or that of a gradient, "input" for example."""
     error = _c().sepconv_registration_error()
     if error:
         raise ImportError(f"sepconv's op could not be registered with TensorFlow {tf.__version__}: {error.decode()}")
+    name, function = "Sepconv>SeparableConv2D", "sepconv_separable_conv2d"
+    if gradient:
+        name += "Backprop" + gradient.title().replace("_", "")
+        function += "_backprop_" + gradient
     try:
-        return _module().sepconv_separable_conv2d
+        return getattr(_module(), function)
     except AttributeError:
         # Another copy of the library, loaded before, brought the op; TensorFlow makes functions of what is new only.
         from tensorflow.python.framework import _pywrap_python_op_gen, op_def_registry
 
-        ops, namespace = op_def_pb2.OpList(op=[op_def_registry.get("Sepconv>SeparableConv2D")]), {}
+        ops, namespace = op_def_pb2.OpList(op=[op_def_registry.get(name)]), {}
         exec(_pywrap_python_op_gen.GetPythonWrappers(ops.SerializeToString()), namespace)
-        return namespace["sepconv_separable_conv2d"]
+        return namespace[function]
 
 
 def executing_eagerly() -> bool:

@@ -5,6 +5,7 @@ One lock serves all reveals: TensorFlow's heuristics see the machine as a call w
 
 import ctypes
 import dataclasses
+import functools
 import math
 import os
 import threading
@@ -68,14 +69,19 @@ def _reveal(call: Call, context: str) -> Order:
     probe = CONTEXTS[context](call, geometry)
     k, columns = call.pointwise_filter[2:]
     image = (*geometry["output"][:3], k)
-    shapes = {
+    parts = {
         0: (probe.depthwise, call.input, call.depthwise_filter, image),
         1: (probe.pointwise, image, call.pointwise_filter, (*image[:3], columns)),
     }
+    return _ask(call, {}, parts)
+
+
+def _ask(call: Call, request: dict, parts: dict) -> Order:
+    """What the library reveals of a function and the shapes of its two arguments and its result, by part."""
     raised = []
 
     def ask(_, part, input, filter, output):
-        function, *extents = shapes[part]
+        function, *extents = parts[part]
         try:
             arrays = [_array(p, shape, call.dtype) for p, shape in zip((input, filter, output), extents, strict=True)]
             arrays[2][...] = function(*arrays[:2])
@@ -84,7 +90,7 @@ def _reveal(call: Call, context: str) -> Order:
             raised.append(error)
             return 1
 
-    answer = _library.reveal({**call.request(), "dtype": call.dtype.name}, ask)
+    answer = _library.reveal({**call.request(), "dtype": call.dtype.name, **request}, ask)
     if raised and not isinstance(raised[0], Exception):
         raise raised[0]
     if raised:
@@ -92,6 +98,59 @@ def _reveal(call: Call, context: str) -> Order:
     if "numerics" in answer:
         return Order(answer["numerics"], "the order was revealed and every probe agrees with it")
     return Order(None, f"the kernels do not follow TensorFlow's order here: {answer['unclear']}")
+
+
+def gradient_of(call: Call, name: str, forward: str) -> Order:
+    """The order of a gradient of a call whose shapes are known.
+
+    Args:
+        call: The call.
+        name: Of "input", "depthwise_filter", "pointwise_filter" or "pixels", which is the depthwise result.
+        forward: The text of the call's own numerics, whose depthwise sums the pointwise filter's gradient takes up.
+
+    Raises:
+        ProfileRunning: If it is not known yet.
+    """
+    if forward == reproducible():
+        return Order(forward if name in ("pixels", "pointwise_filter") else "reproducible", "the numerics were given")
+    key = call, name, forward if name == "pointwise_filter" else None
+    found = _known.get(key)
+    if found is None:
+        with _lock:
+            found = _known.get(key) or _reveal_gradient(call, name, forward)
+            _known[key] = found
+    return found
+
+
+@functools.cache
+def reproducible() -> str:
+    """The text of these numerics."""
+    attributes = {"strides": [1, 1], "rate": [1, 1], "padding": "VALID", "numerics": "reproducible"}
+    return _library.geometry(attributes)["numerics"]
+
+
+def _reveal_gradient(call: Call, name: str, forward: str) -> Order:
+    _probes.refuse_while_profiling()
+    geometry = _library.geometry(call.request())
+    if "error" in geometry:
+        return Order(None, geometry["error"])
+    if 16 * memory_of(call, geometry) > MEMORY // 2:
+        return Order(None, "probes of this size would take more memory than they may")
+    if forward.startswith("batch"):  # of a graph whose shapes were unknown
+        forward = order_of(call, "tensorflow").numerics
+        if forward is None:
+            return Order(None, "the order of the depthwise sums that it takes up is not known")
+    probe = _probes.Eager(call, geometry)
+    k, columns = call.pointwise_filter[2:]
+    rows = math.prod(geometry["output"][:3])
+    image, output = (*geometry["output"][:3], k), (*geometry["output"][:3], columns)
+    part = {
+        "pixels": (probe.pixels_gradient, output, (columns, k), image),
+        "input": (probe.input_gradient, image, call.depthwise_filter, call.input),
+        "depthwise_filter": (probe.depthwise_filter_gradient, call.input, image, call.depthwise_filter),
+        "pointwise_filter": (probe.pointwise_filter_gradient, (k, rows), output, call.pointwise_filter),
+    }[name]
+    return _ask(call, {"gradient": name, "numerics": forward}, {2: part})
 
 
 def memory_of(call: Call, geometry: dict) -> int:

@@ -1,13 +1,13 @@
-"""TensorFlow's own operations, put together as `tf.nn.separable_conv2d` does: where the op does not serve, and for
-gradients. Computes also where some of TensorFlow's kernels refuse what others of them take (unequal strides, NCHW),
-and where TensorFlow's function fails for want of a static shape.
+"""TensorFlow's own operations, put together as `tf.nn.separable_conv2d` does: where the op does not serve. Computes
+also where some of TensorFlow's kernels refuse what others of them take (unequal strides, NCHW), and where TensorFlow's
+function fails for want of a static shape.
 """
 
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 from tensorflow.python.ops import nn_ops
 
-from sepconv import _library, _probes
+from sepconv import _probes
 
 # Kept from before anything may replace it in TensorFlow's namespace.
 _tensorflows = tf.nn.separable_conv2d
@@ -82,16 +82,3 @@ def _same(extent, kernel, stride):
     """Zeros before and after, as SAME takes them."""
     zeros = tf.maximum((extent + stride - 1) // stride * stride - stride + kernel - extent, 0)
     return zeros // 2, zeros - zeros // 2
-
-
-@tf.RegisterGradient("Sepconv>SeparableConv2D")
-def _gradient(op, upstream):
-    """TensorFlow's own gradients, through its own operations."""
-    *tensors, carrier = op.inputs
-    attributes = _library.geometry({"carrier": carrier.shape.as_list()})
-    strides, padding = [1, *attributes["strides"], 1], attributes["padding"]
-    padding = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        output = separable_conv2d(*tensors, strides, padding, None, attributes["rate"], None)
-    return [*tape.gradient(output, tensors, upstream), None]

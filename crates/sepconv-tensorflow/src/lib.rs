@@ -10,6 +10,7 @@ compile_error!("sepconv-tensorflow works on Linux only (ELF loading and glibc); 
 mod carrier;
 mod copies;
 mod exports;
+mod gradient;
 mod guard;
 mod kernel;
 mod queries;

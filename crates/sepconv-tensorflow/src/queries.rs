@@ -8,8 +8,9 @@ use std::ffi::{c_int, c_void};
 
 use bytemuck::Pod;
 use half::{bf16, f16};
-use sepconv::reveal::{Probe, reveal};
-use sepconv::{Attributes, Element, Geometry, Orders, Padding};
+use sepconv::numerics::Sum;
+use sepconv::reveal::{Probe, gradient, reveal};
+use sepconv::{Attributes, Element, Geometry, Numerics, Orders, Padding};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,6 +27,8 @@ struct Question {
     carrier: Option<Vec<i64>>,
     numerics: Option<String>,
     dtype: Option<String>,
+    /// With the convolution's own `numerics`, of what: `"pixels"` (the depthwise result), `"input"`, `"depthwise_filter"` or `"pointwise_filter"`.
+    gradient: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +108,10 @@ pub fn geometry(question: &str) -> String {
 }
 
 /// `int32_t probe(void *user, int32_t part, const void *input, const void *filter, void *output)`: part 0 is the
-/// depthwise result of the shapes in the question, part 1 the pointwise product; 0 if all of the output was written.
+/// depthwise result of the shapes in the question, part 1 the pointwise product, part 2 the gradient that it asks about; 0 if
+/// all of the output was written. Gradients take two arrays: of pixels the upstream gradient and the transposed pointwise
+/// filter; of the input the depthwise result's gradient and the depthwise filter; of the depthwise filter the input and the
+/// depthwise result's gradient; of the pointwise filter the transposed depthwise result and the upstream gradient.
 pub type Callback = unsafe extern "C" fn(*mut c_void, c_int, *const c_void, *const c_void, *mut c_void) -> c_int;
 
 struct Called {
@@ -116,6 +122,52 @@ struct Called {
 }
 
 impl Called {
+    /// The order of a convolution or of one of its gradients, or why it is unclear.
+    fn order<T: Element>(
+        &mut self,
+        gradient: Option<(&str, Option<Numerics>)>,
+        g: &Geometry,
+    ) -> Result<Result<String, String>, String> {
+        match gradient {
+            None => Ok(text(reveal::<T, _>(g, self))),
+            Some((of, forward)) => self.gradient::<T>(of, forward, g),
+        }
+    }
+
+    fn gradient<T: Element>(
+        &self,
+        of: &str,
+        forward: Option<Numerics>,
+        g: &Geometry,
+    ) -> Result<Result<String, String>, String> {
+        let (rows, width) = (g.rows(), g.width.output);
+        let own = Geometry { out_channels: g.k(), ..*g };
+        let length = match of {
+            "pixels" => rows * g.k(),
+            "input" => g.input_shape().iter().product(),
+            "depthwise_filter" => g.depthwise_filter_shape().iter().product(),
+            "pointwise_filter" => g.k() * g.out_channels,
+            _ => return Err(format!("gradient must be pixels, input, depthwise_filter or pointwise_filter, got {of}")),
+        };
+        let mut call = |a: &[T], b: &[T]| self.call(2, a, b, length);
+        let equal = |length: usize| Sum::blocks(&vec![length; rows.checked_div(length).unwrap_or(0)]);
+        Ok(match of {
+            "pixels" => {
+                let likely = [Sum::Chain(g.out_channels)];
+                text(gradient::product([rows, g.out_channels, g.k()], &likely, &mut call))
+            }
+            "input" => text(gradient::input(&own, &mut call)),
+            "depthwise_filter" => text(gradient::depthwise_filter(&own, &mut call)),
+            _ => {
+                // A row of an image at a time, an image at a time, all at once.
+                let likely = [equal(width), equal(width * g.height.output), Sum::Chain(rows)];
+                let found = gradient::product([g.k(), rows, g.out_channels], &likely, &mut call);
+                let depthwise = forward.unwrap_or(Numerics::REPRODUCIBLE).depthwise;
+                text(found.map(|product| Numerics { depthwise, ..product }))
+            }
+        })
+    }
+
     fn call<T: Pod>(&self, part: c_int, input: &[T], filter: &[T], length: usize) -> Result<Vec<T>, String> {
         let mut output = Vec::<T>::new();
         output.try_reserve_exact(length).map_err(|_| format!("no memory for {length} elements of a probe's answer"))?;
@@ -130,6 +182,10 @@ impl Called {
         }
         Ok(output)
     }
+}
+
+fn text<O: ToString, E: ToString>(found: Result<O, E>) -> Result<String, String> {
+    found.map(|order| order.to_string()).map_err(|unclear| unclear.to_string())
 }
 
 impl<T: Element> Probe<T> for Called {
@@ -157,16 +213,19 @@ pub unsafe fn reveal_numerics(question: &str, callback: Callback, user: *mut c_v
             depthwise_length: geometry.rows() * geometry.k(),
             pointwise_length: geometry.rows() * geometry.out_channels,
         };
+        let forward = question.numerics.as_ref().map(|text| text.parse::<Numerics>()).transpose();
+        let forward = forward.map_err(|error| sepconv::Error::Numerics(error).to_string())?;
+        let of = question.gradient.as_deref().map(|name| (name, forward));
         let found = match question.dtype.as_deref() {
-            Some("float16") => reveal::<f16, _>(&geometry, &mut called),
-            Some("bfloat16") => reveal::<bf16, _>(&geometry, &mut called),
-            Some("float32") => reveal::<f32, _>(&geometry, &mut called),
-            Some("float64") => reveal::<f64, _>(&geometry, &mut called),
+            Some("float16") => called.order::<f16>(of, &geometry),
+            Some("bfloat16") => called.order::<bf16>(of, &geometry),
+            Some("float32") => called.order::<f32>(of, &geometry),
+            Some("float64") => called.order::<f64>(of, &geometry),
             other => return Err(format!("dtype must be float16, bfloat16, float32 or float64, got {other:?}")),
         };
-        Ok(match found {
-            Ok(numerics) => json!({"numerics": numerics.to_string()}),
-            Err(unclear) => json!({"unclear": unclear.to_string()}),
+        Ok(match found? {
+            Ok(numerics) => json!({"numerics": numerics}),
+            Err(unclear) => json!({"unclear": unclear}),
         })
     })
 }

@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::copies::Owner;
 use crate::guard::guarded;
-use crate::kernel::{register_kernels, register_op};
 use crate::tensorflow::abi;
 use crate::tensorflow::status::Failure;
+use crate::{gradient, kernel};
 
 enum State {
     /// Nothing is registered; why.
@@ -60,10 +60,17 @@ fn attempt(before: &'static CStr) -> State {
     }
     // From here on another copy must keep off, whatever comes of it.
     HERE.store(true, Ordering::Release);
-    match register_op().and_then(|()| register_kernels()) {
+    match register_all() {
         Ok(()) => State::Here,
         Err(Failure { message, .. }) => State::Broken(forever(format!("TensorFlow refused the op: {message}"))),
     }
+}
+
+fn register_all() -> Result<(), Failure> {
+    kernel::register_op()?;
+    gradient::register_ops()?;
+    kernel::register_kernels()?;
+    gradient::register_kernels()
 }
 
 /// Why the op is not there; `None` where it is, whichever copy registered it.

@@ -26,18 +26,21 @@ pub static FLOAT16_CALLS: Counter = Counter::new();
 pub static BFLOAT16_CALLS: Counter = Counter::new();
 pub static FLOAT32_CALLS: Counter = Counter::new();
 pub static FLOAT64_CALLS: Counter = Counter::new();
+/// Of the gradients' ops.
+pub static GRADIENT_CALLS: Counter = Counter::new();
 pub static SHAPE_FUNCTION_CALLS: Counter = Counter::new();
 
 /// All of it, and the number of threads, as a JSON object.
 pub fn json() -> String {
     format!(
         "{{\"kernel_calls\": {}, \"kernel_calls_by_dtype\": {{\"float16\": {}, \"bfloat16\": {}, \"float32\": {}, \
-         \"float64\": {}}}, \"shape_function_calls\": {}, \"threads\": {}}}",
+         \"float64\": {}}}, \"gradient_calls\": {}, \"shape_function_calls\": {}, \"threads\": {}}}",
         KERNEL_CALLS.value(),
         FLOAT16_CALLS.value(),
         BFLOAT16_CALLS.value(),
         FLOAT32_CALLS.value(),
         FLOAT64_CALLS.value(),
+        GRADIENT_CALLS.value(),
         SHAPE_FUNCTION_CALLS.value(),
         threads::count()
     )

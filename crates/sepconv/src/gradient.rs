@@ -22,8 +22,8 @@
 //! # Ok::<(), sepconv::Error>(())
 //! ```
 
-mod depthwise_filter;
-mod input;
+pub(crate) mod depthwise_filter;
+pub(crate) mod input;
 mod orders;
 pub mod reference;
 

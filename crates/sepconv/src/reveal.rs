@@ -5,6 +5,7 @@
 //! those of FPRev (arXiv:2411.00442).
 
 mod data;
+pub mod gradient;
 mod places;
 mod table;
 mod tree;

@@ -1,0 +1,209 @@
+//! Finds the orders of a black box that computes gradients, as [`reveal`](super::reveal()) does those of convolutions.
+//!
+//! Two of the four are matrix products, whose orders are first guessed and then, if no guess gives every bit, found from
+//! probes. Of the other two all known ways are tried on data that tell them apart.
+
+use ndarray::{ArrayView4, s};
+
+use super::data::Data;
+use super::{Counted, LONGEST, Observed, Probe, Unclear, first_difference, first_wrong, infinite_taps, pointwise};
+use crate::element::Element;
+use crate::geometry::{Attributes, Geometry, Padding};
+use crate::gradient::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
+use crate::kernels::InstructionSet;
+use crate::numerics::{Depthwise, Numerics, Pointwise, Products, Subnormals, Sum, TapOrder, Taps};
+use crate::plan::{self, Workers};
+
+/// A black box of one gradient: two arrays in standard layout in, one out.
+pub type Box<'a, T, E> = &'a mut dyn FnMut(&[T], &[T]) -> Result<Vec<T>, E>;
+
+/// The order of a matrix product, `rows * k` values times `k * columns`; the sums that are likely are tried first. The
+/// depthwise part of the numerics says nothing.
+///
+/// # Errors
+/// [`Unclear`], where the box fails or follows no order that [`Numerics`] can express.
+pub fn product<T: Element, E>(
+    [rows, k, columns]: [usize; 3],
+    likely: &[Sum],
+    product: Box<T, E>,
+) -> Result<Numerics, Unclear<E>> {
+    let numerics = |pointwise| Numerics { pointwise, subnormals: Subnormals::Flushed, ..Numerics::REPRODUCIBLE };
+    let none = Numerics { subnormals: Subnormals::Flushed, ..Numerics::REPRODUCIBLE };
+    if rows * k * columns == 0 {
+        return Ok(none);
+    }
+    let attributes = Attributes { strides: [1, 1], padding: Padding::Valid, rate: [1, 1] };
+    let shapes = ([1, rows, 1, k], [1, 1, k, 1], [1, 1, k, columns]);
+    let geometry = Geometry::new(&shapes.0, &shapes.1, &shapes.2, &attributes);
+    let geometry = geometry.map_err(|_| Unclear::Memory { elements: usize::MAX })?;
+    let mut candidates: Vec<Numerics> = Vec::new();
+    for sum in likely.iter().filter(|sum| sum.length() == Some(k)) {
+        for products in [Products::Fused, Products::Separate] {
+            candidates.push(numerics(Pointwise::everywhere(products, sum.clone())));
+        }
+    }
+    let all: Vec<usize> = (0..rows).collect();
+    // Few products rarely tell the ways apart: these are always asked about.
+    if k >= LEAST_GUESSED {
+        for (data, seed) in [(Data::Cancelling, 1), (Data::Tiny, 2), (Data::Uniform, 3)] {
+            if candidates.is_empty() {
+                break;
+            }
+            let (left, right) = (data.values(rows, k, seed)?, data.weights().values(k, columns, !seed)?);
+            let result = product(&left, &right).map_err(Unclear::Probe)?;
+            let observed = Observed { input: left, filter: right, result };
+            candidates.retain(|candidate| first_wrong(&observed, &geometry, candidate, &all).is_none());
+        }
+        if let Some(first) = candidates.into_iter().next() {
+            return Ok(first);
+        }
+    }
+    let mut probe = Alone(product);
+    let mut counted = Counted {
+        probe: &mut probe,
+        geometry: &geometry,
+        calls: 0,
+        begun: std::time::Instant::now(),
+        longest: LONGEST,
+    };
+    pointwise(&mut counted, Subnormals::Flushed).map(numerics)
+}
+
+/// Sums of fewer products are not guessed.
+const LEAST_GUESSED: usize = 16;
+
+/// A box of which only the product is asked.
+struct Alone<'a, T, E>(Box<'a, T, E>);
+
+impl<T, E> Probe<T> for Alone<'_, T, E> {
+    type Error = E;
+
+    fn depthwise(&mut self, _: &[T], _: &[T]) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+
+    fn pointwise(&mut self, pixels: &[T], filter: &[T]) -> Result<Vec<T>, E> {
+        (self.0)(pixels, filter)
+    }
+}
+
+/// The order of the input's gradient, of a geometry whose outputs are depthwise results ([`Geometry::depthwise`]):
+/// `gradient` is given that of the depthwise result, and the depthwise filter.
+///
+/// # Errors
+/// As for [`product`].
+pub fn input<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Result<InputOrder, Unclear<E>> {
+    if g.rows() * g.k() == 0 || g.input_shape().contains(&0) {
+        return Ok(InputOrder { subnormals: Subnormals::Flushed, ..InputOrder::REPRODUCIBLE });
+    }
+    let taps = g.height.kernel * g.width.kernel;
+    let mut observed = Vec::new();
+    for (data, seed) in [(Data::Uniform, 1), (Data::Infinite, 2), (Data::Tiny, 3), (Data::Uniform, 4)] {
+        let pixels = data.values::<T, _>(g.rows(), g.k(), seed)?;
+        let mut filter = data.weights().values::<T, _>(taps, g.k(), !seed)?;
+        if data == Data::Infinite && taps > 0 {
+            infinite_taps(g, 0).for_each(|(n, tap)| filter[tap * g.k() + n] = T::from_f64(f64::INFINITY));
+        }
+        let result = gradient(&pixels, &filter).map_err(Unclear::Probe)?;
+        observed.push(Observed { input: pixels, filter, result });
+    }
+    let workers = Workers { set: InstructionSet::preferred(), pool: None, threads: 1 };
+    let fits = |order: &InputOrder, observed: &Observed<T>| {
+        let pixels = ArrayView4::from_shape(g.output_shape(), &observed.input);
+        let filter = ArrayView4::from_shape(g.depthwise_filter_shape(), &observed.filter);
+        let (Ok(pixels), Ok(filter)) = (pixels, filter) else { return false };
+        let of = |output: &mut _| crate::gradient::input::gradient(&workers, g, filter, pixels, order, output);
+        let got = plan::allocate(observed.result.len(), of);
+        got.is_ok_and(|got| first_difference(&got, &observed.result).is_none())
+    };
+    let mut orders = Vec::new();
+    for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
+        for order in [TapOrder::Rows, TapOrder::Columns, TapOrder::Borders] {
+            for products in [Products::Fused, Products::Separate] {
+                for taps in [Taps::Inside, Taps::All] {
+                    let depthwise = Depthwise { products, taps, order, ..Depthwise::REPRODUCIBLE };
+                    let several: &[_] = if g.channel_multiplier > 1 { &[Direction::Apart] } else { &[] };
+                    let directions = [&[Direction::Ascending, Direction::Descending], several].concat();
+                    orders.extend(directions.iter().map(|&direction| InputOrder { direction, depthwise, subnormals }));
+                }
+            }
+        }
+    }
+    orders.into_iter().find(|order| observed.iter().all(|observed| fits(order, observed))).ok_or(Unclear::Depthwise)
+}
+
+/// Between how many threads the rows may be shared.
+const MOST_SHARES: usize = 16;
+
+/// Channels that refute most orders.
+const FEW: usize = 16;
+
+/// The order of the depthwise filter's gradient, of such a geometry: `gradient` is given the input and the depthwise result's
+/// gradient.
+///
+/// # Errors
+/// As for [`product`].
+pub fn depthwise_filter<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Result<DepthwiseFilterOrder, Unclear<E>> {
+    let flushed = DepthwiseFilterOrder { subnormals: Subnormals::Flushed, ..DepthwiseFilterOrder::REPRODUCIBLE };
+    let taps = g.height.kernel * g.width.kernel;
+    if g.rows() * g.k() * taps == 0 || g.input_shape().contains(&0) {
+        return Ok(flushed);
+    }
+    let pixels = g.batch * g.height.input * g.width.input;
+    let mut observed = Vec::new();
+    let infinite = T::from_f64(f64::INFINITY);
+    for (turn, data) in [Data::Uniform, Data::Tiny, Data::Uniform, Data::Uniform].into_iter().enumerate() {
+        let seed = turn as u64 + 1;
+        let mut input = data.values::<T, _>(pixels, g.in_channels, seed)?;
+        let mut upstream = data.weights().values::<T, _>(g.rows(), g.k(), !seed)?;
+        // What is multiplied by zeros outside the image, and where results are taken off, shows.
+        let (first, last) = (0..g.k().div_ceil(2), g.k().div_ceil(2)..g.k());
+        if turn == 2 {
+            upstream[first].fill(infinite);
+            let row = (g.rows() - 1) * g.k();
+            upstream[row + last.start..row + last.end].fill(infinite);
+        } else if turn == 3 {
+            let row = (pixels - 1) * g.in_channels;
+            input[row..].fill(infinite);
+        }
+        let result = gradient(&input, &upstream).map_err(Unclear::Probe)?;
+        observed.push(Observed { input, filter: upstream, result });
+    }
+    let workers = Workers { set: InstructionSet::preferred(), pool: None, threads: 1 };
+    let fits = |order: &DepthwiseFilterOrder, observed: &Observed<T>, channels: usize| {
+        let input = ArrayView4::from_shape(g.input_shape(), &observed.input);
+        let upstream = ArrayView4::from_shape(g.output_shape(), &observed.filter);
+        let result = ArrayView4::from_shape(g.depthwise_filter_shape(), &observed.result);
+        let (Ok(input), Ok(upstream), Ok(result)) = (input, upstream, result) else { return false };
+        let (input, upstream, result) = (
+            input.slice_move(s![.., .., .., ..channels]),
+            upstream.slice_move(s![.., .., .., ..channels * g.channel_multiplier]),
+            result.slice_move(s![.., .., ..channels, ..]),
+        );
+        let own = Geometry { in_channels: channels, ..*g };
+        let of = |output: &mut _| {
+            crate::gradient::depthwise_filter::gradient(&workers, &own, input, upstream, order, output)
+        };
+        let got = plan::allocate(result.len(), of);
+        got.is_ok_and(|got| got.iter().zip(result).all(|(a, b)| a.bits() == b.bits()))
+    };
+    let rows = (g.height.output + g.height.crop) / g.height.rate;
+    let mut orders = Vec::new();
+    for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
+        for pixels in [Pixels::Chain, Pixels::Images].into_iter().chain((2..=MOST_SHARES.min(rows)).map(Pixels::Shares))
+        {
+            for (products, taps) in [
+                (Products::Fused, Taps::Inside),
+                (Products::Separate, Taps::All),
+                (Products::Separate, Taps::Inside),
+                (Products::Fused, Taps::All),
+            ] {
+                orders.push(DepthwiseFilterOrder { products, taps, pixels, subnormals });
+            }
+        }
+    }
+    let few = g.in_channels.min(FEW);
+    let of_few = |order: &DepthwiseFilterOrder| observed.iter().all(|observed| fits(order, observed, few));
+    let of_all = |order: &DepthwiseFilterOrder| observed.iter().all(|observed| fits(order, observed, g.in_channels));
+    orders.into_iter().find(|order| of_few(order) && of_all(order)).ok_or(Unclear::Depthwise)
+}

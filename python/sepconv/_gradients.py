@@ -1,0 +1,138 @@
+"""The op's gradients: each an op of its own, in the order of TensorFlow's sum where that can be followed, otherwise
+TensorFlow's own operations. Only those that are asked for are computed.
+"""
+
+import tensorflow as tf
+
+from sepconv import _library, _orders, _pipeline, _probes
+from sepconv._arguments import Call, shape_of
+
+NAMES = ("input", "depthwise_filter", "pointwise_filter")
+
+# Of the op of each gradient. "pixels" is the gradient of the depthwise result, which two others take up.
+INPUTS = {
+    "pixels": ("pointwise_filter", "upstream"),
+    "input": ("input", "depthwise_filter", "pixels", "geometry"),
+    "depthwise_filter": ("input", "depthwise_filter", "pixels", "geometry"),
+    "pointwise_filter": ("input", "depthwise_filter", "pointwise_filter", "upstream", "geometry"),
+}
+
+
+@tf.RegisterGradient("Sepconv>SeparableConv2D")
+def _gradient(op, upstream):
+    *tensors, carrier = op.inputs
+    skipped = getattr(op, "skip_input_indices", None) or ()
+    wanted = [name for number, name in enumerate(NAMES) if number not in skipped]
+    attributes = _library.geometry({"carrier": carrier.shape.as_list()})
+    call = _call(tensors, attributes)
+    orders = _orders_of(call, op.get_attr("numerics").decode(), wanted)
+    arguments = dict(zip(NAMES, tensors, strict=True), upstream=upstream, geometry=carrier)
+
+    def ours(name):
+        inputs = [arguments[argument] for argument in INPUTS[name]]
+        return _library.op(name)(*inputs, numerics=orders[name])
+
+    if any("pixels" in INPUTS[name] for name in wanted if name in orders):
+        arguments["pixels"] = ours("pixels")
+    found = {name: ours(name) for name in wanted if name in orders}
+    rest = [name for name in wanted if name not in orders]
+    found.update(zip(rest, _theirs(tensors, [arguments[name] for name in rest], attributes, upstream), strict=True))
+    return [*(found.get(name) for name in NAMES), None]
+
+
+def _orders_of(call: Call, forward: str, wanted) -> dict:
+    """The texts of the orders that our ops follow."""
+    if not call.known:
+        return {}
+    try:
+        orders = {name: _orders.gradient_of(call, name, forward).numerics for name in ("pixels", *wanted)}
+    except _probes.ProfileRunning:
+        return {}
+    if orders["pixels"] is None:
+        # Which the sums of these take up.
+        orders = {name: text for name, text in orders.items() if "pixels" not in INPUTS[name]}
+    return {name: text for name, text in orders.items() if text is not None}
+
+
+def _call(tensors, attributes: dict) -> Call:
+    shapes = [shape_of(name, tensor) for name, tensor in zip(NAMES, tensors, strict=True)]
+    padding = attributes["padding"] if isinstance(attributes["padding"], str) else _pairs(attributes["padding"])
+    return Call(*shapes, tensors[0].dtype, tuple(attributes["strides"]), padding, tuple(attributes["rate"]))
+
+
+def _pairs(padding) -> tuple:
+    return tuple(tuple(pair) for pair in padding)
+
+
+def _theirs(tensors, wanted, attributes: dict, upstream):
+    """Some gradients through TensorFlow's own operations."""
+    if not wanted:
+        return []
+    with tf.GradientTape() as tape:
+        tape.watch(wanted)
+        output = _convolve(tensors, attributes)
+    return tape.gradient(output, wanted, upstream)
+
+
+def _convolve(tensors, attributes: dict):
+    strides, padding = [1, *attributes["strides"], 1], attributes["padding"]
+    padding = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
+    return _pipeline.separable_conv2d(*tensors, strides, padding, None, attributes["rate"], None)
+
+
+def _again(op, upstream, name: str, tensors, first, carrier):
+    """The gradient of a gradient, all through TensorFlow's own operations.
+
+    Args:
+        op: The gradient's operation.
+        upstream: The gradient with respect to its result.
+        name: Of which of `tensors`, the convolution's three, it is the gradient.
+        first: The gradient with respect to the convolution's result.
+        carrier: Has the convolution's attributes as its shape; None for stride 1 without padding.
+    """
+    attributes = {"strides": [1, 1], "rate": [1, 1], "padding": "VALID"}
+    attributes = attributes if carrier is None else _library.geometry({"carrier": carrier.shape.as_list()})
+    by_name = dict(zip(NAMES, tensors, strict=True))
+    with tf.GradientTape() as tape:
+        tape.watch([*tensors, first])
+        (gradient,) = _theirs(tensors, [by_name[name]], attributes, first)
+    known = {id(tensor): tensor for tensor in [*tensors, first]}
+    inputs = [known.get(id(tensor)) for tensor in op.inputs]
+    sources = [tensor for tensor in inputs if tensor is not None]
+    gradients = dict(zip(map(id, sources), tape.gradient(gradient, sources, upstream), strict=True))
+    return [None if tensor is None else gradients[id(tensor)] for tensor in inputs]
+
+
+@tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPixels")
+def _of_pixels(op, upstream):
+    pointwise_filter, first = op.inputs
+    pixels = tf.zeros_like(upstream)
+    return _again(op, upstream, "input", [pixels, _one_tap(pixels), pointwise_filter], first, None)
+
+
+@tf.RegisterGradient("Sepconv>SeparableConv2DBackpropInput")
+def _of_input(op, upstream):
+    input, depthwise_filter, pixels, carrier = op.inputs
+    return _again(op, upstream, "input", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
+
+
+@tf.RegisterGradient("Sepconv>SeparableConv2DBackpropDepthwiseFilter")
+def _of_depthwise_filter(op, upstream):
+    input, depthwise_filter, pixels, carrier = op.inputs
+    return _again(op, upstream, "depthwise_filter", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
+
+
+@tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPointwiseFilter")
+def _of_pointwise_filter(op, upstream):
+    *tensors, first, carrier = op.inputs
+    return _again(op, upstream, "pointwise_filter", tensors, first, carrier)
+
+
+def _one_tap(pixels):
+    """The depthwise filter that changes nothing."""
+    return tf.ones([1, 1, tf.shape(pixels)[3], 1], pixels.dtype)
+
+
+def _nothing(pixels):
+    """The pointwise filter that changes nothing."""
+    return tf.eye(tf.shape(pixels)[3], dtype=pixels.dtype)[None, None]
