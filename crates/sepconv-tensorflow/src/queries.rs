@@ -150,7 +150,6 @@ impl Called {
             _ => return Err(format!("gradient must be pixels, input, depthwise_filter or pointwise_filter, got {of}")),
         };
         let mut call = |a: &[T], b: &[T]| self.call(2, a, b, length);
-        let equal = |length: usize| Sum::blocks(&vec![length; rows.checked_div(length).unwrap_or(0)]);
         Ok(match of {
             "pixels" => {
                 let likely = [Sum::Chain(g.out_channels)];
@@ -159,8 +158,12 @@ impl Called {
             "input" => text(gradient::input(&own, &mut call)),
             "depthwise_filter" => text(gradient::depthwise_filter(&own, &mut call)),
             _ => {
-                // A row of an image at a time, an image at a time, all at once.
-                let likely = [equal(width), equal(width * g.height.output), Sum::Chain(rows)];
+                // A row of an image at a time, an image at a time, all at once; shared between threads.
+                let lengths = [width, width * g.height.output, rows].map(|length| length.max(1));
+                let likely: Vec<Sum> = [1, 2, 4, 8, 16]
+                    .iter()
+                    .flat_map(|&shares| lengths.map(|length| shared(rows, length, shares)))
+                    .collect();
                 let found = gradient::product([g.k(), rows, g.out_channels], &likely, &mut call);
                 let depthwise = forward.unwrap_or(Numerics::REPRODUCIBLE).depthwise;
                 text(found.map(|product| Numerics { depthwise, ..product }))
@@ -182,6 +185,24 @@ impl Called {
         }
         Ok(output)
     }
+}
+
+/// Rows in so many shares that are equal but for one row, each cut where a length is full, counted from the first row on.
+fn shared(rows: usize, length: usize, shares: usize) -> Sum {
+    let bound = |share: usize| share * (rows / shares) + share.min(rows % shares);
+    let mut sums = Vec::new();
+    for share in 0..shares {
+        let (start, end) = (bound(share), bound(share + 1));
+        let cuts = (start / length + 1..end.div_ceil(length)).map(|n| n * length);
+        let ends: Vec<usize> = cuts.chain([end]).collect();
+        let starts = std::iter::once(start).chain(ends.iter().copied());
+        let blocks: Vec<usize> = starts.zip(&ends).map(|(start, end)| end - start).collect();
+        match share {
+            0 => sums.extend(blocks.into_iter().map(Sum::Chain)),
+            _ => sums.push(Sum::blocks(&blocks)),
+        }
+    }
+    if sums.len() == 1 { sums.remove(0) } else { Sum::Blocks(sums) }
 }
 
 fn text<O: ToString, E: ToString>(found: Result<O, E>) -> Result<String, String> {

@@ -120,11 +120,12 @@ impl SeparableConv2d {
         let values = upstream.as_slice().expect("standard layout");
         let filter = pointwise_filter.slice_move(s![0, 0, .., ..]).reversed_axes();
         let rows = batch * height * width;
-        let product = Product { rows, filter, numerics: &self.numerics, least_rows: 1, scratch: |_| 0 };
-        product.run(&self.workers(rows.saturating_mul(k).saturating_mul(channels)), output, |tile, first, _| {
+        let product = Product { rows, filter, numerics: &self.numerics, scratch: |_| 0 };
+        let workers = self.workers(rows.saturating_mul(k).saturating_mul(channels));
+        product.run(&workers, output, |tile, first, products, _| {
             for row in 0..tile.all_rows() {
                 let there = if first + row < rows { &values[(first + row) * channels..][..channels] } else { &[] };
-                tile.set_row(row, there, T::widen);
+                tile.set_row(row, there.get(products.clone()).unwrap_or_default(), T::widen);
             }
             Ok(())
         })
@@ -174,17 +175,16 @@ impl SeparableConv2d {
         let kernel = T::kernel(workers.set);
         // Of some channels, with those that share theirs with the first or the last.
         let scratch = |rows: usize| PIXELS * row_elements::<T::Sum>(rows + 2 * g.channel_multiplier);
-        let least_rows = 2 * kernel.rows();
-        let product = Product { rows: g.k(), filter, numerics: &self.numerics, least_rows, scratch };
-        product.run(&workers, output, |tile, first, scratch| {
+        let product = Product { rows: g.k(), filter, numerics: &self.numerics, scratch };
+        product.run(&workers, output, |tile, first, rows, scratch| {
             let m = g.channel_multiplier;
             let channels = first / m..(first + tile.rows()).div_ceil(m);
             let own = Geometry { in_channels: channels.len(), ..g };
             let input = input.slice(s![.., .., .., channels.clone()]);
             let filter = depthwise_filter.slice(s![.., .., channels.clone(), ..]);
             let depthwise = Depthwise::new(kernel, filter, &own, self.numerics.depthwise)?;
-            for pixel in (0..g.rows()).step_by(PIXELS) {
-                let count = PIXELS.min(g.rows() - pixel);
+            for pixel in rows.clone().step_by(PIXELS) {
+                let count = PIXELS.min(rows.end - pixel);
                 let mut pixels = Tile::new(scratch, count, 0, own.k());
                 depthwise.fill(&input, &mut pixels, pixel);
                 for (k, from, length) in pixels.pieces(0) {
@@ -195,7 +195,7 @@ impl SeparableConv2d {
                     if start < end {
                         let from = (from.wrapping_add(start - k), row_stride::<T::Sum>());
                         // SAFETY: the pixels are filled, and have these channels.
-                        unsafe { tile.set_columns(start - skip..end - skip, pixel, count, from) };
+                        unsafe { tile.set_columns(start - skip..end - skip, pixel - rows.start, count, from) };
                     }
                 }
             }

@@ -16,7 +16,7 @@ use crate::geometry::Geometry;
 use crate::kernels::depthwise::{Depthwise, adjacent};
 use crate::kernels::memory::{Output, with_scratch};
 use crate::kernels::pointwise::Pointwise;
-use crate::kernels::tile::{Tile, row_elements};
+use crate::kernels::tile::{Tile, panel, row_elements};
 use crate::kernels::{InstructionSet, Narrow};
 use crate::numerics::{Numerics, Subnormals};
 use crate::subnormals::Flushing;
@@ -184,11 +184,11 @@ pub fn pointwise<T: Element>(pixels: &[T], filter: ArrayView2<T>, numerics: &Num
     let rows = pixels.len() / k;
     let workers = Workers { set: InstructionSet::preferred(), pool: None, threads: 1 };
     allocate(rows * columns, |output| {
-        let product = Product { rows, filter, numerics, least_rows: 1, scratch: |_| 0 };
-        product.run(&workers, output, |tile, first, _| {
+        let product = Product { rows, filter, numerics, scratch: |_| 0 };
+        product.run(&workers, output, |tile, first, products, _| {
             for row in 0..tile.all_rows() {
                 let pixel = if first + row < rows { &pixels[(first + row) * k..][..k] } else { &[] };
-                tile.set_row(row, pixel, T::widen);
+                tile.set_row(row, pixel.get(products.clone()).unwrap_or_default(), T::widen);
             }
             Ok(())
         })
@@ -211,35 +211,63 @@ pub struct Product<'a, T, S> {
     /// (k, columns), k as long as the numerics' sum.
     pub filter: ArrayView2<'a, T>,
     pub numerics: &'a Numerics,
-    /// Of a tile, however much memory they take.
-    pub least_rows: usize,
     /// Elements of scratch that it takes to make so many rows.
     pub scratch: S,
 }
 
+/// Longer sums are taken piece by piece, where their order allows it: their rows would not stay in the caches.
+const LONG: usize = 1024;
+
 impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
-    /// Into all of `output`, which is not empty. `fill` is given a tile, its first row, and scratch.
+    /// Into all of `output`, which is not empty. `fill` is given a tile, its first row, which of each row's values to write
+    /// from its beginning on, and scratch.
     pub fn run(
         self,
         workers: &Workers,
         output: &mut [MaybeUninit<T>],
-        fill: impl Fn(&mut Tile<T::Sum>, usize, &mut [MaybeUninit<T::Sum>]) -> Result<(), Error> + Sync,
+        fill: impl Fn(&mut Tile<T::Sum>, usize, Range<usize>, &mut [MaybeUninit<T::Sum>]) -> Result<(), Error> + Sync,
     ) -> Result<(), Error> {
-        let Self { rows, filter, numerics, least_rows, scratch: own } = self;
+        let Self { rows, filter, numerics, scratch: own } = self;
         let Workers { set, pool, threads } = *workers;
         let (kernel, (k, columns)) = (T::kernel(set), filter.dim());
         assert_eq!(output.len(), rows * columns);
+        let output = Output::new(output, columns);
+        let piece = panel::<T::Sum>();
+        let in_pieces = || Pointwise::in_pieces(kernel, filter, &numerics.pointwise, piece);
+        if let Some(pointwise) = (k > LONG).then(in_pieces).flatten() {
+            let split = Split::new::<T::Sum>(rows, piece, threads, 1);
+            let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, TAPS);
+            let panels = pointwise.panels().div_ceil(split.groups);
+            let sums = |rows| pointwise.scratch_of_pieces(rows, panels, piece);
+            return split.for_each(
+                pool,
+                numerics.subnormals,
+                0,
+                |rows| sums(rows) + own(rows),
+                |tile, first, panels, scratch| {
+                    let (scratch, own) = scratch.split_at_mut(sums(tile.rows()));
+                    for (number, start) in (0..k).step_by(piece).enumerate() {
+                        let products = start..k.min(start + piece);
+                        fill(tile, first, products.clone(), own)?;
+                        // SAFETY: the tile is filled, and the pieces before have been taken.
+                        unsafe { pointwise.multiply_piece(tile, number, products, panels.clone(), scratch) };
+                    }
+                    // SAFETY: the split gives each part of the output to one task.
+                    unsafe { pointwise.finish_pieces(tile.rows(), panels, &output, first, scratch) };
+                    Ok(())
+                },
+            );
+        }
         let mut pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
-        let split = Split::new::<T::Sum>(rows, k, threads, least_rows);
+        let split = Split::new::<T::Sum>(rows, k, threads, kernel.rows());
         let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         if split.tiles > PACKINGS * threads {
             pointwise.pack(pool, threads)?;
         }
-        let output = Output::new(output, columns);
         let scratch = |rows| pointwise.scratch(rows) + own(rows);
         split.for_each(pool, numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
             let (scratch, own) = scratch.split_at_mut(pointwise.scratch(tile.rows()));
-            fill(tile, first, own)?;
+            fill(tile, first, 0..k, own)?;
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { pointwise.multiply(tile, panels, &output, first, (std::ptr::null(), 0), scratch) };
             Ok(())
@@ -281,6 +309,9 @@ const TAP: usize = 3;
 
 /// What it takes to bring the filter to the first-level cache, in the time that the product takes for a row.
 const FETCH: usize = 4;
+
+/// How many taps it takes to make the rows of a long product, about.
+const TAPS: usize = 9;
 
 /// How rows and column panels are dealt out to tasks.
 #[derive(Clone, Debug)]

@@ -26,7 +26,11 @@ pub enum Term {
 /// The columns of taps that some output pixels lack at the left, those that none lacks, those that some lack at the
 /// right. Where each is lacked by some, all are at the left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Borders([Range<usize>; 3]);
+pub struct Borders {
+    parts: [Range<usize>; 3],
+    /// Columns that count as one: the terms of a tap, which an interleaved image has beside each other.
+    terms: usize,
+}
 
 impl Borders {
     pub fn of(width: &Axis) -> Self {
@@ -39,7 +43,12 @@ impl Borders {
             }
         }
         let full = if full.is_empty() { last..last } else { full };
-        Self([first.min(full.start)..full.start, full.clone(), full.end..last.max(full.end)])
+        Self { parts: [first.min(full.start)..full.start, full.clone(), full.end..last.max(full.end)], terms: 1 }
+    }
+
+    /// The same of taps that have so many terms each, one after the other in a row.
+    pub fn of_terms(self, terms: usize) -> Self {
+        Self { terms, ..self }
     }
 }
 
@@ -84,19 +93,21 @@ pub fn blocks(numerics: &Depthwise, g: &Geometry, borders: &Borders, [y, x]: [us
         TapOrder::Columns => one(columns.flat_map(|j| rows.clone().map(move |i| Term::Tap([i, j]))).collect()),
         TapOrder::Borders => {
             let mut blocks: Vec<Vec<Term>> = Vec::new();
-            for (part, phase) in borders.0.iter().enumerate() {
+            let terms = borders.terms;
+            for (part, phase) in borders.parts.iter().enumerate() {
                 let phase = phase.start.max(columns.start)..phase.end.min(columns.end);
                 if part == 1 {
                     blocks.push(in_rows(phase).collect());
-                } else if kernel[1] >= kernel[0] {
-                    blocks.extend(phase.map(|j| in_rows(j..j + 1).collect::<Vec<_>>()));
+                } else if kernel[1] / terms >= kernel[0] {
+                    blocks.extend(phase.step_by(terms).map(|j| in_rows(j..j + terms).collect::<Vec<_>>()));
                 } else {
-                    blocks.extend(in_rows(phase).map(|tap| vec![tap]));
+                    let taps: Vec<Term> = in_rows(phase).collect();
+                    blocks.extend(taps.chunks(terms).map(<[Term]>::to_vec));
                 }
             }
             blocks.retain(|terms| !terms.is_empty());
             // The very first block of all pixels is stored; a pixel that lacks it adds to the zeros that are there.
-            let first = borders.0.iter().find(|phase| !phase.is_empty()).map(|phase| phase.start);
+            let first = borders.parts.iter().find(|phase| !phase.is_empty()).map(|phase| phase.start);
             let stored = |terms: &[Term]| matches!(terms[0], Term::Tap([_, j]) if Some(j) == first);
             let block = |(n, terms): (usize, Vec<Term>)| Block { starts: n == 0 && stored(&terms), terms };
             blocks.into_iter().enumerate().map(block).collect()

@@ -20,6 +20,7 @@ struct Case {
     taps: Taps,
     direction: Direction,
     pixels: Pixels,
+    strips: Option<usize>,
     /// Products in the first chain of a matrix product, if there are more.
     block: usize,
     subnormals: Subnormals,
@@ -66,8 +67,8 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
         let sum = if first < length { Sum::blocks(&[first, length - first]) } else { Sum::Chain(length) };
         Numerics { depthwise, pointwise: Pointwise::everywhere(products, sum), subnormals }
     };
-    let input_order = InputOrder { direction, depthwise: Depthwise { taps: Taps::Inside, ..depthwise }, subnormals };
-    let filter_order = DepthwiseFilterOrder { products, taps, pixels: case.pixels, subnormals };
+    let input_order = InputOrder { direction, depthwise, subnormals };
+    let filter_order = DepthwiseFilterOrder { products, taps, pixels: case.pixels, strips: case.strips, subnormals };
     let attributes = &case.attributes;
     let expected = [
         bits(Ok(reference::backprop_pixels(pointwise.view(), upstream.view(), &numerics(case.out_channels)))),
@@ -130,13 +131,19 @@ fn cases() -> impl Strategy<Value = Case> {
         prop_oneof![Just(Products::Fused), Just(Products::Separate)],
         prop_oneof![Just(Taps::Inside), Just(Taps::All)],
         prop_oneof![Just(Direction::Ascending), Just(Direction::Descending), Just(Direction::Apart)],
-        prop_oneof![Just(Pixels::Chain), Just(Pixels::Images), (1usize..5).prop_map(Pixels::Shares)],
+        prop_oneof![
+            Just(Pixels::Chain),
+            Just(Pixels::Images),
+            Just(Pixels::Rows),
+            (1usize..5).prop_map(Pixels::Shares)
+        ],
+        prop::option::of(1usize..6),
         1usize..400,
         prop_oneof![Just(Subnormals::Kept), Just(Subnormals::Flushed)],
     );
     (shapes, attributes, orders, any::<bool>(), any::<u32>(), 1usize..4).prop_map(
         |((input, kernel, out_channels), (strides, padding, rate), orders, special, seed, threads)| {
-            let (products, taps, direction, pixels, block, subnormals) = orders;
+            let (products, taps, direction, pixels, strips, block, subnormals) = orders;
             Case {
                 input: input.into(),
                 kernel: kernel.into(),
@@ -146,6 +153,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 taps,
                 direction,
                 pixels,
+                strips: strips.filter(|_| pixels != Pixels::Rows),
                 block,
                 subnormals,
                 special,
@@ -185,6 +193,7 @@ fn large_images() {
             taps: Taps::Inside,
             direction: Direction::Ascending,
             pixels: Pixels::Chain,
+            strips: Some(15),
             block: 700,
             subnormals: Subnormals::Kept,
             special: false,

@@ -38,7 +38,7 @@ pub fn gradient<T: Element>(
         input: of_every_result(input, g)?,
         gradient: with_adjacent_channels(gradient)?,
         zeros: &zeros,
-        columns: (0..g.width.rate).map(|phase| alike(&g.width, phase)).collect(),
+        columns: (0..g.width.rate).map(|phase| strips(&g.width, phase, order.strips)).collect(),
     };
     let vectors = g.k().div_ceil(kernel.lanes);
     let tasks = vectors.div_ceil(2).min(workers.threads);
@@ -89,8 +89,8 @@ struct Sums<'a, T: Element> {
     gradient: CowArray<'a, T, Ix4>,
     /// A pixel of padding.
     zeros: &'a [T],
-    /// By phase.
-    columns: Vec<Vec<Alike>>,
+    /// By phase and strip.
+    columns: Vec<Vec<Vec<Alike>>>,
 }
 
 impl<T: Element> Sums<'_, T> {
@@ -99,9 +99,11 @@ impl<T: Element> Sums<'_, T> {
         let g = self.g;
         let images = g.height.rate * g.width.rate * g.batch;
         let rows = (g.height.output + g.height.crop) / g.height.rate;
+        let each_row = |image: usize| (0..rows).map(move |row| (image..image + 1, row..row + 1));
         let chains: Vec<(Range<usize>, Range<usize>)> = match self.order.pixels {
             Pixels::Chain => vec![(0..images, 0..rows)],
             Pixels::Images => (0..images).map(|image| (image..image + 1, 0..rows)).collect(),
+            Pixels::Rows => (0..images).flat_map(each_row).collect(),
             Pixels::Shares(shares) => {
                 let shares = shares.clamp(1, rows.max(1));
                 let bound = |share: usize| share * (rows / shares) + share.min(rows % shares);
@@ -111,8 +113,10 @@ impl<T: Element> Sums<'_, T> {
         for (number, (images, rows)) in chains.into_iter().enumerate() {
             chain.fill(T::Sum::ZERO);
             for image in images {
-                for row in rows.clone() {
-                    self.add_row(image, row, channels, stride, chain);
+                for strip in &self.columns[image / g.batch % g.width.rate] {
+                    for row in rows.clone() {
+                        self.add_row(image, row, strip, channels, stride, chain);
+                    }
                 }
             }
             for (total, sum) in totals.iter_mut().zip(&*chain) {
@@ -121,11 +125,19 @@ impl<T: Element> Sums<'_, T> {
         }
     }
 
-    /// The products of a row of a small image.
-    fn add_row(&self, image: usize, row: usize, channels: &Range<usize>, stride: usize, sums: &mut [T::Sum]) {
+    /// The products of a row of a small image in some columns.
+    fn add_row(
+        &self,
+        image: usize,
+        row: usize,
+        strip: &[Alike],
+        channels: &Range<usize>,
+        stride: usize,
+        sums: &mut [T::Sum],
+    ) {
         let g = self.g;
         let (phase, n) = (image / g.batch, image % g.batch);
-        let (y, phase) = (row * g.height.rate + phase / g.width.rate, phase % g.width.rate);
+        let y = row * g.height.rate + phase / g.width.rate;
         let all = self.order.taps == Taps::All;
         let [of_image, of_row, of_column, _] = *self.input.strides() else { unreachable!("four dimensions") };
         let image = self.input.as_ptr().wrapping_offset(n as isize * of_image);
@@ -138,7 +150,7 @@ impl<T: Element> Sums<'_, T> {
             }
             let at = g.height.origin(y).wrapping_add((tap_row * g.height.rate) as isize);
             let line = image.wrapping_offset(at.wrapping_mul(of_row));
-            for (inside, columns) in &self.columns[phase] {
+            for (inside, columns) in strip {
                 let gradients = columns.iter().map(|&x| self.gradient(n, y, x));
                 let mut add = |taps: Range<usize>, of_image: bool| {
                     pixels.clear();
@@ -181,11 +193,14 @@ impl<T: Element> Sums<'_, T> {
     }
 }
 
-/// The output columns of one phase.
-fn alike(width: &Axis, phase: usize) -> Vec<Alike> {
-    let columns: Vec<usize> = (phase..width.output + width.crop).step_by(width.rate).collect();
-    let alike = columns.chunk_by(|a, b| width.inside(*a) == width.inside(*b));
-    alike.map(|columns| (width.inside(columns[0]), columns.to_vec())).collect()
+/// The output columns of one phase, by strip.
+fn strips(width: &Axis, phase: usize, columns: Option<usize>) -> Vec<Vec<Alike>> {
+    let all: Vec<usize> = (phase..width.output + width.crop).step_by(width.rate).collect();
+    let alike = |strip: &[usize]| {
+        let alike = strip.chunk_by(|a, b| width.inside(*a) == width.inside(*b));
+        alike.map(|columns| (width.inside(columns[0]), columns.to_vec())).collect()
+    };
+    all.chunks(columns.unwrap_or(usize::MAX)).map(alike).collect()
 }
 
 /// The input with each channel as often as it has results, the channels of a pixel adjacent.

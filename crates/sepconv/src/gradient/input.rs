@@ -2,6 +2,7 @@
 //! pass. Where a filter's taps shall be added in ascending order, both images are read from their ends.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use ndarray::{Array4, ArrayView4, Axis as Dim, CowArray, Ix4, Slice, s};
 
@@ -10,10 +11,12 @@ use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
 use crate::kernels::Narrow;
-use crate::kernels::depthwise::{Depthwise, adjacent};
+use crate::kernels::depthwise::{Counted, Depthwise, adjacent};
 use crate::kernels::memory::Output;
 use crate::kernels::tile::Tile;
+use crate::numerics::{self, TapOrder, Taps};
 use crate::plan::{Split, Workers};
+use crate::tap_order::Borders;
 use crate::team;
 
 /// Input rows (or columns) whose sums take up the same taps, for one of the phases that stride and rate make.
@@ -47,17 +50,24 @@ fn phases(axis: &Axis, direction: Direction, dilated: bool) -> Vec<Phase> {
             let (start, end) = (count_before(axis.pad_before), count_before(axis.pad_before + axis.input));
             let taps = axis.kernel.saturating_sub(first_tap).div_ceil(stride);
             let from = [residue, residues, (extent - residue.min(extent)).div_ceil(residues)];
-            let before = match direction {
-                Direction::Descending => (taps.max(1) - 1) as isize * rate as isize - start as isize,
-                _ => end as isize - from[2] as isize,
-            };
             if start < end {
                 let rows = [place(start) - axis.pad_before, stride * residues, end - start];
-                phases.push(Phase { rows, from, taps: [first_tap, stride, taps], rate, before });
+                let mut phase = Phase { rows, from, taps: [first_tap, stride, taps], rate, before: 0 };
+                phase.before = before(&phase, direction, start..end);
+                phases.push(phase);
             }
         }
     }
     phases
+}
+
+/// [`Phase::before`], of those input rows.
+fn before(phase: &Phase, direction: Direction, rows: Range<usize>) -> isize {
+    let [_, _, taps] = phase.taps;
+    match direction {
+        Direction::Descending => (taps.max(1) - 1) as isize * phase.rate as isize - rows.start as isize,
+        _ => rows.end as isize - phase.from[2] as isize,
+    }
 }
 
 /// A phase of both axes.
@@ -77,19 +87,43 @@ pub fn gradient<T: Element>(
     order: &InputOrder,
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
+    let strides = [g.height.stride, g.width.stride];
+    let numerics::Depthwise { taps, order: tap_order, .. } = order.depthwise;
+    // What borders are depends on all taps.
+    if strides != [1, 1] && (taps == Taps::All || tap_order == TapOrder::Borders) {
+        let (all, g) = with_zeros_between(pixels, g)?;
+        let counted = if taps == Taps::All { [1, 1] } else { strides };
+        return add_up_all(workers, &g, filter, all.view(), order, counted, output);
+    }
+    add_up_all(workers, g, filter, pixels, order, [1, 1], output)
+}
+
+/// The same, if only every so many-th row and column of the depthwise result counts.
+fn add_up_all<T: Element>(
+    workers: &Workers,
+    g: &Geometry,
+    filter: ArrayView4<T>,
+    pixels: ArrayView4<T>,
+    order: &InputOrder,
+    counted: [usize; 2],
+    output: &mut [MaybeUninit<T>],
+) -> Result<(), Error> {
     if output.is_empty() {
         return Ok(());
     }
     let kernel = T::kernel(workers.set);
     let pixels = with_cropped(pixels, g)?;
     let interleaved = g.channel_multiplier > 1 && order.direction != Direction::Apart;
+    let times = if interleaved { g.channel_multiplier } else { 1 };
     let channels = if interleaved { g.in_channels } else { g.k() };
     let mut jobs = Vec::new();
     for rows in phases(&g.height, order.direction, true) {
-        for columns in phases(&g.width, order.direction, !interleaved) {
+        let dilated = !interleaved && order.depthwise.order != TapOrder::Borders;
+        for columns in phases(&g.width, order.direction, dilated) {
             let phases = [rows, columns];
             let mut part = pixels.view();
             let mut taps = filter.view();
+            let mut counts = [Counted::ALL; 2];
             for (i, phase) in phases.iter().enumerate() {
                 let slice = |[first, step, count]: [usize; 3]| {
                     Slice::new(first as isize, Some((first + step * count) as isize), step as isize)
@@ -108,10 +142,11 @@ pub fn gradient<T: Element>(
                 }
                 let skipped = phase.before.min(0).unsigned_abs().min(part.shape()[i + 1]);
                 part.slice_axis_inplace(Dim(i + 1), slice([skipped, 1, part.shape()[i + 1] - skipped]));
+                let group = phase.rate * if i == 1 { times } else { 1 };
+                counts[i] = Counted { group, stride: counted[i], before: skipped * group / phase.rate };
             }
             let part = if interleaved { interleave(part, g)?.into() } else { CowArray::from(part) };
             let taps = taps_of(taps, g, interleaved);
-            let times = if interleaved { g.channel_multiplier } else { 1 };
             let axis = |i: usize, times: usize| Axis {
                 input: part.shape()[i + 1],
                 kernel: taps.shape()[i],
@@ -133,6 +168,7 @@ pub fn gradient<T: Element>(
             let split = Split::new::<T::Sum>(own.rows(), channels, workers.threads, 1);
             let part = if adjacent(&part.view()) { part } else { standard(part.view())?.into() };
             let depthwise = Depthwise::new(kernel, taps.view(), &own, order.depthwise)?;
+            let depthwise = depthwise.within(borders(g, &columns, order.direction, times), counts);
             jobs.push(Job { depthwise, pixels: part, phases, split });
         }
     }
@@ -166,6 +202,26 @@ pub fn gradient<T: Element>(
             Ok(())
         })
     })
+}
+
+/// Those that TensorFlow's kernel sees: where it goes through SpaceToBatchND, padding is input too.
+fn borders(g: &Geometry, columns: &Phase, direction: Direction, times: usize) -> Borders {
+    let width = &g.width;
+    let dealt_out = g.height.rate * g.width.rate > 1;
+    let image = if dealt_out { 0..width.padded } else { width.pad_before..width.pad_before + width.input };
+    let [start, end] = [image.start, image.end].map(|at| at.div_ceil(columns.rows[1]));
+    let before = before(columns, direction, start..end);
+    let axis = Axis {
+        input: columns.from[2].saturating_sub(before.min(0).unsigned_abs()) * times,
+        kernel: columns.taps[2] * times,
+        stride: times,
+        rate: columns.rate,
+        pad_before: before.max(0) as usize * times,
+        padded: 0, // for the reference only
+        crop: 0,
+        output: end - start,
+    };
+    Borders::of(&axis).of_terms(times)
 }
 
 /// The pixel of the input (counted through the batch) whose gradient is in that row of a job's result.
@@ -204,6 +260,25 @@ fn with_cropped<'a, T: Element>(pixels: ArrayView4<'a, T>, g: &Geometry) -> Resu
     let mut all = zeros(shape)?;
     all.slice_mut(s![.., ..g.height.output, ..g.width.output, ..]).assign(&pixels);
     Ok(all.into())
+}
+
+/// The gradients of stride 1: zero where a stride leaves a result out. So all taps enter every sum.
+fn with_zeros_between<T: Element>(pixels: ArrayView4<T>, g: &Geometry) -> Result<(Array4<T>, Geometry), Error> {
+    let place = |axis: &Axis, row: usize| row / axis.rate * axis.stride * axis.rate + row % axis.rate;
+    let axis = |axis: &Axis| {
+        let outputs = (axis.output + axis.crop) / axis.rate;
+        let output = outputs.checked_sub(1).map_or(0, |last| (last * axis.stride + 1) * axis.rate);
+        Axis { stride: 1, output, crop: 0, ..*axis }
+    };
+    let dense = Geometry { height: axis(&g.height), width: axis(&g.width), ..*g };
+    let mut all = zeros([g.batch, dense.height.output, dense.width.output, g.k()])?;
+    for y in 0..g.height.output {
+        for x in 0..g.width.output {
+            let to = all.slice_mut(s![.., place(&g.height, y), place(&g.width, x), ..]);
+            pixels.slice(s![.., y, x, ..]).assign_to(to);
+        }
+    }
+    Ok((all, dense))
 }
 
 /// The results of a channel beside each other: (batch, height, width * channel_multiplier, in_channels).

@@ -4,21 +4,22 @@
 //! ```text
 //! input            = "v1" "input(" direction "," depthwise ")" "subnormals(" ( "kept" | "flushed" ) ")"
 //! direction        = "ascending" | "descending" | "apart"
-//! depthwise_filter = "v1" "depthwise_filter(" products "," taps "," pixels ")" "subnormals(" ( "kept" | "flushed" ) ")"
+//! depthwise_filter = "v1" "depthwise_filter(" products "," taps "," pixels [ "," "strips" count ] ")"
+//!                    "subnormals(" ( "kept" | "flushed" ) ")"
 //! taps             = "inside" | "all"
-//! pixels           = "chain" | "images" | "shares" count
+//! pixels           = "chain" | "images" | "rows" | "shares" count
 //! ```
 //! `depthwise` is what stands between the parentheses there: the gradient of the input is a depthwise convolution of the
 //! depthwise result's gradient, and the taps are the filter's own in `ascending` order, or in `descending` order. Those
 //! outside the depthwise result (with the rows and columns that BatchToSpaceND takes off, whose gradient is zero) are the
-//! ones that may be counted or not. With a channel_multiplier above 1 the results of one channel follow each other within
+//! ones that may be counted or not, and with `all` also those that a stride leaves out. With a channel_multiplier above 1 the results of one channel follow each other within
 //! a tap, in ascending order; with `apart` each of them has a sum of its own, ascending and rounded to the storage
 //! type, and these are added up, the first one first.
 //!
 //! The gradient of the depthwise filter adds up pixels row-major, image after image, where TensorFlow goes through
-//! SpaceToBatchND those of its small images: in one `chain`; or a chain for each of the `images`; or for each of so many
-//! `shares` of rows, of which the first have one more if they cannot be equal, through all images. The chains are added
-//! up, the first one first. `all` counts taps outside the image too, as products with +0.
+//! SpaceToBatchND those of its small images: in one `chain`; or a chain for each of the `images`; or for each of their `rows`; or for each of
+//! so many `shares` of rows, of which the first have one more if they cannot be equal, through all images. The chains are added
+//! up, the first one first. With `strips` so many columns of an image are taken first, row after row, then the next. `all` counts taps outside the image too, as products with +0.
 
 use std::fmt;
 use std::str::FromStr;
@@ -51,6 +52,7 @@ pub struct InputOrder {
 pub enum Pixels {
     Chain,
     Images,
+    Rows,
     Shares(usize),
 }
 
@@ -62,6 +64,8 @@ pub struct DepthwiseFilterOrder {
     /// Inside or all.
     pub taps: Taps,
     pub pixels: Pixels,
+    /// Columns of an image that are taken before the next.
+    pub strips: Option<usize>,
     pub subnormals: Subnormals,
 }
 
@@ -73,8 +77,13 @@ impl InputOrder {
 
 impl DepthwiseFilterOrder {
     /// The same bits for every thread count, machine and instruction set.
-    pub const REPRODUCIBLE: Self =
-        Self { products: Products::Fused, taps: Taps::Inside, pixels: Pixels::Chain, subnormals: Subnormals::Kept };
+    pub const REPRODUCIBLE: Self = Self {
+        products: Products::Fused,
+        taps: Taps::Inside,
+        pixels: Pixels::Chain,
+        strips: None,
+        subnormals: Subnormals::Kept,
+    };
 }
 
 const DIRECTIONS: &Words<Direction> =
@@ -112,7 +121,11 @@ impl fmt::Display for DepthwiseFilterOrder {
         match self.pixels {
             Pixels::Chain => f.write_str("chain")?,
             Pixels::Images => f.write_str("images")?,
+            Pixels::Rows => f.write_str("rows")?,
             Pixels::Shares(shares) => write!(f, "shares {shares}")?,
+        }
+        if let Some(columns) = self.strips {
+            write!(f, ", strips {columns}")?;
         }
         write!(f, ") subnormals({})", word(&SUBNORMALS, self.subnormals))
     }
@@ -135,10 +148,11 @@ impl FromStr for DepthwiseFilterOrder {
         let pixels = if p.take("shares") {
             Pixels::Shares(p.number(1)?)
         } else {
-            p.one_of(&[("chain", Pixels::Chain), ("images", Pixels::Images)])?
+            p.one_of(&[("chain", Pixels::Chain), ("images", Pixels::Images), ("rows", Pixels::Rows)])?
         };
+        let strips = if p.take(",") { Some(p.expect("strips").and_then(|()| p.number(1))?) } else { None };
         p.expect(")")?;
-        Ok(Self { products, taps, pixels, subnormals: p.subnormals_and_end()? })
+        Ok(Self { products, taps, pixels, strips, subnormals: p.subnormals_and_end()? })
     }
 }
 
@@ -155,7 +169,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<InputOrder>().unwrap().to_string(), text);
         }
-        for pixels in ["chain", "images", "shares 2"] {
+        for pixels in ["chain", "images", "rows", "shares 2", "chain, strips 15"] {
             let text = format!("v1 depthwise_filter(separate, all, {pixels}) subnormals(flushed)");
             assert_eq!(text.parse::<DepthwiseFilterOrder>().unwrap().to_string(), text);
         }
@@ -168,7 +182,13 @@ mod tests {
         for text in ["", "v1 input(fused, inside) subnormals(kept)", "v2 input(ascending, fused, inside)"] {
             assert!(text.parse::<InputOrder>().is_err(), "{text}");
         }
-        for pixels in ["paired, inside, chain", "fused, above, chain", "fused, all, shares 0", "fused, all, rows"] {
+        for pixels in [
+            "paired, inside, chain",
+            "fused, above, chain",
+            "fused, all, shares 0",
+            "fused, all, columns",
+            "fused, all, chain, strips 0",
+        ] {
             let text = format!("v1 depthwise_filter({pixels}) subnormals(flushed)");
             assert!(text.parse::<DepthwiseFilterOrder>().is_err(), "{text}");
         }

@@ -53,19 +53,21 @@ pub fn backprop_input<T: Element>(
 ) -> Result<Array4<T>, Error> {
     let g = Geometry::depthwise(&input, depthwise_filter.shape(), attributes)?;
     assert!(order.depthwise.order == TapOrder::Rows && order.depthwise.rounding == Rounding::Once);
-    assert!(order.depthwise.taps == Taps::Inside, "which others there are depends on how the image is dealt out");
     let _flushing = Flushing::set(order.subnormals);
     let m = g.channel_multiplier;
     let gradient = |(n, y, x, c): (usize, usize, usize, usize)| {
         let mut terms = Vec::new();
-        for (i, from_y) in results(&g.height, y) {
-            for (j, from_x) in results(&g.width, x) {
-                terms.push(([i, j], [from_y, from_x]));
+        for i in 0..g.height.kernel {
+            for j in 0..g.width.kernel {
+                let place = result(&g.height, y, i).zip(result(&g.width, x, j));
+                if place.is_some() || order.depthwise.taps == Taps::All {
+                    terms.push(([i, j], place));
+                }
             }
         }
-        let product = |sum: T::Sum, [i, j]: [usize; 2], [y, x]: [usize; 2], r: usize| {
+        let product = |sum: T::Sum, [i, j]: [usize; 2], place: Option<(usize, usize)>, r: usize| {
             // Zero where BatchToSpaceND takes a result off.
-            let pixel = pixels.get((n, y, x, c * m + r)).copied().unwrap_or(T::ZERO);
+            let pixel = place.and_then(|(y, x)| pixels.get((n, y, x, c * m + r)).copied()).unwrap_or(T::ZERO);
             accumulate(order.depthwise.products, pixel.widen(), depthwise_filter[(i, j, c, r)].widen(), sum)
         };
         if order.direction == Direction::Apart {
@@ -84,14 +86,9 @@ pub fn backprop_input<T: Element>(
     Ok(Array4::from_shape_fn(input, gradient))
 }
 
-/// The taps by which an input row enters results, those that are taken off included, and which.
-fn results(axis: &Axis, row: usize) -> Vec<(usize, usize)> {
-    let enters = |tap: usize| {
-        (0..axis.output + axis.crop)
-            .find(|&y| axis.origin(y) + (tap * axis.rate) as isize == row as isize)
-            .map(|y| (tap, y))
-    };
-    (0..axis.kernel).filter_map(enters).collect()
+/// The result that an input row enters by a tap, perhaps one that is taken off.
+fn result(axis: &Axis, row: usize, tap: usize) -> Option<usize> {
+    (0..axis.output + axis.crop).find(|&y| axis.origin(y) + (tap * axis.rate) as isize == row as isize)
 }
 
 /// As [`SeparableConv2d::backprop_depthwise_filter`](crate::SeparableConv2d::backprop_depthwise_filter).
@@ -110,6 +107,7 @@ pub fn backprop_depthwise_filter<T: Element>(
     let chain = |image: usize, row: usize| match order.pixels {
         Pixels::Chain => 0,
         Pixels::Images => image,
+        Pixels::Rows => image * rows + row,
         Pixels::Shares(shares) => {
             let shares = shares.clamp(1, rows.max(1));
             let (each, longer) = (rows / shares, rows % shares);
@@ -121,31 +119,31 @@ pub fn backprop_depthwise_filter<T: Element>(
         let mut last = usize::MAX;
         // The chains come one after the other if rows do so before images.
         let by_share = matches!(order.pixels, Pixels::Shares(_));
-        let mut places: Vec<[usize; 2]> =
-            (0..images).flat_map(|image| (0..rows).map(move |row| [image, row])).collect();
-        if by_share {
-            places.sort_by_key(|&[image, row]| (chain(image, row), image, row));
-        }
-        for [image, row] in places {
+        let strip = order.strips.unwrap_or(usize::MAX);
+        let mut places: Vec<[usize; 3]> = (0..images)
+            .flat_map(|image| (0..rows).flat_map(move |row| (0..columns).map(move |column| [image, row, column])))
+            .collect();
+        places.sort_by_key(|&[image, row, column]| {
+            (if by_share { chain(image, row) } else { 0 }, image, column / strip, row, column)
+        });
+        for [image, row, column] in places {
             if chain(image, row) != last {
                 last = chain(image, row);
                 chains.push(T::Sum::ZERO);
             }
             let (phase, n) = (image / g.batch, image % g.batch);
-            for column in 0..columns {
-                let y = row * g.height.rate + phase / g.width.rate;
-                let x = column * g.width.rate + phase % g.width.rate;
-                let tap = |axis: &Axis, at: usize, tap: usize| axis.origin(at) + (tap * axis.rate) as isize;
-                let [from_y, from_x] = [tap(&g.height, y, i), tap(&g.width, x, j)];
-                let inside = g.height.inside(y).contains(&i) && g.width.inside(x).contains(&j);
-                if !inside && order.taps == Taps::Inside {
-                    continue;
-                }
-                let read = if inside { input[(n, from_y as usize, from_x as usize, c)] } else { T::ZERO };
-                let gradient = pixels.get((n, y, x, c * g.channel_multiplier + r)).copied().unwrap_or(T::ZERO);
-                let sum = chains.last_mut().expect("just made");
-                *sum = accumulate(order.products, read.widen(), gradient.widen(), *sum);
+            let y = row * g.height.rate + phase / g.width.rate;
+            let x = column * g.width.rate + phase % g.width.rate;
+            let tap = |axis: &Axis, at: usize, tap: usize| axis.origin(at) + (tap * axis.rate) as isize;
+            let [from_y, from_x] = [tap(&g.height, y, i), tap(&g.width, x, j)];
+            let inside = g.height.inside(y).contains(&i) && g.width.inside(x).contains(&j);
+            if !inside && order.taps == Taps::Inside {
+                continue;
             }
+            let read = if inside { input[(n, from_y as usize, from_x as usize, c)] } else { T::ZERO };
+            let gradient = pixels.get((n, y, x, c * g.channel_multiplier + r)).copied().unwrap_or(T::ZERO);
+            let sum = chains.last_mut().expect("just made");
+            *sum = accumulate(order.products, read.widen(), gradient.widen(), *sum);
         }
         let mut chains = chains.into_iter();
         let first = chains.next().unwrap_or(T::Sum::ZERO);

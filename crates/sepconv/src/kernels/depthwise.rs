@@ -27,6 +27,7 @@ pub struct Depthwise<T: Element> {
     columns: Vec<Place>,
     spread: Vec<Spread>,
     borders: Borders,
+    counted: [Counted; 2],
     /// How many taps apart the pixels lie whose sums share values in the inner loop; 0 if there are none.
     shared: usize,
 }
@@ -37,6 +38,23 @@ struct Place {
     at: usize,
     origin: isize,
     inside: Range<usize>,
+}
+
+/// The image's rows or columns that count where an order is listed: those in every `stride`-th
+/// group of so many successive ones, counted from so many before the image.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    pub group: usize,
+    pub stride: usize,
+    pub before: usize,
+}
+
+impl Counted {
+    pub const ALL: Self = Self { group: 1, stride: 1, before: 0 };
+
+    fn counts(&self, at: isize) -> bool {
+        at < 0 || ((at as usize + self.before) / self.group).is_multiple_of(self.stride)
+    }
 }
 
 /// Most pixels handed to the inner loop at once: enough to make the call cheap.
@@ -67,9 +85,15 @@ impl<T: Element> Depthwise<T> {
             rows: places(&geometry.height)?,
             columns: places(&geometry.width)?,
             borders: Borders::of(&geometry.width),
+            counted: [Counted::ALL; 2],
             spread: if spread { spreads(geometry, kernel.lanes) } else { Vec::new() },
             geometry: *geometry,
         })
+    }
+
+    /// The same with other borders, and of an image of which only some rows and columns count.
+    pub fn within(self, borders: Borders, counted: [Counted; 2]) -> Self {
+        Self { borders, counted, ..self }
     }
 
     pub fn geometry(&self) -> &Geometry {
@@ -195,7 +219,7 @@ impl<T: Element> Depthwise<T> {
 
     /// Whether two columns' sums take up the same terms.
     fn same_sum(&self, a: &Place, b: &Place) -> bool {
-        a.inside == b.inside && self.numerics.products != Products::Overrun
+        a.inside == b.inside && self.numerics.products != Products::Overrun && self.counted[1].stride == 1
     }
 
     /// Where the filter has weights of +0.
@@ -218,7 +242,18 @@ impl<T: Element> Depthwise<T> {
         };
         let offset = |place: [isize; 2]| place[0].wrapping_mul(steps[0]).wrapping_add(place[1].wrapping_mul(steps[1]));
         let entry = |place, weights| Entry::Tap { place: offset(place), inside: inside(place), weights };
-        for Block { starts, terms } in tap_order::blocks(&self.numerics, g, &self.borders, [y, column.at]) {
+        let counts = |term: &Term| match *term {
+            Term::Tap([i, j]) => {
+                self.counted[0].counts(self.rows[y].origin + (i * g.height.rate) as isize)
+                    && self.counted[1].counts(column.origin + (j * g.width.rate) as isize)
+            }
+            _ => true,
+        };
+        for Block { starts, mut terms } in tap_order::blocks(&self.numerics, g, &self.borders, [y, column.at]) {
+            terms.retain(counts);
+            if terms.is_empty() {
+                continue;
+            }
             entries.extend(terms.iter().map(|term| match *term {
                 Term::Tap([i, j]) => entry([i as isize, j as isize], (i * g.width.kernel + j) * self.filter_stride),
                 Term::Beyond(Some(place)) => entry(place, self.zeros()),

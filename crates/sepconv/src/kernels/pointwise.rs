@@ -93,6 +93,108 @@ impl<'a, T: Element> Pointwise<'a, T> {
         Ok(())
     }
 
+    /// For one call whose sums are too long for a tile, so many products of them at a time; none where the order does not
+    /// allow that. Otherwise as [`once`](Self::once).
+    pub fn in_pieces(
+        kernel: Kernel<T>,
+        filter: ArrayView2<'a, T>,
+        numerics: &numerics::Pointwise,
+        length: usize,
+    ) -> Option<Self> {
+        let (k, columns) = filter.dim();
+        if numerics.products.in_pairs() || !numerics.elsewhere.is_empty() {
+            return None;
+        }
+        let (mut steps, mut added) = (Vec::new(), 0);
+        add_steps(&numerics.sum, k, &mut added, 0, true, &mut steps);
+        let groups = pieces(steps, k, length)?;
+        let levels = groups.iter().flatten().map(Step::level).max().unwrap_or(0);
+        let order = Order { place: [0..usize::MAX, 0..usize::MAX], products: numerics.products, groups };
+        Some(Self { kernel, k, columns, filter: Filter::Given(filter), orders: vec![order], levels })
+    }
+
+    /// Elements of scratch for the sums of so many rows, with all levels, and for so many products of a panel.
+    pub fn scratch_of_pieces(&self, rows: usize, panels: usize, products: usize) -> usize {
+        panels * (self.levels + 1) * self.level_elements(rows) + 2 * self.kernel.lanes * products
+    }
+
+    /// Adds one piece's products to the sums of some panels, which are in the scratch and stay there for the next piece.
+    ///
+    /// # Safety
+    /// The tile has been filled with the piece's products; the pieces before it have been taken, with the same scratch.
+    pub unsafe fn multiply_piece(
+        &self,
+        tile: &Tile<T::Sum>,
+        piece: usize,
+        products: Range<usize>,
+        panels: Range<usize>,
+        scratch: &mut [MaybeUninit<T::Sum>],
+    ) {
+        let (sums, room) = scratch.split_at_mut(scratch.len() - 2 * self.kernel.lanes * products.len());
+        let Filter::Given(filter) = &self.filter else { unreachable!("made for one call") };
+        let filter = filter.slice(s![products.clone(), ..]);
+        let order = &self.orders[0];
+        let level = self.level_elements(tile.rows());
+        for (panel, sums) in panels.zip(sums.chunks_exact_mut((self.levels + 1) * level)) {
+            let column = panel * 2 * self.kernel.lanes;
+            let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
+            let columns = vectors * self.kernel.lanes;
+            pack_rows(&self.kernel, filter, column, &mut room[..columns * products.len()]);
+            let (first, levels) = sums.split_at_mut(level);
+            let mut block = Block {
+                pixels: tile.rows_from(0, tile.rows()),
+                panel_stride: tile.panel_stride(),
+                filter: room.as_ptr().cast(),
+                ahead: (room.as_ptr().cast(), 0),
+                steps: &order.groups[piece],
+                overrun: false,
+                targets: [(first.as_mut_ptr().cast(), columns), (levels.as_mut_ptr().cast(), columns)],
+                level_stride: level,
+                k: products.len(),
+            };
+            let product = self.kernel.product[order.products as usize][vectors - 1];
+            let blocks = tile.rows().div_ceil(product.len());
+            let (height, higher) = (tile.rows() / blocks, tile.rows() % blocks);
+            for (height, count) in [(height + 1, higher), (height, blocks - higher)] {
+                if count > 0 {
+                    // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the room the panel,
+                    // the scratch all levels, each of which this piece's steps, or those before, write before they read it.
+                    unsafe { product[height - 1](&block, count) };
+                    block = block.skip_rows(height * count);
+                }
+            }
+        }
+    }
+
+    /// The sums of some panels, after the last piece, into the output's rows from `first` on.
+    ///
+    /// # Safety
+    /// As for [`multiply`](Self::multiply).
+    pub unsafe fn finish_pieces(
+        &self,
+        rows: usize,
+        panels: Range<usize>,
+        output: &Output<T>,
+        first: usize,
+        scratch: &[MaybeUninit<T::Sum>],
+    ) {
+        let stride = (self.levels + 1) * self.level_elements(rows);
+        for (panel, sums) in panels.zip(scratch.chunks_exact(stride)) {
+            let column = panel * 2 * self.kernel.lanes;
+            let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
+            let narrow = Narrow {
+                from: sums.as_ptr().cast(),
+                from_stride: vectors * self.kernel.lanes,
+                to: output.at(first, column),
+                to_stride: output.columns(),
+                rows,
+                columns: (self.columns - column).min(2 * self.kernel.lanes),
+            };
+            // SAFETY: level 0 of each row is complete, and the output has the rows and columns.
+            unsafe { self.kernel.narrow(&narrow) };
+        }
+    }
+
     pub fn filter_shape(&self) -> [usize; 2] {
         [self.k, self.columns]
     }
@@ -409,6 +511,42 @@ fn cut(step: Step, length: usize, most: usize) -> Vec<Step> {
     steps
 }
 
+/// The steps by pieces of so many products, counted from each piece's first one; none if one takes products far apart.
+fn pieces(steps: Vec<Step>, k: usize, length: usize) -> Option<Vec<Vec<Step>>> {
+    let mut pieces = vec![Vec::new(); k.div_ceil(length)];
+    let (mut at, last) = (0, pieces.len() - 1);
+    for step in steps {
+        let Step::Chain { products, stride, level, then } = step else {
+            pieces[at].push(step);
+            continue;
+        };
+        if stride != 1 {
+            return None;
+        }
+        let cuts = (products.start / length + 1..products.end.div_ceil(length)).map(|piece| piece * length);
+        let ends: Vec<usize> = cuts.chain([products.end]).collect();
+        // What is added to a value must be complete first.
+        let apart = then == Then::Add && ends.len() > 1;
+        let own = level + usize::from(apart);
+        let mut start = products.start;
+        for end in ends {
+            at = (start / length).min(last);
+            let then = match then {
+                _ if start > products.start => Then::Continue,
+                Then::Add if apart => Then::Store,
+                then => then,
+            };
+            let products = start - at * length..end - at * length;
+            pieces[at].push(Step::Chain { products, stride, level: own, then });
+            start = end;
+        }
+        if apart {
+            pieces[at].push(Step::Fold { level: own });
+        }
+    }
+    Some(pieces)
+}
+
 /// Rows of a filter that are packed for all panels before the next ones: so they are read from end to end, as memory
 /// likes it best.
 const PACKED_AT_ONCE: usize = 8;
@@ -476,6 +614,19 @@ fn pack_rows<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, column: usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_go_on_with_what_was_begun() {
+        let (mut steps, sum) = (Vec::new(), Sum::blocks(&[3, 6]));
+        add_steps(&sum, 9, &mut 0, 0, true, &mut steps);
+        let chain = |products, level, then| Step::Chain { products, stride: 1, level, then };
+        let expected = vec![
+            vec![chain(0..3, 0, Then::Store), chain(3..4, 1, Then::Store)],
+            vec![chain(0..4, 1, Then::Continue)],
+            vec![chain(0..1, 1, Then::Continue), Step::Fold { level: 1 }],
+        ];
+        assert_eq!(pieces(steps, 9, 4), Some(expected));
+    }
 
     #[test]
     fn a_nested_sum_is_complete_before_it_is_added() {

@@ -5,7 +5,7 @@
 
 use ndarray::{ArrayView4, s};
 
-use super::data::Data;
+use super::data::{Data, Scale, filled};
 use super::{Counted, LONGEST, Observed, Probe, Unclear, first_difference, first_wrong, infinite_taps, pointwise};
 use crate::element::Element;
 use crate::geometry::{Attributes, Geometry, Padding};
@@ -42,7 +42,7 @@ pub fn product<T: Element, E>(
             candidates.push(numerics(Pointwise::everywhere(products, sum.clone())));
         }
     }
-    let all: Vec<usize> = (0..rows).collect();
+    let (few, all): (Vec<usize>, Vec<usize>) = ((0..rows.min(FEW)).collect(), (0..rows).collect());
     // Few products rarely tell the ways apart: these are always asked about.
     if k >= LEAST_GUESSED {
         for (data, seed) in [(Data::Cancelling, 1), (Data::Tiny, 2), (Data::Uniform, 3)] {
@@ -52,7 +52,9 @@ pub fn product<T: Element, E>(
             let (left, right) = (data.values(rows, k, seed)?, data.weights().values(k, columns, !seed)?);
             let result = product(&left, &right).map_err(Unclear::Probe)?;
             let observed = Observed { input: left, filter: right, result };
-            candidates.retain(|candidate| first_wrong(&observed, &geometry, candidate, &all).is_none());
+            let wrong =
+                |candidate: &Numerics, rows: &[usize]| first_wrong(&observed, &geometry, candidate, rows).is_some();
+            candidates.retain(|candidate| !wrong(candidate, &few) && !wrong(candidate, &all));
         }
         if let Some(first) = candidates.into_iter().next() {
             return Ok(first);
@@ -68,6 +70,9 @@ pub fn product<T: Element, E>(
     };
     pointwise(&mut counted, Subnormals::Flushed).map(numerics)
 }
+
+/// Rows, or channels, that refute most orders.
+const FEW: usize = 16;
 
 /// Sums of fewer products are not guessed.
 const LEAST_GUESSED: usize = 16;
@@ -118,7 +123,7 @@ pub fn input<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Result<InputOr
     };
     let mut orders = Vec::new();
     for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
-        for order in [TapOrder::Rows, TapOrder::Columns, TapOrder::Borders] {
+        for order in [TapOrder::Rows, TapOrder::Borders, TapOrder::Columns] {
             for products in [Products::Fused, Products::Separate] {
                 for taps in [Taps::Inside, Taps::All] {
                     let depthwise = Depthwise { products, taps, order, ..Depthwise::REPRODUCIBLE };
@@ -134,9 +139,6 @@ pub fn input<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Result<InputOr
 
 /// Between how many threads the rows may be shared.
 const MOST_SHARES: usize = 16;
-
-/// Channels that refute most orders.
-const FEW: usize = 16;
 
 /// The order of the depthwise filter's gradient, of such a geometry: `gradient` is given the input and the depthwise result's
 /// gradient.
@@ -188,17 +190,22 @@ pub fn depthwise_filter<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Res
         got.is_ok_and(|got| got.iter().zip(result).all(|(a, b)| a.bits() == b.bits()))
     };
     let rows = (g.height.output + g.height.crop) / g.height.rate;
+    let shares = (2..=MOST_SHARES.min(rows)).map(Pixels::Shares);
+    let all_pixels: Vec<_> = [Pixels::Chain, Pixels::Images, Pixels::Rows].into_iter().chain(shares).collect();
+    let mut strips = vec![None];
+    strips.extend(first_strip(g, gradient)?.map(Some));
     let mut orders = Vec::new();
     for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
-        for pixels in [Pixels::Chain, Pixels::Images].into_iter().chain((2..=MOST_SHARES.min(rows)).map(Pixels::Shares))
-        {
-            for (products, taps) in [
-                (Products::Fused, Taps::Inside),
-                (Products::Separate, Taps::All),
-                (Products::Separate, Taps::Inside),
-                (Products::Fused, Taps::All),
-            ] {
-                orders.push(DepthwiseFilterOrder { products, taps, pixels, subnormals });
+        for &strips in strips.iter().rev() {
+            for &pixels in &all_pixels {
+                for (products, taps) in [
+                    (Products::Fused, Taps::Inside),
+                    (Products::Separate, Taps::All),
+                    (Products::Separate, Taps::Inside),
+                    (Products::Fused, Taps::All),
+                ] {
+                    orders.push(DepthwiseFilterOrder { products, taps, pixels, strips, subnormals });
+                }
             }
         }
     }
@@ -206,4 +213,36 @@ pub fn depthwise_filter<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Res
     let of_few = |order: &DepthwiseFilterOrder| observed.iter().all(|observed| fits(order, observed, few));
     let of_all = |order: &DepthwiseFilterOrder| observed.iter().all(|observed| fits(order, observed, g.in_channels));
     orders.into_iter().find(|order| of_few(order) && of_all(order)).ok_or(Unclear::Depthwise)
+}
+
+/// How many columns of the first row enter a sum before the second row does, if these are not all: beside a large number at
+/// the first pixel, which one in a later column takes back, those between are lost.
+fn first_strip<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Result<Option<usize>, Unclear<E>> {
+    let width = (g.width.output + g.width.crop) / g.width.rate;
+    let Scale { factor, mask, unit } = Scale::of::<T>();
+    let taps = g.height.kernel * g.width.kernel;
+    // The tap in the middle reads the image wherever any does.
+    let tap = (g.height.kernel / 2 * g.width.kernel + g.width.kernel / 2) * g.k();
+    let most = Scale::most::<T>();
+    if g.rows() > most || g.height.output < 2 || taps == 0 {
+        return Ok(None);
+    }
+    let input = filled(g.input_shape().iter().product(), T::from_f64(factor))?;
+    for first in (1..width).step_by(g.k()) {
+        let columns = first..width.min(first + g.k());
+        let mut upstream = filled(g.rows() * g.k(), T::from_f64(unit))?;
+        upstream[..g.k()].fill(T::from_f64(mask));
+        for (n, column) in columns.clone().enumerate() {
+            upstream[column * g.width.rate * g.k() + n] = T::from_f64(-mask);
+        }
+        let result = gradient(&input, &upstream).map_err(Unclear::Probe)?;
+        let left = |n: usize| result[tap + n].to_f64() / (unit * factor);
+        // One column after the other, the sum loses one more; with the next strip, many more.
+        for (n, column) in columns.enumerate() {
+            if n + first > 1 && n > 0 && left(n - 1) - left(n) > 1.5 {
+                return Ok(Some(column));
+            }
+        }
+    }
+    Ok(None)
 }
