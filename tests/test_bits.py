@@ -129,8 +129,13 @@ def random_case(rng):
     return arrays, {"strides": [1, stride, stride, 1], "padding": padding, "dilations": rate.tolist()}
 
 
+# Bytes of the smallest types whose orders are followed: before 2.21 TensorFlow rounds every product of 16-bit depthwise
+# sums before it adds them, which the kernels do not.
+FOLLOWED_SIZE = 2 if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 21) else 4
+
+
 def test_500_random_geometries(rng, capsys):
-    count, through_op, left = 500, 0, {}
+    count, through_op, of_followed, left = 500, 0, [], {}
     for index in range(count):
         arrays, attributes = random_case(rng)
         tensors = [tf.constant(array) for array in arrays]
@@ -142,6 +147,8 @@ def test_500_random_geometries(rng, capsys):
         explanation = sepconv.explain(*tensors, **attributes)
         assert calls == (explanation.path == "op")
         through_op += calls
+        if arrays[0].dtype.itemsize >= FOLLOWED_SIZE:
+            of_followed.append(calls)
         if not calls:
             left.setdefault(explanation.reason, []).append(shapes)
     with capsys.disabled():
@@ -149,7 +156,7 @@ def test_500_random_geometries(rng, capsys):
         print(f"\n{mode}: {count} of {count} equal, {through_op} through the op", file=sys.stderr)
         for reason, shapes in left.items():
             print(f"  {len(shapes)} to TensorFlow, such as {shapes[0]}: {reason}", file=sys.stderr)
-    assert through_op >= count * (0.97 if ONEDNN else 0.8)
+    assert np.mean(of_followed) >= (0.97 if ONEDNN else 0.8)
 
 
 @pytest.mark.parametrize("unknown", ["batch", "batch, height and width"])

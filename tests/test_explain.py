@@ -1,7 +1,10 @@
 """`explain` says what a call does and why; `stats` counts what was done; numerics that were given are followed."""
 
+import inspect
+import pathlib
 import statistics
 import time
+import typing
 
 import numpy as np
 import pytest
@@ -161,3 +164,13 @@ def test_the_package():
     assert sepconv.__version__ == "0.1.0"
     assert sepconv.library_path().endswith(".so")
     assert {*sepconv.__all__} <= {*dir(sepconv)}
+
+
+def test_type_hints():
+    assert pathlib.Path(sepconv.__file__).with_name("py.typed").exists()
+    public = [getattr(sepconv, name) for name in sepconv.__all__] + [sepconv.compat.v1.separable_conv2d]
+    functions = [function for function in public if inspect.isroutine(function)]
+    assert len(functions) >= 6
+    for function in functions:
+        hints, signature = typing.get_type_hints(inspect.unwrap(function)), inspect.signature(function)
+        assert {*signature.parameters, "return"} == {*hints}, function

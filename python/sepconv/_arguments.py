@@ -2,12 +2,18 @@
 
 import dataclasses
 import operator
+from collections.abc import Sequence
 
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
 PADDINGS = ("SAME", "VALID", "EXPLICIT")
 FORMATS = ("NHWC", "NCHW")
+
+# As annotations say them.
+TensorLike = tf.types.experimental.TensorLike
+Padding = str | Sequence[Sequence[int]]
+Rate = Sequence[int] | TensorLike
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import tensorflow as tf
 from tensorflow.python.autograph.impl.api import autograph_artifact
@@ -9,8 +10,8 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 from tensorflow.python.util import _pywrap_util_port
 
-from sepconv import _arguments, _gradients, _library, _orders, _pipeline, _probes  # noqa: F401 (_gradients registers)
-from sepconv._arguments import Call, refusal
+from sepconv import _arguments, _library, _orders, _pipeline, _probes
+from sepconv._arguments import Call, Padding, Rate, TensorLike, refusal
 
 DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 CERTAIN = "tensorflow-certain"
@@ -56,30 +57,30 @@ _eager_ways: dict = {}
 
 @autograph_artifact  # the mark of `do_not_convert`, which wraps every call besides
 def separable_conv2d(
-    input,
-    depthwise_filter,
-    pointwise_filter,
-    strides,
-    padding,
-    data_format=None,
-    dilations=None,
-    name=None,
+    input: TensorLike,
+    depthwise_filter: TensorLike,
+    pointwise_filter: TensorLike,
+    strides: Sequence[int],
+    padding: Padding,
+    data_format: str | None = None,
+    dilations: Rate | None = None,
+    name: str | None = None,
     *,
-    rate=None,
-    numerics="tensorflow",
-):
+    rate: Rate | None = None,
+    numerics: str = "tensorflow",
+) -> tf.Tensor:
     """2-D convolution with separable filters: `tf.nn.separable_conv2d` as one op.
 
     Args:
         input: 4-D tensor, `[batch, height, width, in_channels]` (or `[batch, in_channels, height, width]`), float16,
-            bfloat16, float32 or float64.
+            bfloat16, float32 or float64, or whatever converts to one. Any extent may be unknown in a graph.
         depthwise_filter: 4-D tensor, `[height, width, in_channels, channel_multiplier]`, of the same dtype.
         pointwise_filter: 4-D tensor, `[1, 1, in_channels * channel_multiplier, out_channels]`, of the same dtype.
         strides: Four integers; those of batch and channels are 1. Height's and width's may differ.
         padding: `"SAME"`, `"VALID"`, or four pairs of integers, `[[0, 0], [top, bottom], [left, right], [0, 0]]`.
         data_format: `"NHWC"` (the default) or `"NCHW"`.
-        dilations: Two positive integers: the dilation in height and width, in TensorFlow's meaning where strides are
-            above 1 too.
+        dilations: Two positive integers, or an integer tensor of shape `[2]`: the dilation in height and width, in
+            TensorFlow's meaning where strides are above 1 too. None: not dilated.
         name: A name for the operation.
         rate: Another name of `dilations`.
         numerics: Whose bits: `"tensorflow"` (those of an eager `tf.nn.separable_conv2d` in this process; where a shape
@@ -93,6 +94,7 @@ def separable_conv2d(
 
     Raises:
         tf.errors.InvalidArgumentError: Arguments that do not fit, eagerly; the message names argument, value and limit.
+        tf.errors.ResourceExhaustedError: What the machine has no memory for, eagerly.
         ValueError, TypeError: The same while a graph is built, and what TensorFlow refuses with these.
 
     Example:
@@ -120,24 +122,31 @@ def separable_conv2d(
 
 @tf.autograph.experimental.do_not_convert
 def explain(
-    input,
-    depthwise_filter,
-    pointwise_filter,
-    strides,
-    padding,
-    data_format=None,
-    dilations=None,
-    name=None,
+    input: TensorLike | tf.TensorSpec,
+    depthwise_filter: TensorLike | tf.TensorSpec,
+    pointwise_filter: TensorLike | tf.TensorSpec,
+    strides: Sequence[int],
+    padding: Padding,
+    data_format: str | None = None,
+    dilations: Rate | None = None,
+    name: str | None = None,
     *,
-    rate=None,
-    numerics="tensorflow",
+    rate: Rate | None = None,
+    numerics: str = "tensorflow",
 ) -> Explanation:
     """What `separable_conv2d` does with the same arguments; reveals the order if nobody did yet.
 
-    Args, Raises: As for `separable_conv2d`; `tf.TensorSpec`s will do for the tensors.
+    Args:
+        input, depthwise_filter, pointwise_filter: Tensors, or `tf.TensorSpec`s of their shapes (extents may be None)
+            and dtypes: float16, bfloat16, float32 or float64. No values are looked at.
+        strides, padding, data_format, dilations, rate, numerics: As for `separable_conv2d`.
+        name: Ignored.
 
     Returns:
         An `Explanation`.
+
+    Raises:
+        tf.errors.InvalidArgumentError, ValueError, TypeError: What `separable_conv2d` refuses.
 
     Example:
         >>> x = tf.random.normal([1, 7, 7, 1024])
@@ -152,27 +161,33 @@ def explain(
 
 @tf.autograph.experimental.do_not_convert
 def warmup(
-    input,
-    depthwise_filter,
-    pointwise_filter,
-    strides,
-    padding,
-    data_format=None,
-    dilations=None,
-    name=None,
+    input: TensorLike | tf.TensorSpec,
+    depthwise_filter: TensorLike | tf.TensorSpec,
+    pointwise_filter: TensorLike | tf.TensorSpec,
+    strides: Sequence[int],
+    padding: Padding,
+    data_format: str | None = None,
+    dilations: Rate | None = None,
+    name: str | None = None,
     *,
-    rate=None,
-    numerics="tensorflow",
+    rate: Rate | None = None,
+    numerics: str = "tensorflow",
 ) -> Explanation:
     """Does ahead what the first `separable_conv2d` with such arguments costs besides an ordinary call.
 
     That is the reveal, the start of the kernels' threads and, where every extent is known, one call on zeros. Later
     calls of the process, eager or while graphs are built, find it done.
 
-    Args, Raises: As for `explain`.
+    Args:
+        input, depthwise_filter, pointwise_filter: Tensors, or `tf.TensorSpec`s of their shapes (extents may be None)
+            and dtypes: float16, bfloat16, float32 or float64.
+        strides, padding, data_format, dilations, name, rate, numerics: As for `separable_conv2d`.
 
     Returns:
         An `Explanation`: what those calls will do.
+
+    Raises:
+        tf.errors.InvalidArgumentError, ValueError, TypeError: What `separable_conv2d` refuses.
 
     Example:
         >>> filters = tf.TensorSpec([3, 3, 512, 1]), tf.TensorSpec([1, 1, 512, 512])

@@ -9,6 +9,7 @@ import json
 import pathlib
 import platform
 import sys
+from typing import Any
 
 if sys.platform != "linux" or platform.machine() != "x86_64":
     raise ImportError(
@@ -36,15 +37,18 @@ def library_path() -> str:
     """Path of the shared library, for `tf.load_op_library` and for C, C++ and Rust programs.
 
     Returns:
-        A string.
+        A string, the same for every version of Python and of TensorFlow.
+
+    Raises:
+        ImportError: If the package was not built.
 
     Example:
         >>> tf.load_op_library(sepconv.library_path())
     """
-    found = sorted(pathlib.Path(__file__).parent.glob("libsepconv*.so"))
-    if not found:
+    path = pathlib.Path(__file__).with_name("libsepconv.so")
+    if not path.exists():
         raise ImportError("sepconv is not built: run `pip install ./python` in its source tree")
-    return str(found[0])
+    return str(path)
 
 
 @functools.cache
@@ -127,11 +131,12 @@ def reveal(request: dict, probe) -> dict:
     return json.loads(_text(_c().sepconv_reveal(json.dumps(request).encode(), PROBE(probe), None)))
 
 
-def stats() -> dict:
+def stats() -> dict[str, Any]:
     """What the library's kernels really did in this process.
 
     Returns:
-        A dictionary of counts, `kernel_calls` among them.
+        A dictionary: `kernel_calls` and `shape_function_calls`, counts (refused calls do not count);
+        `kernel_calls_by_dtype`, the former by dtype's name; `threads`, how many the kernels use.
 
     Example:
         >>> before = sepconv.stats()["kernel_calls"]

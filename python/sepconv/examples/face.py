@@ -7,7 +7,6 @@ faces framed and a plot of the times. Exit status: 0 all bits equal, 1 some diff
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -32,6 +31,9 @@ except ModuleNotFoundError as missing:
     print(f"face: error: no module {missing.name}: {needs}", file=sys.stderr)
     sys.exit(2)
 
+import sepconv
+from sepconv.examples._common import SEPCONV_COLOR, TENSORFLOW_COLOR, BadInput, positive, shown, writable_folder
+
 PACKAGE = "@vladmandic/face-api"
 VERSION = "1.7.15"  # pinned: another version may carry other weights, or other constants than those below
 MANIFEST = "model/tiny_face_detector_model-weights_manifest.json"
@@ -48,11 +50,7 @@ SEPARABLE = {"conv1": (16, 32), "conv2": (32, 64), "conv3": (64, 128), "conv4": 
 GRID_CHANNELS = 5 * len(ANCHORS)  # per cell and anchor: x, y, width, height, score
 STRIDES, PADDING = (1, 1, 1, 1), "SAME"
 
-TENSORFLOW_COLOR, SEPCONV_COLOR, FRAME_COLOR = "#c97b2d", "#1f5fa8", "#39ff14"
-
-
-class BadInput(Exception):
-    """What the user gave cannot be used; the message is one line."""
+FRAME_COLOR = "#39ff14"
 
 
 class NoWeights(Exception):
@@ -262,7 +260,7 @@ def shape_text(shape):
     return "x".join(str(extent) for extent in shape[1:])
 
 
-def compare(detector, pixels, sepconv, repeats, tick):
+def compare(detector, pixels, repeats, tick):
     """Compares every separable layer on its own and then the network; gives the rows and sepconv's grid of boxes.
 
     Bits are compared in a graph that returns every layer. Its time would flatter us: a result that is asked for cannot
@@ -344,19 +342,7 @@ def draw_times(rows, path):
     figure.savefig(path, dpi=150)
 
 
-def shown(path):
-    """The path as a reader in this folder would type it."""
-    path, here = Path(path).resolve(), Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
 # The program
-
-
-def positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
 
 
 def arguments():
@@ -381,20 +367,8 @@ def choose_weights(options, console):
     return seeded_weights(), False
 
 
-def writable_folder(path):
-    """Makes the folder for the pictures before any work is done."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--output {path}: {error.strerror}") from None
-    if not os.access(path, os.W_OK):
-        raise BadInput(f"--output {path}: not writable")
-
-
 def measure(detector, photo, repeats, console):
     """`compare` behind a progress bar."""
-    import sepconv  # here, so that wrong options are answered without it
-
     columns = (TextColumn("timing"), BarColumn(), MofNCompleteColumn(), TextColumn("rounds"))
     # No refreshing thread: it would take time from what is measured.
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
@@ -403,7 +377,7 @@ def measure(detector, photo, repeats, console):
         def tick():
             progress.update(task, advance=1, refresh=console.is_terminal)
 
-        rows, grid = compare(detector, network_input(photo), sepconv, repeats, tick)
+        rows, grid = compare(detector, network_input(photo), repeats, tick)
     return rows, grid, sepconv.stats()["kernel_calls"]
 
 
