@@ -28,6 +28,7 @@ def tensors(rng):
 
 @pytest.fixture
 def reals(rng):
+    """For the bits of sums. A reveal of these shapes takes so few probes that a busy machine cannot run out of time."""
     return [tf.constant(rng.standard_normal(s), tf.float32) for s in ([2, 6, 5, 4], [3, 3, 4, 2], [1, 1, 8, 5])]
 
 
@@ -101,13 +102,12 @@ def test_a_dataset_of_changing_batch_sizes(reals):
     assert kernel_calls() - before == 2
 
 
-@PROMISED
 def test_a_while_loop_and_its_gradient(tensors):
     x, depthwise_filter, pointwise_filter = tensors
     pointwise_filter = tf.pad(pointwise_filter, [(0, 0), (0, 0), (0, 0), (0, 3)])[:, :, :, :4]
 
     def body(i, x):
-        return i + 1, sepconv.separable_conv2d(x, depthwise_filter, pointwise_filter, **PLAIN)
+        return i + 1, sepconv.separable_conv2d(x, depthwise_filter, pointwise_filter, **PLAIN, numerics="reproducible")
 
     @tf.function
     def loop(x, depthwise_filter):
@@ -247,7 +247,8 @@ def test_a_gradient_through_a_loaded_graph_needs_the_package(tmp_path: pathlib.P
     model = tf.Module()
     filters = tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 3])
     model.convolve = tf.function(
-        lambda x: sepconv.separable_conv2d(x, *filters, **PLAIN), input_signature=[tf.TensorSpec([1, 4, 4, 2])]
+        lambda x: sepconv.separable_conv2d(x, *filters, **PLAIN, numerics="reproducible"),
+        input_signature=[tf.TensorSpec([1, 4, 4, 2])],
     )
     tf.saved_model.save(model, str(tmp_path))
     refused, gradient = in_fresh_process(UNIMPORTED, sepconv.library_path(), str(tmp_path)).splitlines()
