@@ -135,10 +135,9 @@ BY_ROWS = "batch 1 rows 30: {}; batch 2 rows 60: {}".format(
 
 
 @PROMISED
-@pytest.mark.parametrize("fallback", [False, True])
 @pytest.mark.parametrize("numerics", ["tensorflow", "reproducible", ROWS, BY_ROWS])
 @pytest.mark.parametrize("stacked", ["x", "d", "p", "xd", "xdp"])
-def test_vectorized_map(reals, stacked, numerics, fallback):
+def test_vectorized_map(reals, stacked, numerics):
     """Every image has the bits that it has by itself; in one call where nothing else differs between the iterations."""
     several = {name: tf.stack([t, t * 2 - 1, 1 - t * t]) for name, t in zip("xdp", reals, strict=True)}
     single = dict(zip("xdp", [reals[0][:1], *reals[1:]], strict=True))
@@ -151,7 +150,7 @@ def test_vectorized_map(reals, stacked, numerics, fallback):
     expected = tf.stack([convolve({name: t[i] for name, t in given.items()}) for i in range(3)])
     text = sepconv.explain(*single.values(), **PLAIN, numerics=numerics).numerics
     before = kernel_calls()
-    mapped = tf.vectorized_map(convolve, given, fallback_to_while_loop=fallback)
+    mapped = tf.vectorized_map(convolve, given, fallback_to_while_loop=False)
     assert mapped.shape == expected.shape and same(mapped, expected)
     assert kernel_calls() - before == (1 if stacked == "x" and "rows" not in text and "overrun" not in text else 3)
 
