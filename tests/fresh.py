@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tensorflow"])
@@ -21,19 +22,34 @@ class Ended:
     errors: str
 
 
-def attempt(code: str, *arguments: str) -> Ended:
-    """Runs Python code with this process's mode, whatever becomes of it."""
+def at_once(code: str, *arguments_of_each, patience: float = _PATIENCE) -> list:
+    """Runs Python code with this process's mode, in a process for each of several lists of arguments, whatever becomes
+    of them; those that take longer than `patience` seconds are killed."""
     with tempfile.TemporaryDirectory() as folder:
-        places = [pathlib.Path(folder, name) for name in ("output", "errors")]
-        for place in places:
-            place.touch()
-        process = _FORKS.Process(target=_run, args=(code, arguments, *map(str, places)))
-        process.start()
-        process.join(_PATIENCE)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-        return Ended(process.exitcode, *(place.read_text() for place in places))
+        places = [
+            [pathlib.Path(folder, f"{name}{n}") for name in ("output", "errors")] for n in range(len(arguments_of_each))
+        ]
+        processes = []
+        for arguments, (output, errors) in zip(arguments_of_each, places, strict=True):
+            output.touch()
+            errors.touch()
+            processes.append(_FORKS.Process(target=_run, args=(code, arguments, str(output), str(errors))))
+            processes[-1].start()
+        deadline = time.monotonic() + patience
+        for process in processes:
+            process.join(max(0, deadline - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        return [
+            Ended(process.exitcode, output.read_text(), errors.read_text())
+            for process, (output, errors) in zip(processes, places, strict=True)
+        ]
+
+
+def attempt(code: str, *arguments: str) -> Ended:
+    """The same in one process."""
+    return at_once(code, arguments)[0]
 
 
 def in_fresh_process(code: str, *arguments: str) -> str:

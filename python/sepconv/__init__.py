@@ -6,6 +6,7 @@
 'op'
 """
 
+from sepconv import _vectorized as _vectorized  # registers what tf.vectorized_map asks for
 from sepconv import compat
 from sepconv._convolution import Explanation, explain, separable_conv2d, warmup
 from sepconv._library import library_path, stats, version

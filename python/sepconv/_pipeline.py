@@ -15,10 +15,12 @@ _tensorflows = tf.nn.separable_conv2d
 
 def separable_conv2d(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, name):
     """Arguments and result are those of `tf.nn.separable_conv2d`; they are checked already."""
-    # Of another rank they would end the process where oneDNN is on, and nobody can tell before the graph runs.
+    # Of another rank they would end the process where oneDNN is on, and nobody can tell before the graph runs; the
+    # error names the node.
+    tensors = {"input": input, "depthwise_filter": depthwise_filter, "pointwise_filter": pointwise_filter}
     input, *filters = [
-        tf.ensure_shape(tensor, [None] * 4) if tensor.shape.rank is None else tensor
-        for tensor in (input, depthwise_filter, pointwise_filter)
+        tf.ensure_shape(tensor, [None] * 4, f"{name}_has_4_dimensions") if tensor.shape.rank is None else tensor
+        for name, tensor in tensors.items()
     ]
     if not isinstance(padding, (str, bytes)):
         padding = [list(pair) for pair in padding]  # TensorFlow takes no arrays
