@@ -13,6 +13,8 @@ from helpers import kernel_calls, same
 
 pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 
+once = pytest.mark.skipif(not ONEDNN or THREADS > 1, reason="files and imports know no modes")
+
 STOCK = keras.layers.SeparableConv1D, keras.layers.SeparableConv2D
 OURS = {stock: getattr(sepconv.keras, stock.__name__) for stock in STOCK}
 
@@ -102,9 +104,9 @@ def functional():
     """With a shared layer, a model in the model, a frozen layer and mixed precision."""
     inputs = keras.Input([10, 8, 4])
     shared = keras.layers.SeparableConv2D(4, 3, padding="same", activation="relu", name="shared")
-    once = shared(inputs)
+    first = shared(inputs)
     inner = keras.Sequential([keras.layers.SeparableConv2D(6, 3, dtype="mixed_bfloat16", name="inner")])
-    both = inner(keras.layers.add([once, shared(once)]))
+    both = inner(keras.layers.add([first, shared(first)]))
     frozen = keras.layers.SeparableConv2D(5, (3, 2), strides=2, trainable=False, name="frozen")
     ends = keras.layers.GlobalAveragePooling2D()(frozen(keras.layers.BatchNormalization()(both)))
     return keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(ends))
@@ -223,6 +225,7 @@ print("sepconv" in sys.modules, sepconv.stats()["kernel_calls"] if name == "ours
 """
 
 
+@once
 def test_files(tmp_path, rng):
     """Ours load once sepconv is imported; restored ones, and weights, where it never was."""
     model, x = functional(), rng.standard_normal([2, 10, 8, 4], dtype=np.float32)
@@ -312,6 +315,7 @@ except ImportError as error:
 """
 
 
+@once
 @pytest.mark.parametrize(
     "change",
     ["sys.modules['keras'] = None", "import keras; keras.__version__ = '2.15.0'"],
