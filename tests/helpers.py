@@ -46,9 +46,7 @@ def ones(case):
 def bits(tensor) -> np.ndarray:
     """As integers, every NaN alike."""
     array = tensor.numpy() if tf.is_tensor(tensor) else np.asarray(tensor)
-    integers = array.view(f"u{array.dtype.itemsize}").copy()
-    integers[np.isnan(array)] = 0xFFFF
-    return integers
+    return np.where(np.isnan(array), 0xFFFF, array.view(f"u{array.dtype.itemsize}"))
 
 
 def same(a, b) -> bool:

@@ -6,11 +6,22 @@
 'op'
 """
 
+import contextlib
+import sys
+
+from sepconv import _gradients as _gradients  # registers the gradients
 from sepconv import _vectorized as _vectorized  # registers what tf.vectorized_map asks for
 from sepconv import compat
 from sepconv._convolution import Explanation, explain, separable_conv2d, warmup
 from sepconv._library import library_path, stats, version
+from sepconv._patch import Patch, patch
+
+# TensorFlow has imported Keras 3 by now, if it is there: this costs nothing, and Keras finds the layers of its files.
+# Otherwise `import sepconv.keras` says what is missing.
+if "keras" in sys.modules:
+    with contextlib.suppress(ImportError):
+        from sepconv import keras as keras
 
 __version__ = version()
 
-__all__ = ["Explanation", "compat", "explain", "library_path", "separable_conv2d", "stats", "warmup"]
+__all__ = ["Explanation", "Patch", "compat", "explain", "library_path", "patch", "separable_conv2d", "stats", "warmup"]

@@ -72,6 +72,12 @@ def check_format(data_format) -> str:
     return data_format
 
 
+def check_numerics(numerics) -> str:
+    if not isinstance(numerics, str):
+        raise TypeError(f"numerics must be a string, got {numerics!r}")
+    return numerics
+
+
 def normalise(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate) -> Call:
     """The call with its attributes as pairs for height and width.
 

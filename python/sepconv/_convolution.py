@@ -265,8 +265,7 @@ def _eager_way(tensors, attributes, numerics) -> _Way:
 
 def _way(tensors, attributes, numerics) -> _Way:
     strides, padding, data_format, rate = attributes
-    if not isinstance(numerics, str):
-        raise TypeError(f"numerics must be a string, got {numerics!r}")
+    _arguments.check_numerics(numerics)
     data_format = _arguments.check_format(data_format)
     call = _arguments.normalise(*tensors, strides, padding, data_format, rate)
     certainly, numerics = numerics == CERTAIN, "tensorflow" if numerics == CERTAIN else numerics

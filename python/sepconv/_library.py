@@ -88,10 +88,7 @@ def op(gradient: str = ""):
     error = _c().sepconv_registration_error()
     if error:
         raise ImportError(f"sepconv's op could not be registered with TensorFlow {tf.__version__}: {error.decode()}")
-    name, function = "Sepconv>SeparableConv2D", "sepconv_separable_conv2d"
-    if gradient:
-        name += "Backprop" + gradient.title().replace("_", "")
-        function += "_backprop_" + gradient
+    name, function = op_name(gradient), "sepconv_separable_conv2d" + ("_backprop_" + gradient if gradient else "")
     try:
         return getattr(_module(), function)
     except AttributeError:
@@ -101,6 +98,11 @@ def op(gradient: str = ""):
         ops, namespace = op_def_pb2.OpList(op=[op_def_registry.get(name)]), {}
         exec(_pywrap_python_op_gen.GetPythonWrappers(ops.SerializeToString()), namespace)
         return namespace[function]
+
+
+def op_name(gradient: str = "") -> str:
+    """What TensorFlow calls it."""
+    return "Sepconv>SeparableConv2D" + ("Backprop" + gradient.title().replace("_", "") if gradient else "")
 
 
 def executing_eagerly() -> bool:

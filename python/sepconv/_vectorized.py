@@ -1,9 +1,11 @@
 """The op under `tf.vectorized_map`: images of all iterations become one batch, wherever that changes no bit."""
 
+import functools
+
 import tensorflow as tf
 from tensorflow.python.ops.parallel_for import pfor
 
-from sepconv import _library
+from sepconv import _gradients, _library
 
 # Words of numerics under which an element's bits depend on where in the batch its pixel lies, or on how many there are
 # (crates/sepconv/src/numerics.rs, orders.rs).
@@ -14,7 +16,6 @@ _OF_THE_BATCH = b"rows", b"overrun"
 def _convert(pfor_input):
     tensors, stacked = zip(*[(tensor, is_stacked) for tensor, is_stacked, _ in pfor_input.inputs], strict=True)
     numerics, constant = pfor_input.get_attr("numerics"), pfor_input.get_attr("constant_filters")
-    iterations = pfor_input.pfor.loop_len_vector[0]
 
     def convolve(*tensors):
         return _library.op()(*tensors, numerics=numerics, constant_filters=constant and not any(stacked[1:]))
@@ -25,9 +26,24 @@ def _convert(pfor_input):
         batch = convolve(tf.reshape(images, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), *others)
         output = tf.reshape(batch, tf.concat([shape[:2], tf.shape(batch)[1:]], 0))
     else:
-        output = tf.map_fn(
-            lambda i: convolve(*[t[i] if s else t for t, s in zip(tensors, stacked, strict=True)]),
-            tf.range(iterations),
-            fn_output_signature=pfor_input.outputs[0].dtype,
-        )
+        output = _one_by_one(pfor_input, convolve)
     return pfor.wrap(output, True)
+
+
+def _one_by_one(pfor_input, function):
+    def call(iteration):
+        return function(*[tensor[iteration] if stacked else tensor for tensor, stacked, _ in pfor_input.inputs])
+
+    iterations = tf.range(pfor_input.pfor.loop_len_vector[0])
+    return tf.map_fn(call, iterations, fn_output_signature=pfor_input.outputs[0].dtype)
+
+
+def _register_gradient(name: str) -> None:
+    @pfor.RegisterPFor(_library.op_name(name))
+    def _convert(pfor_input):
+        function = functools.partial(_library.op(name), numerics=pfor_input.get_attr("numerics"))
+        return pfor.wrap(_one_by_one(pfor_input, function), True)
+
+
+for _name in _gradients.INPUTS:
+    _register_gradient(_name)
