@@ -261,7 +261,9 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
         let mut pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
         let split = Split::new::<T::Sum>(rows, k, threads, kernel.rows());
         let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
-        if split.tiles > PACKINGS * threads {
+        // Columns that have to be collected take longer to pack.
+        let packings = if filter.strides()[1] == 1 { PACKINGS } else { 1 };
+        if split.tiles > packings * threads {
             pointwise.pack(pool, threads)?;
         }
         let scratch = |rows| pointwise.scratch(rows) + own(rows);

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
 use crate::kernels::Narrow;
 use crate::kernels::depthwise::{Counted, Depthwise, adjacent};
-use crate::kernels::memory::Output;
+use crate::kernels::memory::{Output, ask_for};
 use crate::kernels::tile::Tile;
 use crate::numerics::{self, TapOrder, Taps};
 use crate::plan::{Split, Workers};
@@ -76,6 +76,18 @@ struct Job<'a, T: Element> {
     pixels: CowArray<'a, T, Ix4>,
     phases: [Phase; 2],
     split: Split,
+}
+
+impl<T: Element> Job<'_, T> {
+    /// Asks for what the tile that follows reads: backwards through memory, which processors do not expect.
+    fn ask_ahead(&self, tile: &Tile<T::Sum>, first: usize) {
+        let next = first + tile.rows();
+        if next < self.depthwise.geometry().rows() {
+            let (from, bytes) = self.depthwise.ahead(&self.pixels.view(), next, tile.rows());
+            let pixel = self.depthwise.geometry().in_channels * size_of::<T>();
+            ask_for(from.wrapping_add(pixel).wrapping_sub(bytes), bytes);
+        }
+    }
 }
 
 /// Into all of `output`, an array of the input's shape.
@@ -185,6 +197,9 @@ fn add_up_all<T: Element>(
         let job = &jobs[at];
         let tile = task + job.split.tiles - ends[at];
         job.split.run(tile, order.subnormals, 0, &|_| 0, |tile: &mut Tile<T::Sum>, first, _, _| {
+            if order.direction != Direction::Descending {
+                job.ask_ahead(tile, first);
+            }
             job.depthwise.fill(&job.pixels.view(), tile, first);
             for row in 0..tile.rows() {
                 let place = to.at(input_row(g, job, first + row, order.direction), 0);

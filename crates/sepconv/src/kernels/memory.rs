@@ -77,6 +77,17 @@ pub fn with_scratch<T: Pod, R>(elements: usize, work: impl FnOnce(&mut [MaybeUni
     })
 }
 
+/// Asks for so many bytes, which need not exist, long before they are read or written: where a processor does not see by
+/// itself what comes next.
+pub fn ask_for(start: *const u8, bytes: usize) {
+    for offset in (0..bytes).step_by(size_of::<Line>()) {
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        super::vector::prefetch::<u8, false>(start.wrapping_add(offset));
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = start.wrapping_add(offset);
+    }
+}
+
 /// The rows of a result, shared between threads that write different parts of it.
 pub struct Output<'a, T> {
     start: *mut T,

@@ -565,9 +565,11 @@ fn pack<T: Element>(
     let tasks = threads.min(panels);
     // One column for each row of each panel: no two tasks have the same.
     let to = Output::new(packed.as_mut_slice(), 1);
+    // Columns that are collected lie along the memory's lines.
+    let at_once = if filter.strides()[1] == 1 { PACKED_AT_ONCE } else { usize::MAX };
     team::for_each(pool, threads, tasks, &|task| {
-        for start in (0..k).step_by(PACKED_AT_ONCE) {
-            let rows = start..k.min(start + PACKED_AT_ONCE);
+        for start in (0..k).step_by(at_once) {
+            let rows = start..k.min(start.saturating_add(at_once));
             for panel in task * panels / tasks..(task + 1) * panels / tasks {
                 let column = panel * 2 * kernel.lanes;
                 let width = (stored - column).min(2 * kernel.lanes);
