@@ -1,13 +1,15 @@
-"""Gradients, which go through TensorFlow's own operations, are TensorFlow's to the bit; second derivatives too."""
+"""Gradients are TensorFlow's to the bit, most of them through our own ops; second derivatives are TensorFlow's."""
 
 import functools
+import sys
 
 import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
 from conftest import ONEDNN, THREADS
-from helpers import kernel_calls, same, tensorflows
+from helpers import arrays_of, kernel_calls, same, tensorflows
+from test_bits import random_case
 
 pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 
@@ -40,6 +42,10 @@ def second(convolve, tensors, attributes):
         first = gradients(convolve, tensors, attributes)
         loss = tf.add_n([tf.reduce_sum(gradient * gradient) for gradient in first])
     return tape.gradient(loss, tensors)
+
+
+def gradient_calls():
+    return sepconv.stats()["gradient_calls"]
 
 
 def all_same(ours, theirs):
@@ -88,6 +94,87 @@ def test_v1_gradients(case):
     assert all_same(derivatives(sepconv.separable_conv2d), theirs)
 
 
+NAMES = "input", "depthwise_filter", "pointwise_filter"
+
+
+def test_300_random_geometries(rng, capsys):
+    count, of_all, of_each, left = 300, 0, dict.fromkeys(NAMES, 0), {}
+    index = 0
+    while index < count:
+        arrays, attributes = random_case(rng)
+        tensors = [tf.constant(array, tf.float32) for array in arrays]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            output = tensorflows(*tensors, **attributes)
+        if 0 in output.shape:
+            continue  # TensorFlow leaves the filters' gradients as the memory was
+        index += 1
+        upstream = tf.constant(rng.standard_normal(output.shape), tf.float32)
+        theirs = tape.gradient(output, tensors, upstream)
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            output = sepconv.separable_conv2d(*tensors, **attributes)
+        ours = tape.gradient(output, tensors, upstream)
+        shapes = [list(array.shape) for array in arrays]
+        found = sepconv.explain_gradients(*tensors, **attributes)
+        for name, a, b in zip(NAMES, ours, theirs, strict=True):
+            assert same(a, b), (index, name, shapes, attributes, found[name])
+            through_op = found[name].path == "op"
+            of_each[name] += through_op
+            if not through_op:
+                left.setdefault(f"{name}: {found[name].reason}", []).append((shapes, attributes))
+        of_all += all(explanation.path == "op" for explanation in found.values())
+    with capsys.disabled():
+        mode = f"oneDNN {'on' if ONEDNN else 'off'}, {THREADS} thread(s)"
+        print(
+            f"\n{mode}: {count} of {count} equal, all three through our ops {of_all}, of each {of_each}",
+            file=sys.stderr,
+        )
+        for reason, cases in left.items():
+            print(f"  {len(cases)} to TensorFlow, such as {cases[0]}: {reason}", file=sys.stderr)
+    assert sum(of_each.values()) >= (0.95 if ONEDNN else 0.8) * 3 * count
+
+
+@pytest.mark.parametrize("name", ["mbv1_7", "aspp_r2", "m4", "k5", "tiny"])
+def test_errors_are_not_larger_than_tensorflows(name, rng):
+    """Reproducible gradients, whose order is another one, beside those in float64."""
+    arrays, attributes = arrays_of(name)
+    upstream = rng.standard_normal(tensorflows(*arrays, **attributes).shape)
+
+    def errors(convolve, exact=None):
+        dtype = tf.float32 if exact else tf.float64
+        tensors = [tf.constant(array, dtype) for array in arrays]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            output = convolve(*tensors, **attributes)
+        found = [g.numpy() for g in tape.gradient(output, tensors, tf.constant(upstream.astype(np.float32), dtype))]
+        return [np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(found, exact, strict=True)] if exact else found
+
+    exact = errors(tensorflows)
+    ours = errors(functools.partial(sepconv.separable_conv2d, numerics="reproducible"), exact)
+    theirs = errors(tensorflows, exact)
+    assert all(a <= 1.5 * b for a, b in zip(ours, theirs, strict=True)), (ours, theirs)
+
+
+def test_reproducible_gradients_do_not_depend_on_the_batch():
+    tensors = tensors_of("float32")
+    convolve = functools.partial(sepconv.separable_conv2d, numerics="reproducible")
+    before = gradient_calls()
+    ours = gradients(convolve, tensors, CASES["plain"])
+    assert gradient_calls() - before == 4
+    alone = gradients(convolve, [tensors[0][:1], *tensors[1:]], CASES["plain"])
+    assert same(ours[0][:1], alone[0])
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    tensors = tensors_of("float32")
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        output = sepconv.separable_conv2d(*tensors, *CASES["plain"], numerics="reproducible")
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="upstream|shape"):
+        tape.gradient(output, tensors, tf.ones([2, 9, 7, 5]))
+
+
 def test_unknown_extents():
     tensors, attributes = tensors_of("float32"), CASES["plain"]
     specs = [tf.TensorSpec([None, None, None, 4]), *[tf.TensorSpec(t.shape) for t in tensors[1:]]]
@@ -97,10 +184,14 @@ def test_unknown_extents():
 
 def test_only_what_was_asked_for():
     tensors = tensors_of("float32")
-    with tf.GradientTape() as tape:
-        tape.watch(tensors[1])
-        output = sepconv.separable_conv2d(*tensors, *CASES["plain"])
-    assert tape.gradient(output, tensors, unconnected_gradients="none")[0] is None
+    wanted = {1: 2, 2: 1}  # the depthwise filter's takes up the depthwise result's
+    for number, ops in wanted.items():
+        with tf.GradientTape() as tape:
+            tape.watch(tensors[number])
+            output = sepconv.separable_conv2d(*tensors, *CASES["plain"], numerics="reproducible")
+        before = gradient_calls()
+        assert tape.gradient(output, tensors, unconnected_gradients="none")[0] is None
+        assert gradient_calls() - before == ops
 
 
 @pytest.mark.parametrize("case", [([1, 1, 2, 1], "SAME", None, None), ([1, 2, 1, 1], "VALID", None, [1, 2])])

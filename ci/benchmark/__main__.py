@@ -25,7 +25,7 @@ from benchmark.contender import KINDS, WORKER, Failed
 from benchmark.measuring import Measuring
 from benchmark.shapes import ROOT, SHAPES
 
-PARTS = ("dtypes", "eager", "first", "machine", "networks")
+PARTS = ("dtypes", "eager", "first", "machine", "networks", "training")
 PACKAGES = ("tensorflow-cpu", "ai-edge-litert", "onnxruntime", "openvino", "numpy")
 MOST_THREADS, MOST_SECONDS, MOST_ROUNDS, MOST_LINKS = 1024, 60, 1000, 1000
 

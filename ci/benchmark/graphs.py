@@ -33,8 +33,8 @@ class Graphs:
             self.function, self.explain = sepconv.separable_conv2d, sepconv.explain
             self.kernel_calls = lambda: sepconv.stats()["kernel_calls"]
 
-    def prepare(self, shape, dtype, data, links, filters):
-        """A chain of that many links."""
+    def prepare(self, shape, dtype, data, links, filters, training=False):
+        """A chain of that many links; of all gradients too for training."""
         self.call = self.layer = None
         gc.collect()  # a graph with constants is large and refers to itself
         shape = shapes.from_request(shape)
@@ -49,9 +49,18 @@ class Graphs:
             for pair in held:
                 with tf.control_dependencies(numbers[-1:]):
                     link_input = tf.identity(x)
-                output = self.function(link_input, *map(tf.convert_to_tensor, pair), **shape.attributes)
-                numbers.append(output[0, 0, 0, 0])
+                numbers.append(number_of(link_input, *map(tf.convert_to_tensor, pair)))
             return tf.add_n(numbers)
+
+        def number_of(*tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                output = self.function(*tensors, **shape.attributes)
+            if not training:
+                return output[0, 0, 0, 0]
+            # A sum of all three, so that none can be left out.
+            upstream = tf.constant(np.random.default_rng(1).standard_normal(output.shape), output.dtype)
+            return tf.add_n([gradient[0, 0, 0, 0] for gradient in tape.gradient(output, tensors, upstream)])
 
         input = tf.constant(input)
         if self.ours:

@@ -13,6 +13,9 @@ from benchmark.contender import KINDS, PYTHON, WORKER, Contender, Failed, Proces
 
 TOLERANCE = 1e-4  # of the largest value: f32 sums of at most some thousand products, in whatever order
 DTYPES = ("float64", "float16", "bfloat16")
+# What stands for a dtype where forward pass and all gradients are measured together, in float32; on which layers.
+TRAINING = "training"
+TRAINED = ("mbv1_1", "mbv1_2s2", "mbv1_3", "mbv1_7", "xcep_mid", "aspp_r2", "b32_cifar")
 DTYPE_LINKS = 8  # TensorFlow's f16 takes up to ten times as long
 LEAST_CALLS = 3
 
@@ -46,8 +49,16 @@ class Measuring:
         options, left_out = self.options, self.options.leave_out
         layers = len(options.shapes) * (options.rounds + 1)
         dtypes = 0 if "dtypes" in left_out else len(DTYPES) * layers
+        training = 0 if "training" in left_out else len(self.trained()) * (options.rounds + 1)
         networks = 0 if "networks" in left_out else len(shapes.NETWORKS) * (options.rounds + 1)
-        return layers + dtypes + networks + ("eager" not in left_out) + len(options.shapes) * ("first" not in left_out)
+        return (
+            layers
+            + dtypes
+            + training
+            + networks
+            + ("eager" not in left_out)
+            + len(options.shapes) * ("first" not in left_out)
+        )
 
     def run(self):
         options, left_out = self.options, self.options.leave_out
@@ -61,12 +72,19 @@ class Measuring:
         if "networks" not in left_out:
             self.restart()  # what ran before decides which of its ways TensorFlow goes
             measured["networks"] = [row for name in shapes.NETWORKS for row in self.network(name)]
+        if "training" not in left_out:
+            self.restart()
+            for name in self.trained():
+                self.layer(shapes.SHAPES[name], measured, TRAINING)
         if "dtypes" not in left_out:
             for dtype in DTYPES:
                 self.restart()
                 for name in options.shapes:
                     self.layer(shapes.SHAPES[name], measured, dtype)
         return measured | {"instructions": self.instructions}
+
+    def trained(self):
+        return [name for name in self.options.shapes if name in TRAINED]
 
     def restart(self):
         """Fresh processes for whatever comes next."""
@@ -84,13 +102,16 @@ class Measuring:
         shapes.write(folder, arrays)
         plain = dtype == "float32"
         contenders = self.contenders if plain else [c for c in self.contenders if c.kind.name in ("op", "tensorflow")]
-        common = {"do": "prepare", "shape": shape.request(), "dtype": dtype, "data": str(folder)}
+        training = dtype == TRAINING
+        common = {"do": "prepare", "shape": shape.request(), "dtype": "float32" if training else dtype}
+        common |= {"data": str(folder)} | ({"training": True} if training else {})
         failed = self.prepare_models(contenders, shape, folder) if plain else {}
         links = self.options.links if plain else min(DTYPE_LINKS, self.options.links)
         asked = []
         for contender in contenders:
             if contender not in failed:
-                chained = {"links": links, "filters": self.options.filters} if contender.kind.chained else {}
+                filters = "variable" if training else self.options.filters
+                chained = {"links": links, "filters": filters} if contender.kind.chained else {}
                 contender.send(**common, **chained)
                 asked.append(contender)
         for contender in asked:

@@ -100,8 +100,11 @@ def dtype_table(report):
     rows = [row for row in report["layers"] if row["dtype"] != "float32"]
     if not rows:
         return
-    dtypes, threads = present(rows, "dtype", ("float64", "float16", "bfloat16")), sorted({r["threads"] for r in rows})
-    short = {"float64": "f64", "float16": "f16", "bfloat16": "bf16"}
+    dtypes, threads = (
+        present(rows, "dtype", ("training", "float64", "float16", "bfloat16")),
+        sorted({r["threads"] for r in rows}),
+    )
+    short = {"training": "training", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
     headings = [f"{short[dtype]}, {number_of}" for dtype in dtypes for number_of in threads]
     view = table("op against TensorFlow with oneDNN on, by threads", "shape", *headings)
     columns_found = [targets.ratios(targets.times(report, d), "tensorflow", "op", t) for d in dtypes for t in threads]

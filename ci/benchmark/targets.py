@@ -10,6 +10,7 @@ from benchmark.shapes import SHAPES
 PEERS = ("litert", "onnxruntime", "openvino", "tensorflow", "tensorflow-off")
 AT_PEAK = ("mbv1_7", "mbv1_13", "xcep_mid", "b8_mbv1_7")
 DILATED = tuple(name for name, shape in SHAPES.items() if shape.rate > 1)
+DTYPES = ("float64", "float16", "bfloat16")
 LONG = 1e-3  # seconds: from here on a second thread should nearly halve the time
 
 
@@ -118,12 +119,20 @@ def evaluate(report):
         both = [(name, seconds.get((name, 1, ours)), seconds.get((name, 2, ours))) for name in SHAPES]
         found = {name: one / two for name, one, two in both if one and two and one > LONG}
         rows.append(every(f"{ours}, 2 threads / 1 (over 1 ms)", found, 1.85))
+    rows += training_rows(report)
     rows += dtype_rows(report)
     return [dataclasses.asdict(row) for row in [*rows, *call_rows(report)]]
 
 
+def training_rows(report):
+    for threads in sorted({row["threads"] for row in report["layers"] if row["dtype"] == "training"}) or [1]:
+        found = ratios(times(report, "training"), "tensorflow", "op", threads)
+        what = f"forward and gradients, op / TF, {counted(threads)}"
+        yield from (every(what, found, 1.0), mean(what, found, 1.3))
+
+
 def dtype_rows(report):
-    threads_measured = sorted({row["threads"] for row in report["layers"] if row["dtype"] != "float32"}) or [1]
+    threads_measured = sorted({row["threads"] for row in report["layers"] if row["dtype"] in DTYPES}) or [1]
     for dtype in ("float64", "float16"):
         for threads in threads_measured:
             found = ratios(times(report, dtype), "tensorflow", "op", threads)

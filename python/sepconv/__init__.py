@@ -9,10 +9,9 @@
 import contextlib
 import sys
 
-from sepconv import _gradients as _gradients  # registers the gradients
 from sepconv import _vectorized as _vectorized  # registers what tf.vectorized_map asks for
 from sepconv import compat
-from sepconv._convolution import Explanation, explain, separable_conv2d, warmup
+from sepconv._convolution import Explanation, explain, explain_gradients, separable_conv2d, warmup
 from sepconv._library import library_path, stats, version
 from sepconv._patch import Patch, patch
 
@@ -24,4 +23,15 @@ if "keras" in sys.modules:
 
 __version__ = version()
 
-__all__ = ["Explanation", "Patch", "compat", "explain", "library_path", "patch", "separable_conv2d", "stats", "warmup"]
+__all__ = [
+    "Explanation",
+    "Patch",
+    "compat",
+    "explain",
+    "explain_gradients",
+    "library_path",
+    "patch",
+    "separable_conv2d",
+    "stats",
+    "warmup",
+]

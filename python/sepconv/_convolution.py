@@ -11,7 +11,7 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.util import _pywrap_util_port
 
-from sepconv import _arguments, _library, _orders, _pipeline, _probes
+from sepconv import _arguments, _gradients, _library, _orders, _pipeline, _probes
 from sepconv._arguments import Call, Padding, Rate, TensorLike, refusal
 
 DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
@@ -158,6 +158,52 @@ def explain(
     del name
     tensors = _described(input, depthwise_filter, pointwise_filter)
     return _way(tensors, (strides, padding, data_format, _one_rate(dilations, rate)), numerics).explanation
+
+
+@tf.autograph.experimental.do_not_convert
+def explain_gradients(
+    input: TensorLike | tf.TensorSpec,
+    depthwise_filter: TensorLike | tf.TensorSpec,
+    pointwise_filter: TensorLike | tf.TensorSpec,
+    strides: Sequence[int],
+    padding: Padding,
+    data_format: str | None = None,
+    dilations: Rate | None = None,
+    name: str | None = None,
+    *,
+    rate: Rate | None = None,
+    numerics: str = "tensorflow",
+) -> dict[str, Explanation]:
+    """What the gradients of `separable_conv2d` with the same arguments do; reveals their orders if nobody did yet.
+
+    Args, Raises: As for `explain`.
+
+    Returns:
+        A dictionary of `Explanation`s: of "input", "depthwise_filter" and "pointwise_filter". The order of the
+        depthwise result's gradient, which the first two take up, is not in their numerics.
+
+    Example:
+        >>> filters = tf.TensorSpec([3, 3, 64, 1]), tf.TensorSpec([1, 1, 64, 64])
+        >>> found = sepconv.explain_gradients(tf.TensorSpec([8, 14, 14, 64]), *filters, [1, 1, 1, 1], "SAME")
+        >>> found["depthwise_filter"].numerics  # differs between machines
+        'v1 depthwise_filter(fused, inside, chain) subnormals(flushed)'
+    """
+    del name
+    tensors = _described(input, depthwise_filter, pointwise_filter)
+    attributes = strides, padding, data_format, _one_rate(dilations, rate)
+    forward = _way(tensors, attributes, numerics).explanation
+    if forward.numerics is None:
+        return dict.fromkeys(_gradients.NAMES, forward)
+    call = _arguments.normalise(*tensors, strides, padding, _arguments.check_format(data_format), attributes[3])
+    orders = _gradients.orders_of(call, forward.numerics, list(_gradients.NAMES))
+    certain = _context_does_not_matter()
+
+    def explained(order):
+        if order.numerics is None:
+            return Explanation("tensorflow", order.reason, None, certain)
+        return Explanation("op", order.reason, order.numerics, True)
+
+    return {name: explained(orders[name]) for name in _gradients.NAMES}
 
 
 @tf.autograph.experimental.do_not_convert

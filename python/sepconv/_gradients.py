@@ -25,7 +25,8 @@ def _gradient(op, upstream):
     wanted = [name for number, name in enumerate(NAMES) if number not in skipped]
     attributes = _library.geometry({"carrier": carrier.shape.as_list()})
     call = _call(tensors, attributes)
-    orders = _orders_of(call, op.get_attr("numerics").decode(), wanted)
+    found = orders_of(call, op.get_attr("numerics").decode(), wanted)
+    orders = {name: order.numerics for name, order in found.items() if order.numerics is not None}
     arguments = dict(zip(NAMES, tensors, strict=True), upstream=upstream, geometry=carrier)
 
     def ours(name):
@@ -40,18 +41,27 @@ def _gradient(op, upstream):
     return [*(found.get(name) for name in NAMES), None]
 
 
-def _orders_of(call: Call, forward: str, wanted) -> dict:
-    """The texts of the orders that our ops follow."""
+def orders_of(call: Call, forward: str, wanted) -> dict:
+    """The order of each gradient by name, "pixels" among them; TensorFlow's own operations serve where it has no text.
+
+    Args:
+        call: The convolution.
+        forward: The text of its numerics.
+        wanted: Names of gradients.
+    """
     if not call.known:
-        return {}
+        unknown = _orders.Order(None, "the shape is unknown, and sums over pixels have another order for each")
+        return dict.fromkeys(wanted, unknown)
+    taking_up = [name for name in wanted if "pixels" in INPUTS[name]]
     try:
-        orders = {name: _orders.gradient_of(call, name, forward).numerics for name in ("pixels", *wanted)}
+        orders = {name: _orders.gradient_of(call, name, forward) for name in ["pixels"][: len(taking_up)] + wanted}
     except _probes.ProfileRunning:
-        return {}
-    if orders["pixels"] is None:
-        # Which the sums of these take up.
-        orders = {name: text for name, text in orders.items() if "pixels" not in INPUTS[name]}
-    return {name: text for name, text in orders.items() if text is not None}
+        running = _orders.Order(None, "a profile is being recorded, and a reveal would show in it")
+        return dict.fromkeys(wanted, running)
+    if taking_up and orders["pixels"].numerics is None:
+        reason = f"it takes up the depthwise result's gradient: {orders['pixels'].reason}"
+        orders |= dict.fromkeys(taking_up, _orders.Order(None, reason))
+    return orders
 
 
 def _call(tensors, attributes: dict) -> Call:

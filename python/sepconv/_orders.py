@@ -112,7 +112,10 @@ def gradient_of(call: Call, name: str, forward: str) -> Order:
         ProfileRunning: If it is not known yet.
     """
     if forward == reproducible():
-        return Order(forward if name in ("pixels", "pointwise_filter") else "reproducible", "the numerics were given")
+        numerics = "reproducible"
+        if name == "pointwise_filter":
+            numerics = _library.geometry(call.request())["reproducible_pointwise_filter_gradient"]
+        return Order(numerics, "the numerics were given")
     key = call, name, forward if name == "pointwise_filter" else None
     found = _known.get(key)
     if found is None:

@@ -95,6 +95,8 @@ pub fn geometry(question: &str) -> String {
             answer["output"] = json!(geometry.output_shape());
             answer["paddings"] = json!(axes.map(|axis| [axis.pad_before, axis.padded - axis.input - axis.pad_before]));
             answer["crops"] = json!(axes.map(|axis| [0, axis.crop]));
+            answer["reproducible_pointwise_filter_gradient"] =
+                json!(sepconv::gradient::reproducible_pointwise_filter(geometry).to_string());
         }
         if let Some(text) = &question.numerics {
             let orders: Orders = text.parse().map_err(|error| sepconv::Error::Numerics(error).to_string())?;

@@ -28,6 +28,7 @@ mod orders;
 pub mod reference;
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use ndarray::{Array4, ArrayView2, ArrayView4, s};
 
@@ -38,7 +39,7 @@ use crate::geometry::Geometry;
 use crate::kernels::depthwise::Depthwise;
 use crate::kernels::tile::{Tile, row_elements, row_stride};
 use crate::plan::{self, Product, Workers};
-pub use orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
+pub use orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels, reproducible_pointwise_filter};
 
 /// Of one separable convolution, in the shapes of what they are gradients of.
 #[derive(Clone, Debug)]
@@ -65,24 +66,18 @@ impl SeparableConv2d {
         pointwise_filter: ArrayView4<T>,
         upstream: ArrayView4<T>,
     ) -> Result<Gradients<T>, Error> {
-        let convolution = self.clone().numerics(crate::Numerics::REPRODUCIBLE);
-        let [of_input, of_filter] = [input.dim(), depthwise_filter.dim()];
-        let pixels = convolution.backprop_pixels(pointwise_filter, upstream)?;
+        let [of_input, of_filter, of_pointwise]: [[usize; 4]; 3] =
+            [input.dim().into(), depthwise_filter.dim().into(), pointwise_filter.dim().into()];
+        let g = Geometry::new(&of_input, &of_filter, &of_pointwise, &self.attributes)?;
+        let [of_rows, of_channels] = [reproducible_pointwise_filter(&g), crate::Numerics::REPRODUCIBLE]
+            .map(|numerics| self.clone().numerics(numerics));
+        let pixels = of_channels.backprop_pixels(pointwise_filter, upstream)?;
+        let pixels = pixels.view();
         let (input_order, filter_order) = (InputOrder::REPRODUCIBLE, DepthwiseFilterOrder::REPRODUCIBLE);
         Ok(Gradients {
-            pointwise_filter: convolution.backprop_pointwise_filter(
-                input,
-                depthwise_filter,
-                pointwise_filter.dim().into(),
-                upstream,
-            )?,
-            input: convolution.backprop_input(of_input.into(), depthwise_filter, pixels.view(), &input_order)?,
-            depthwise_filter: convolution.backprop_depthwise_filter(
-                input,
-                of_filter.into(),
-                pixels.view(),
-                &filter_order,
-            )?,
+            input: self.backprop_input(of_input, depthwise_filter, pixels, &input_order)?,
+            depthwise_filter: self.backprop_depthwise_filter(input, of_filter, pixels, &filter_order)?,
+            pointwise_filter: of_rows.backprop_pointwise_filter(input, depthwise_filter, of_pointwise, upstream)?,
         })
     }
 
@@ -122,13 +117,7 @@ impl SeparableConv2d {
         let rows = batch * height * width;
         let product = Product { rows, filter, numerics: &self.numerics, scratch: |_| 0 };
         let workers = self.workers(rows.saturating_mul(k).saturating_mul(channels));
-        product.run(&workers, output, |tile, first, products, _| {
-            for row in 0..tile.all_rows() {
-                let there = if first + row < rows { &values[(first + row) * channels..][..channels] } else { &[] };
-                tile.set_row(row, there.get(products.clone()).unwrap_or_default(), T::widen);
-            }
-            Ok(())
-        })
+        product.run(&workers, output, |first, _| Ok(plan::rows_of(values, channels, first)))
     }
 
     /// The gradient of `pointwise_filter`, whose shape is given: in the order of the numerics' pointwise sum, which is over
@@ -176,32 +165,34 @@ impl SeparableConv2d {
         // Of some channels, with those that share theirs with the first or the last.
         let scratch = |rows: usize| PIXELS * row_elements::<T::Sum>(rows + 2 * g.channel_multiplier);
         let product = Product { rows: g.k(), filter, numerics: &self.numerics, scratch };
-        product.run(&workers, output, |tile, first, rows, scratch| {
-            let m = g.channel_multiplier;
-            let channels = first / m..(first + tile.rows()).div_ceil(m);
-            let own = Geometry { in_channels: channels.len(), ..g };
-            let input = input.slice(s![.., .., .., channels.clone()]);
-            let filter = depthwise_filter.slice(s![.., .., channels.clone(), ..]);
-            let depthwise = Depthwise::new(kernel, filter, &own, self.numerics.depthwise)?;
-            for pixel in rows.clone().step_by(PIXELS) {
-                let count = PIXELS.min(rows.end - pixel);
-                let mut pixels = Tile::new(scratch, count, 0, own.k());
-                depthwise.fill(&input, &mut pixels, pixel);
-                for (k, from, length) in pixels.pieces(0) {
-                    // What of the piece is in the tile.
-                    let skip = first - channels.start * m;
-                    let start = k.max(skip);
-                    let end = (k + length).min(skip + tile.rows());
-                    if start < end {
-                        let from = (from.wrapping_add(start - k), row_stride::<T::Sum>());
-                        // SAFETY: the pixels are filled, and have these channels.
-                        unsafe { tile.set_columns(start - skip..end - skip, pixel - rows.start, count, from) };
+        let m = g.channel_multiplier;
+        let (input, numerics) = (input.view(), &self.numerics);
+        product.run(&workers, output, move |first, channels| {
+            let of_input = first / m..(first + channels).div_ceil(m);
+            // In the first of these channels' results, the first that the tile takes.
+            let skip = first - of_input.start * m;
+            let own = Geometry { in_channels: of_input.len(), ..g };
+            let input = input.slice_move(s![.., .., .., of_input.clone()]);
+            let filter = depthwise_filter.slice(s![.., .., of_input, ..]);
+            let depthwise = Depthwise::new(kernel, filter, &own, numerics.depthwise)?;
+            Ok(move |tile: &mut Tile<T::Sum>, rows: Range<usize>, scratch: &mut [MaybeUninit<T::Sum>]| {
+                for pixel in rows.clone().step_by(PIXELS) {
+                    let count = PIXELS.min(rows.end - pixel);
+                    let mut pixels = Tile::new(scratch, count, 0, own.k());
+                    depthwise.fill(&input, &mut pixels, pixel);
+                    for (k, from, length) in pixels.pieces(0) {
+                        let taken = k.max(skip)..(k + length).min(skip + channels);
+                        if !taken.is_empty() {
+                            let from = (from.wrapping_add(taken.start - k), row_stride::<T::Sum>());
+                            let to = taken.start - skip..taken.end - skip;
+                            // SAFETY: the pixels are filled, and have these channels.
+                            unsafe { tile.set_columns(to, pixel - rows.start, count, from) };
+                        }
                     }
                 }
-            }
-            // Behind the last row there is nothing to be paired with.
-            (tile.rows()..tile.all_rows()).for_each(|row| tile.set_row(row, &[], |zero: T::Sum| zero));
-            Ok(())
+                // Behind the last row there is nothing to be paired with.
+                (channels..tile.all_rows()).for_each(|row| tile.set_row(row, &[], |zero: T::Sum| zero));
+            })
         })
     }
 

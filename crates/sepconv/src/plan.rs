@@ -185,14 +185,22 @@ pub fn pointwise<T: Element>(pixels: &[T], filter: ArrayView2<T>, numerics: &Num
     let workers = Workers { set: InstructionSet::preferred(), pool: None, threads: 1 };
     allocate(rows * columns, |output| {
         let product = Product { rows, filter, numerics, scratch: |_| 0 };
-        product.run(&workers, output, |tile, first, products, _| {
-            for row in 0..tile.all_rows() {
-                let pixel = if first + row < rows { &pixels[(first + row) * k..][..k] } else { &[] };
-                tile.set_row(row, pixel.get(products.clone()).unwrap_or_default(), T::widen);
-            }
-            Ok(())
-        })
+        product.run(&workers, output, |first, _| Ok(rows_of(pixels, k, first)))
     })
+}
+
+/// Fills tiles with rows of k values, from `first` on.
+pub fn rows_of<T: Element>(
+    values: &[T],
+    k: usize,
+    first: usize,
+) -> impl FnMut(&mut Tile<T::Sum>, Range<usize>, &mut [MaybeUninit<T::Sum>]) {
+    move |tile, products, _| {
+        for row in 0..tile.all_rows() {
+            let there = values.get((first + row) * k..(first + row + 1) * k).unwrap_or_default();
+            tile.set_row(row, there.get(products.clone()).unwrap_or_default(), T::widen);
+        }
+    }
 }
 
 /// On which threads and with which instructions something is computed.
@@ -219,13 +227,13 @@ pub struct Product<'a, T, S> {
 const LONG: usize = 1024;
 
 impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
-    /// Into all of `output`, which is not empty. `fill` is given a tile, its first row, which of each row's values to write
-    /// from its beginning on, and scratch.
-    pub fn run(
+    /// Into all of `output`, which is not empty. `filler` is given the first row of a tile and how many it has; what it makes,
+    /// the tile, which of each row's values to write from its beginning on, and scratch.
+    pub fn run<F: FnMut(&mut Tile<T::Sum>, Range<usize>, &mut [MaybeUninit<T::Sum>])>(
         self,
         workers: &Workers,
         output: &mut [MaybeUninit<T>],
-        fill: impl Fn(&mut Tile<T::Sum>, usize, Range<usize>, &mut [MaybeUninit<T::Sum>]) -> Result<(), Error> + Sync,
+        filler: impl Fn(usize, usize) -> Result<F, Error> + Sync,
     ) -> Result<(), Error> {
         let Self { rows, filter, numerics, scratch: own } = self;
         let Workers { set, pool, threads } = *workers;
@@ -246,9 +254,10 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
                 |rows| sums(rows) + own(rows),
                 |tile, first, panels, scratch| {
                     let (scratch, own) = scratch.split_at_mut(sums(tile.rows()));
+                    let mut fill = filler(first, tile.rows())?;
                     for (number, start) in (0..k).step_by(piece).enumerate() {
                         let products = start..k.min(start + piece);
-                        fill(tile, first, products.clone(), own)?;
+                        fill(tile, products.clone(), own);
                         // SAFETY: the tile is filled, and the pieces before have been taken.
                         unsafe { pointwise.multiply_piece(tile, number, products, panels.clone(), scratch) };
                     }
@@ -269,7 +278,7 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
         let scratch = |rows| pointwise.scratch(rows) + own(rows);
         split.for_each(pool, numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
             let (scratch, own) = scratch.split_at_mut(pointwise.scratch(tile.rows()));
-            fill(tile, first, 0..k, own)?;
+            filler(first, tile.rows())?(tile, 0..k, own);
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { pointwise.multiply(tile, panels, &output, first, (std::ptr::null(), 0), scratch) };
             Ok(())

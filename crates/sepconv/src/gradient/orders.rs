@@ -24,8 +24,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::geometry::Geometry;
 use crate::numerics::{
-    Depthwise, PRODUCTS, ParseError, Parser, Products, SUBNORMALS, Subnormals, TAPS, Taps, Words, word,
+    Depthwise, Numerics, PRODUCTS, ParseError, Parser, Pointwise, Products, SUBNORMALS, Subnormals, Sum, TAPS, Taps,
+    Words, word,
 };
 
 /// How the taps follow each other in a sum of the input's gradient.
@@ -56,6 +58,12 @@ pub enum Pixels {
     Shares(usize),
 }
 
+/// The reproducible order of the pointwise filter's gradient, for the same reason a chain of each row of output pixels.
+pub fn reproducible_pointwise_filter(g: &Geometry) -> Numerics {
+    let chains = vec![g.width.output; g.batch * g.height.output];
+    Numerics { pointwise: Pointwise::everywhere(Products::Fused, Sum::blocks(&chains)), ..Numerics::REPRODUCIBLE }
+}
+
 /// The order of the depthwise filter's gradient: see the [text form](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DepthwiseFilterOrder {
@@ -76,11 +84,12 @@ impl InputOrder {
 }
 
 impl DepthwiseFilterOrder {
-    /// The same bits for every thread count, machine and instruction set.
+    /// The same bits for every thread count, machine and instruction set. Chains of a row each lose less to rounding than one
+    /// of all pixels.
     pub const REPRODUCIBLE: Self = Self {
         products: Products::Fused,
         taps: Taps::Inside,
-        pixels: Pixels::Chain,
+        pixels: Pixels::Rows,
         strips: None,
         subnormals: Subnormals::Kept,
     };

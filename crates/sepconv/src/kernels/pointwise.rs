@@ -113,9 +113,9 @@ impl<'a, T: Element> Pointwise<'a, T> {
         Some(Self { kernel, k, columns, filter: Filter::Given(filter), orders: vec![order], levels })
     }
 
-    /// Elements of scratch for the sums of so many rows, with all levels, and for so many products of a panel.
+    /// Elements of scratch for the sums of so many rows, with all levels, and for so many products of the panels.
     pub fn scratch_of_pieces(&self, rows: usize, panels: usize, products: usize) -> usize {
-        panels * (self.levels + 1) * self.level_elements(rows) + 2 * self.kernel.lanes * products
+        panels * ((self.levels + 1) * self.level_elements(rows) + 2 * self.kernel.lanes * products)
     }
 
     /// Adds one piece's products to the sums of some panels, which are in the scratch and stay there for the next piece.
@@ -130,16 +130,26 @@ impl<'a, T: Element> Pointwise<'a, T> {
         panels: Range<usize>,
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
-        let (sums, room) = scratch.split_at_mut(scratch.len() - 2 * self.kernel.lanes * products.len());
         let Filter::Given(filter) = &self.filter else { unreachable!("made for one call") };
-        let filter = filter.slice(s![products.clone(), ..]);
         let order = &self.orders[0];
         let level = self.level_elements(tile.rows());
-        for (panel, sums) in panels.zip(sums.chunks_exact_mut((self.levels + 1) * level)) {
-            let column = panel * 2 * self.kernel.lanes;
-            let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
+        let panel_length = 2 * self.kernel.lanes * products.len();
+        let (sums, packed) = scratch.split_at_mut(panels.len() * (self.levels + 1) * level);
+        let vectors = |panel: usize| (self.columns - panel * 2 * self.kernel.lanes).div_ceil(self.kernel.lanes).min(2);
+        // Some rows for all panels, then the next: as memory likes it best.
+        for start in products.clone().step_by(PACKED_AT_ONCE) {
+            let rows = start..products.end.min(start + PACKED_AT_ONCE);
+            let of_rows = filter.slice(s![rows.clone(), ..]);
+            for (panel, packed) in panels.clone().zip(packed.chunks_exact_mut(panel_length)) {
+                let width = vectors(panel) * self.kernel.lanes;
+                let to = &mut packed[(start - products.start) * width..][..rows.len() * width];
+                pack_rows(&self.kernel, of_rows, panel * 2 * self.kernel.lanes, to);
+            }
+        }
+        let packed = packed.chunks_exact(panel_length);
+        for ((panel, sums), room) in panels.zip(sums.chunks_exact_mut((self.levels + 1) * level)).zip(packed) {
+            let vectors = vectors(panel);
             let columns = vectors * self.kernel.lanes;
-            pack_rows(&self.kernel, filter, column, &mut room[..columns * products.len()]);
             let (first, levels) = sums.split_at_mut(level);
             let mut block = Block {
                 pixels: tile.rows_from(0, tile.rows()),

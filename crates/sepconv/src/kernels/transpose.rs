@@ -16,7 +16,7 @@ pub unsafe fn transpose<S: Copy, T>(
     for first_row in (0..rows).step_by(AT_ONCE) {
         for first_column in (0..columns).step_by(AT_ONCE) {
             let (last_row, last_column) = (rows.min(first_row + AT_ONCE), columns.min(first_column + AT_ONCE));
-            let mut element = |row: usize, column: usize| {
+            let element = |row: usize, column: usize| {
                 // SAFETY: the caller's promise.
                 unsafe {
                     let value = *from.offset(row as isize * from_stride).add(column);
