@@ -190,7 +190,7 @@ def test_only_what_was_asked_for():
             tape.watch(tensors[number])
             output = sepconv.separable_conv2d(*tensors, *CASES["plain"], numerics="reproducible")
         before = gradient_calls()
-        assert tape.gradient(output, tensors, unconnected_gradients="none")[0] is None
+        assert tape.gradient(output, tensors[number]) is not None
         assert gradient_calls() - before == ops
 
 
