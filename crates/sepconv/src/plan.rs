@@ -189,13 +189,14 @@ pub fn pointwise<T: Element>(pixels: &[T], filter: ArrayView2<T>, numerics: &Num
     })
 }
 
+/// Fills a tile: with which of each row's values, from its beginning on; and may use the scratch.
+pub trait Fill<T: Element>: FnMut(&mut Tile<T::Sum>, Range<usize>, &mut [MaybeUninit<T::Sum>]) {}
+
+impl<T: Element, F: FnMut(&mut Tile<T::Sum>, Range<usize>, &mut [MaybeUninit<T::Sum>])> Fill<T> for F {}
+
 /// Fills tiles with rows of k values, from `first` on.
-pub fn rows_of<T: Element>(
-    values: &[T],
-    k: usize,
-    first: usize,
-) -> impl FnMut(&mut Tile<T::Sum>, Range<usize>, &mut [MaybeUninit<T::Sum>]) {
-    move |tile, products, _| {
+pub fn rows_of<T: Element>(values: &[T], k: usize, first: usize) -> impl Fill<T> {
+    move |tile: &mut Tile<T::Sum>, products: Range<usize>, _: &mut [MaybeUninit<T::Sum>]| {
         for row in 0..tile.all_rows() {
             let there = values.get((first + row) * k..(first + row + 1) * k).unwrap_or_default();
             tile.set_row(row, there.get(products.clone()).unwrap_or_default(), T::widen);
@@ -227,9 +228,8 @@ pub struct Product<'a, T, S> {
 const LONG: usize = 1024;
 
 impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
-    /// Into all of `output`, which is not empty. `filler` is given the first row of a tile and how many it has; what it makes,
-    /// the tile, which of each row's values to write from its beginning on, and scratch.
-    pub fn run<F: FnMut(&mut Tile<T::Sum>, Range<usize>, &mut [MaybeUninit<T::Sum>])>(
+    /// Into all of `output`, which is not empty. `filler` is given the first row of a tile and how many it has.
+    pub fn run<F: Fill<T>>(
         self,
         workers: &Workers,
         output: &mut [MaybeUninit<T>],
