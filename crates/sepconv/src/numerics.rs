@@ -423,9 +423,9 @@ impl<'a> Parser<'a> {
         if self.take(word) { Ok(()) } else { Err(self.error(format!("`{word}`"))) }
     }
 
-    pub(crate) fn one_of<T: Copy>(&mut self, words: &Words<T>) -> Result<T, ParseError> {
+    pub(crate) fn one_of<T: Clone>(&mut self, words: &Words<T>) -> Result<T, ParseError> {
         match words.iter().find(|(word, _)| self.take(word)) {
-            Some((_, value)) => Ok(*value),
+            Some((_, value)) => Ok(value.clone()),
             None => Err(self.error(words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(" or "))),
         }
     }
@@ -473,7 +473,7 @@ impl<'a> Parser<'a> {
         Ok(start..self.number(start)?)
     }
 
-    fn sum(&mut self) -> Result<Sum, ParseError> {
+    pub(crate) fn sum(&mut self) -> Result<Sum, ParseError> {
         let (sum, chains) = if self.take("chain") { (Sum::Whole, 1) } else { self.terms(0)? };
         self.chains += chains;
         match sum.length() {

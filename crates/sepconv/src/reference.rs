@@ -136,14 +136,14 @@ pub(crate) fn product<T: Element>(rows: &Array2<T>, filter: ArrayView2<T>, numer
 }
 
 /// What enters a sum.
-enum Index {
+pub(crate) enum Index {
     Product(usize),
     /// In place of the partner that this product lacks.
     Behind(usize),
 }
 
 /// The sum over the next products of `rest`, which go from it.
-fn add_up<T: Number>(
+pub(crate) fn add_up<T: Number>(
     products: Products,
     sum: &Sum,
     rest: &mut Range<usize>,
@@ -200,7 +200,7 @@ fn chain<T: Number>(
     total
 }
 
-fn accumulate<T: Number>(products: Products, x: T, w: T, sum: T) -> T {
+pub(crate) fn accumulate<T: Number>(products: Products, x: T, w: T, sum: T) -> T {
     match products {
         Products::Fused | Products::Paired | Products::Overrun => x.mul_add(w, sum),
         Products::Separate => sum.add(x.mul(w)),

@@ -287,7 +287,18 @@ fn pointwise_by<T: Element, P: Probe<T>>(
         let pointwise = Pointwise { products, sum, elsewhere };
         Numerics { pointwise, subnormals, ..Numerics::REPRODUCIBLE }
     };
-    let mut candidates: Vec<Numerics> = found.into_iter().map(numerics).collect();
+    confirmed(counted, found.into_iter().map(numerics).collect(), observed)
+}
+
+/// The first of these, likeliest first, or of the same sums added to +0, that gives every bit on random data: what has been
+/// observed, and more if it is not enough.
+fn confirmed<T: Element, P: Probe<T>>(
+    counted: &mut Counted<P>,
+    mut candidates: Vec<Numerics>,
+    observed: &mut Vec<Observed<T>>,
+) -> Result<Pointwise, Unclear<P::Error>> {
+    let g = counted.geometry;
+    let (rows, k, columns) = (g.rows(), g.k(), g.out_channels);
     let likely = candidates.clone();
     for sums in [[true, true], [true, false], [false, true]] {
         let differ = likely.iter().filter(|numerics| sums[0] == sums[1] || !numerics.pointwise.elsewhere.is_empty());

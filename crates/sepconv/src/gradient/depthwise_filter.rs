@@ -12,8 +12,9 @@ use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
 use crate::kernels::memory::with_scratch;
 use crate::kernels::{Correlation, Kernel};
-use crate::numerics::Taps;
+use crate::numerics::{Sum, Taps};
 use crate::plan::{Workers, with_adjacent_channels};
+use crate::reference::{self, Index};
 use crate::subnormals::Flushing;
 use crate::team;
 
@@ -28,6 +29,12 @@ pub fn gradient<T: Element>(
 ) -> Result<(), Error> {
     if output.is_empty() {
         return Ok(());
+    }
+    if let Pixels::Sum(sum) = &order.pixels {
+        let pixels = pixels(g).len();
+        if let Some(length) = sum.length().filter(|length| *length != pixels) {
+            return Err(Error::SumLength { sum: sum.to_string(), length, k: pixels });
+        }
     }
     let kernel = T::kernel(workers.set);
     let zeros = vec![T::ZERO; g.k()];
@@ -97,10 +104,14 @@ impl<T: Element> Sums<'_, T> {
     /// The sums of some channels, [taps][`stride`], into `totals`; `chain` is as large.
     fn add_up(&self, channels: &Range<usize>, stride: usize, totals: &mut [T::Sum], chain: &mut [T::Sum]) {
         let g = self.g;
+        if let Pixels::Sum(sum) = &self.order.pixels {
+            return self.add_up_one_by_one(sum, channels, stride, totals);
+        }
         let images = g.height.rate * g.width.rate * g.batch;
         let rows = (g.height.output + g.height.crop) / g.height.rate;
         let each_row = |image: usize| (0..rows).map(move |row| (image..image + 1, row..row + 1));
         let chains: Vec<(Range<usize>, Range<usize>)> = match self.order.pixels {
+            Pixels::Sum(_) => unreachable!("has been added up"),
             Pixels::Chain => vec![(0..images, 0..rows)],
             Pixels::Images => (0..images).map(|image| (image..image + 1, 0..rows)).collect(),
             Pixels::Rows => (0..images).flat_map(each_row).collect(),
@@ -121,6 +132,38 @@ impl<T: Element> Sums<'_, T> {
             }
             for (total, sum) in totals.iter_mut().zip(&*chain) {
                 *total = if number == 0 { *sum } else { total.add(*sum) };
+            }
+        }
+    }
+
+    /// An order that is rare: element by element.
+    fn add_up_one_by_one(&self, sum: &Sum, channels: &Range<usize>, stride: usize, totals: &mut [T::Sum]) {
+        let g = self.g;
+        let pixels = pixels(g);
+        for (tap, totals) in totals.chunks_exact_mut(stride).enumerate() {
+            let tap = [tap / g.width.kernel, tap % g.width.kernel];
+            let values = |&[n, y, x]: &[usize; 3]| {
+                let inside = g.height.inside(y).contains(&tap[0]) && g.width.inside(x).contains(&tap[1]);
+                let at = |axis: &Axis, output: usize, tap: usize| {
+                    (axis.origin(output) + (tap * axis.rate) as isize) as usize
+                };
+                let read = inside.then(|| [n, at(&g.height, y, tap[0]), at(&g.width, x, tap[1])]);
+                (read, (y < g.height.output && x < g.width.output).then_some([n, y, x]))
+            };
+            let values: Vec<_> = pixels.iter().map(values).collect();
+            for (k, total) in channels.clone().zip(totals) {
+                let value = |array: &CowArray<T, Ix4>, place: Option<[usize; 3]>| {
+                    place.map_or(T::ZERO, |[n, y, x]| array[(n, y, x, k)]).widen()
+                };
+                let mut accumulate = |index, total: T::Sum| match index {
+                    Index::Product(p) => {
+                        let (read, gradient) = values[p];
+                        let (x, gradient) = (value(&self.input, read), value(&self.gradient, gradient));
+                        reference::accumulate(self.order.products, x, gradient, total)
+                    }
+                    Index::Behind(_) => total,
+                };
+                *total = reference::add_up(self.order.products, sum, &mut (0..values.len()), &mut accumulate);
             }
         }
     }
@@ -191,6 +234,18 @@ impl<T: Element> Sums<'_, T> {
             self.zeros.as_ptr()
         }
     }
+}
+
+/// The output pixels of all small images, those that are taken off included: image, row, column.
+pub fn pixels(g: &Geometry) -> Vec<[usize; 3]> {
+    let [rows, columns] = [&g.height, &g.width].map(|axis| (axis.output + axis.crop) / axis.rate);
+    let image = |image: usize| {
+        let (phase, n) = (image / g.batch, image % g.batch);
+        let row = move |row: usize| row * g.height.rate + phase / g.width.rate;
+        let column = move |column: usize| column * g.width.rate + phase % g.width.rate;
+        (0..rows).flat_map(move |y| (0..columns).map(move |x| [n, row(y), column(x)]))
+    };
+    (0..g.height.rate * g.width.rate * g.batch).flat_map(image).collect()
 }
 
 /// The output columns of one phase, by strip.

@@ -7,7 +7,7 @@
 //! depthwise_filter = "v1" "depthwise_filter(" products "," taps "," pixels [ "," "strips" count ] ")"
 //!                    "subnormals(" ( "kept" | "flushed" ) ")"
 //! taps             = "inside" | "all"
-//! pixels           = "chain" | "images" | "rows" | "shares" count
+//! pixels           = "chain" | "images" | "rows" | "shares" count | "sum" sum
 //! ```
 //! `depthwise` is what stands between the parentheses there: the gradient of the input is a depthwise convolution of the
 //! depthwise result's gradient, and the taps are the filter's own in `ascending` order, or in `descending` order. Those
@@ -19,7 +19,9 @@
 //! The gradient of the depthwise filter adds up pixels row-major, image after image, where TensorFlow goes through
 //! SpaceToBatchND those of its small images: in one `chain`; or a chain for each of the `images`; or for each of their `rows`; or for each of
 //! so many `shares` of rows, of which the first have one more if they cannot be equal, through all images. The chains are added
-//! up, the first one first. With `strips` so many columns of an image are taken first, row after row, then the next. `all` counts taps outside the image too, as products with +0.
+//! up, the first one first. With `strips` so many columns of an image are taken first, row after row, then the next.
+//! A `sum` is one over all pixels of all images, as a pointwise one is over its products; with it taps outside the image
+//! always count. `all` counts taps outside the image too, as products with +0.
 
 use std::fmt;
 use std::str::FromStr;
@@ -50,12 +52,14 @@ pub struct InputOrder {
 }
 
 /// Which pixels make a chain in a sum of the depthwise filter's gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pixels {
     Chain,
     Images,
     Rows,
     Shares(usize),
+    /// Whatever it is.
+    Sum(Sum),
 }
 
 /// The reproducible order of the pointwise filter's gradient, for the same reason a chain of each row of output pixels.
@@ -65,7 +69,7 @@ pub fn reproducible_pointwise_filter(g: &Geometry) -> Numerics {
 }
 
 /// The order of the depthwise filter's gradient: see the [text form](self).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DepthwiseFilterOrder {
     /// Fused or separate.
     pub products: Products,
@@ -127,11 +131,12 @@ impl FromStr for InputOrder {
 impl fmt::Display for DepthwiseFilterOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "v1 depthwise_filter({}, {}, ", word(&PRODUCTS, self.products), word(&TAPS, self.taps))?;
-        match self.pixels {
+        match &self.pixels {
             Pixels::Chain => f.write_str("chain")?,
             Pixels::Images => f.write_str("images")?,
             Pixels::Rows => f.write_str("rows")?,
             Pixels::Shares(shares) => write!(f, "shares {shares}")?,
+            Pixels::Sum(sum) => write!(f, "sum {sum}")?,
         }
         if let Some(columns) = self.strips {
             write!(f, ", strips {columns}")?;
@@ -156,6 +161,8 @@ impl FromStr for DepthwiseFilterOrder {
         p.expect(",")?;
         let pixels = if p.take("shares") {
             Pixels::Shares(p.number(1)?)
+        } else if p.take("sum") {
+            Pixels::Sum(p.sum()?)
         } else {
             p.one_of(&[("chain", Pixels::Chain), ("images", Pixels::Images), ("rows", Pixels::Rows)])?
         };
@@ -178,7 +185,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<InputOrder>().unwrap().to_string(), text);
         }
-        for pixels in ["chain", "images", "rows", "shares 2", "chain, strips 15"] {
+        for pixels in ["chain", "images", "rows", "shares 2", "chain, strips 15", "sum lanes(1 4 2, 16, 0)+3"] {
             let text = format!("v1 depthwise_filter(separate, all, {pixels}) subnormals(flushed)");
             assert_eq!(text.parse::<DepthwiseFilterOrder>().unwrap().to_string(), text);
         }

@@ -6,8 +6,8 @@ use super::orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Attributes, Axis, Geometry};
-use crate::numerics::{Numerics, Products, Rounding, TapOrder, Taps};
-use crate::reference;
+use crate::numerics::{Numerics, Rounding, TapOrder, Taps};
+use crate::reference::{self, Index, accumulate};
 use crate::subnormals::Flushing;
 
 /// As [`SeparableConv2d::backprop_pixels`](crate::SeparableConv2d::backprop_pixels).
@@ -105,7 +105,7 @@ pub fn backprop_depthwise_filter<T: Element>(
     let images = g.height.rate * g.width.rate * g.batch;
     // Which chain a pixel of a small image is in.
     let chain = |image: usize, row: usize| match order.pixels {
-        Pixels::Chain => 0,
+        Pixels::Chain | Pixels::Sum(_) => 0,
         Pixels::Images => image,
         Pixels::Rows => image * rows + row,
         Pixels::Shares(shares) => {
@@ -115,42 +115,52 @@ pub fn backprop_depthwise_filter<T: Element>(
         }
     };
     Ok(Array4::from_shape_fn(depthwise_filter, |(i, j, c, r)| {
-        let mut chains: Vec<T::Sum> = Vec::new();
-        let mut last = usize::MAX;
-        // The chains come one after the other if rows do so before images.
-        let by_share = matches!(order.pixels, Pixels::Shares(_));
-        let strip = order.strips.unwrap_or(usize::MAX);
+        let product = |[n, y, x]: [usize; 3]| {
+            let inside = g.height.inside(y).contains(&i) && g.width.inside(x).contains(&j);
+            let at =
+                |axis: &Axis, output: usize, tap: usize| (axis.origin(output) + (tap * axis.rate) as isize) as usize;
+            let read = if inside { input[(n, at(&g.height, y, i), at(&g.width, x, j), c)] } else { T::ZERO };
+            let gradient = pixels.get((n, y, x, c * g.channel_multiplier + r)).copied().unwrap_or(T::ZERO);
+            (inside, read.widen(), gradient.widen())
+        };
+        // Image, row and column of a small image.
         let mut places: Vec<[usize; 3]> = (0..images)
             .flat_map(|image| (0..rows).flat_map(move |row| (0..columns).map(move |column| [image, row, column])))
             .collect();
+        let place = |[image, row, column]: [usize; 3]| {
+            let (phase, n) = (image / g.batch, image % g.batch);
+            [n, row * g.height.rate + phase / g.width.rate, column * g.width.rate + phase % g.width.rate]
+        };
+        if let Pixels::Sum(sum) = &order.pixels {
+            let mut add = |index, total| match index {
+                Index::Product(p) => {
+                    let (_, read, gradient) = product(place(places[p]));
+                    accumulate(order.products, read, gradient, total)
+                }
+                Index::Behind(_) => total,
+            };
+            return T::narrow(reference::add_up(order.products, sum, &mut (0..places.len()), &mut add));
+        }
+        // The chains come one after the other if rows do so before images.
+        let by_share = matches!(order.pixels, Pixels::Shares(_));
+        let strip = order.strips.unwrap_or(usize::MAX);
         places.sort_by_key(|&[image, row, column]| {
             (if by_share { chain(image, row) } else { 0 }, image, column / strip, row, column)
         });
+        let (mut chains, mut last): (Vec<T::Sum>, _) = (Vec::new(), usize::MAX);
         for [image, row, column] in places {
             if chain(image, row) != last {
                 last = chain(image, row);
                 chains.push(T::Sum::ZERO);
             }
-            let (phase, n) = (image / g.batch, image % g.batch);
-            let y = row * g.height.rate + phase / g.width.rate;
-            let x = column * g.width.rate + phase % g.width.rate;
-            let tap = |axis: &Axis, at: usize, tap: usize| axis.origin(at) + (tap * axis.rate) as isize;
-            let [from_y, from_x] = [tap(&g.height, y, i), tap(&g.width, x, j)];
-            let inside = g.height.inside(y).contains(&i) && g.width.inside(x).contains(&j);
-            if !inside && order.taps == Taps::Inside {
-                continue;
+            let (inside, read, gradient) = product(place([image, row, column]));
+            if inside || order.taps == Taps::All {
+                let sum = chains.last_mut().expect("just made");
+                *sum = accumulate(order.products, read, gradient, *sum);
             }
-            let read = if inside { input[(n, from_y as usize, from_x as usize, c)] } else { T::ZERO };
-            let gradient = pixels.get((n, y, x, c * g.channel_multiplier + r)).copied().unwrap_or(T::ZERO);
-            let sum = chains.last_mut().expect("just made");
-            *sum = accumulate(order.products, read.widen(), gradient.widen(), *sum);
         }
         let mut chains = chains.into_iter();
         let first = chains.next().unwrap_or(T::Sum::ZERO);
         T::narrow(chains.fold(first, |total, sum| total.add(sum)))
     }))
-}
-
-fn accumulate<T: Number>(products: Products, x: T, w: T, sum: T) -> T {
-    if products == Products::Separate { sum.add(x.mul(w)) } else { x.mul_add(w, sum) }
 }

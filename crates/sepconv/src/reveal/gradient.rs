@@ -3,12 +3,14 @@
 //! Two of the four are matrix products, whose orders are first guessed and then, if no guess gives every bit, found from
 //! probes. Of the other two all known ways are tried on data that tell them apart.
 
+use std::time::Instant;
+
 use ndarray::{ArrayView4, s};
 
 use super::data::{Data, Scale, filled};
-use super::{Counted, LONGEST, Observed, Probe, Unclear, first_difference, first_wrong, infinite_taps, pointwise};
+use super::{Counted, LONGEST, Observed, Probe, Unclear, confirmed, first_difference, infinite_taps, pointwise};
 use crate::element::Element;
-use crate::geometry::{Attributes, Geometry, Padding};
+use crate::geometry::{Attributes, Axis, Geometry, Padding};
 use crate::gradient::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
 use crate::kernels::InstructionSet;
 use crate::numerics::{Depthwise, Numerics, Pointwise, Products, Subnormals, Sum, TapOrder, Taps};
@@ -36,46 +38,24 @@ pub fn product<T: Element, E>(
     let shapes = ([1, rows, 1, k], [1, 1, k, 1], [1, 1, k, columns]);
     let geometry = Geometry::new(&shapes.0, &shapes.1, &shapes.2, &attributes);
     let geometry = geometry.map_err(|_| Unclear::Memory { elements: usize::MAX })?;
-    let mut candidates: Vec<Numerics> = Vec::new();
-    for sum in likely.iter().filter(|sum| sum.length() == Some(k)) {
-        for products in [Products::Fused, Products::Separate] {
-            candidates.push(numerics(Pointwise::everywhere(products, sum.clone())));
-        }
-    }
-    let (few, all): (Vec<usize>, Vec<usize>) = ((0..rows.min(FEW)).collect(), (0..rows).collect());
-    // Few products rarely tell the ways apart: these are always asked about.
-    if k >= LEAST_GUESSED {
-        for (data, seed) in [(Data::Cancelling, 1), (Data::Tiny, 2), (Data::Uniform, 3)] {
-            if candidates.is_empty() {
-                break;
-            }
-            let (left, right) = (data.values(rows, k, seed)?, data.weights().values(k, columns, !seed)?);
-            let result = product(&left, &right).map_err(Unclear::Probe)?;
-            let observed = Observed { input: left, filter: right, result };
-            let wrong =
-                |candidate: &Numerics, rows: &[usize]| first_wrong(&observed, &geometry, candidate, rows).is_some();
-            candidates.retain(|candidate| !wrong(candidate, &few) && !wrong(candidate, &all));
-        }
-        if let Some(first) = candidates.into_iter().next() {
-            return Ok(first);
-        }
-    }
     let mut probe = Alone(product);
-    let mut counted = Counted {
-        probe: &mut probe,
-        geometry: &geometry,
-        calls: 0,
-        begun: std::time::Instant::now(),
-        longest: LONGEST,
-    };
+    let mut counted =
+        Counted { probe: &mut probe, geometry: &geometry, calls: 0, begun: Instant::now(), longest: LONGEST };
+    let likely = likely.iter().filter(|sum| sum.length() == Some(k));
+    let guesses = likely.flat_map(|sum| {
+        [Products::Fused, Products::Separate].map(|products| numerics(Pointwise::everywhere(products, sum.clone())))
+    });
+    match confirmed(&mut counted, guesses.collect(), &mut Vec::new()) {
+        Ok(found) => return Ok(numerics(found)),
+        Err(Unclear::Tree | Unclear::Pointwise(_)) => {}
+        Err(unclear) => return Err(unclear),
+    }
+    (counted.calls, counted.begun) = (0, Instant::now());
     pointwise(&mut counted, Subnormals::Flushed).map(numerics)
 }
 
-/// Rows, or channels, that refute most orders.
+/// Channels that refute most orders.
 const FEW: usize = 16;
-
-/// Sums of fewer products are not guessed.
-const LEAST_GUESSED: usize = 16;
 
 /// A box of which only the product is asked.
 struct Alone<'a, T, E>(Box<'a, T, E>);
@@ -197,13 +177,14 @@ pub fn depthwise_filter<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Res
     let mut orders = Vec::new();
     for subnormals in [Subnormals::Flushed, Subnormals::Kept] {
         for &strips in strips.iter().rev() {
-            for &pixels in &all_pixels {
+            for pixels in &all_pixels {
                 for (products, taps) in [
                     (Products::Fused, Taps::Inside),
                     (Products::Separate, Taps::All),
                     (Products::Separate, Taps::Inside),
                     (Products::Fused, Taps::All),
                 ] {
+                    let pixels = pixels.clone();
                     orders.push(DepthwiseFilterOrder { products, taps, pixels, strips, subnormals });
                 }
             }
@@ -212,7 +193,54 @@ pub fn depthwise_filter<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Res
     let few = g.in_channels.min(FEW);
     let of_few = |order: &DepthwiseFilterOrder| observed.iter().all(|observed| fits(order, observed, few));
     let of_all = |order: &DepthwiseFilterOrder| observed.iter().all(|observed| fits(order, observed, g.in_channels));
-    orders.into_iter().find(|order| of_few(order) && of_all(order)).ok_or(Unclear::Depthwise)
+    if let Some(order) = orders.into_iter().find(|order| of_few(order) && of_all(order)) {
+        return Ok(order);
+    }
+    let found = of_one_tap(g, gradient)?.filter(|order| of_few(order) && of_all(order));
+    found.ok_or(Unclear::Depthwise)
+}
+
+/// The order of a tap that reads the image for all output pixels, whatever it is: that of a product of a single row.
+fn of_one_tap<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Result<Option<DepthwiseFilterOrder>, Unclear<E>> {
+    let everywhere = |axis: &Axis| {
+        let read = |tap: &usize| (0..axis.output + axis.crop).all(|output| axis.inside(output).contains(tap));
+        (0..axis.kernel).find(read)
+    };
+    let (Some(row), Some(column)) = (everywhere(&g.height), everywhere(&g.width)) else { return Ok(None) };
+    if g.height.crop + g.width.crop > 0 || g.height.rate * g.width.rate > 1 {
+        return Ok(None);
+    }
+    let [rows, columns] = [(&g.height, row), (&g.width, column)].map(|(axis, tap)| {
+        (0..axis.output).map(|output| (axis.origin(output) + tap as isize) as usize).collect::<Vec<_>>()
+    });
+    let pixels = g.height.input * g.width.input;
+    let first = (row * g.width.kernel + column) * g.k();
+    let mut of_tap = |values: &[T], upstream: &[T]| {
+        let mut input = vec![T::ZERO; g.batch * pixels * g.in_channels];
+        let mut values = values.iter();
+        for n in 0..g.batch {
+            for y in &rows {
+                for x in &columns {
+                    let at = (n * pixels + y * g.width.input + x) * g.in_channels;
+                    input[at..at + g.in_channels].fill(values.next().copied().unwrap_or(T::ZERO));
+                }
+            }
+        }
+        gradient(&input, upstream).map(|all| all[first..first + g.k()].to_vec())
+    };
+    let found = match product([1, g.rows(), g.k()], &[], &mut of_tap) {
+        Ok(found) if found.pointwise.elsewhere.is_empty() => found,
+        Ok(_) | Err(Unclear::Tree | Unclear::Pointwise(_) | Unclear::Budget { .. }) => return Ok(None),
+        Err(unclear) => return Err(unclear),
+    };
+    let Pointwise { products, sum, .. } = found.pointwise;
+    Ok(matches!(products, Products::Fused | Products::Separate).then_some(DepthwiseFilterOrder {
+        products,
+        taps: Taps::All,
+        pixels: Pixels::Sum(sum),
+        strips: None,
+        subnormals: found.subnormals,
+    }))
 }
 
 /// How many columns of the first row enter a sum before the second row does, if these are not all: beside a large number at
