@@ -25,7 +25,7 @@ SPEEDS = {  # against TensorFlow with oneDNN on
     "onnxruntime": 1.4,
     "openvino": 1.3,
 }
-DTYPES = "float32", "float64", "float16", "bfloat16"
+DTYPES = "float32", "training", "float64", "float16", "bfloat16"
 
 
 def recorded():

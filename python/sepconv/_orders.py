@@ -114,7 +114,7 @@ def gradient_of(call: Call, name: str, forward: str) -> Order:
     if forward == reproducible():
         numerics = "reproducible"
         if name == "pointwise_filter":
-            numerics = _library.geometry(call.request())["reproducible_pointwise_filter_gradient"]
+            numerics = _library.geometry({**call.request(), "gradient": name})["gradient"]
         return Order(numerics, "the numerics were given")
     key = call, name, forward if name == "pointwise_filter" else None
     found = _known.get(key)

@@ -5,6 +5,7 @@
 //! these three.
 
 use std::ffi::{c_int, c_void};
+use std::str::FromStr;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -27,7 +28,7 @@ struct Question {
     carrier: Option<Vec<i64>>,
     numerics: Option<String>,
     dtype: Option<String>,
-    /// With the convolution's own `numerics`, of what: `"pixels"` (the depthwise result), `"input"`, `"depthwise_filter"` or `"pointwise_filter"`.
+    /// Asks about a gradient's order: with the convolution's own `numerics`, of what: `"pixels"` (the depthwise result), `"input"`, `"depthwise_filter"` or `"pointwise_filter"`.
     gradient: Option<String>,
 }
 
@@ -72,8 +73,8 @@ fn ask(question: &str, answer: impl FnOnce(Question) -> Result<Value, String>) -
     question.and_then(answer).unwrap_or_else(|error| json!({"error": error})).to_string()
 }
 
-/// The attributes, their carrier, and where all extents are known what follows from them; the numerics in their full
-/// form, checked, if the question holds some. `{"error": ...}` if anything is refused.
+/// The attributes, their carrier, and where all extents are known what follows from them (with a `gradient` in the question,
+/// the reproducible order of the pointwise filter's); the numerics in their full form, checked, if the question holds some. `{"error": ...}` if anything is refused.
 pub fn geometry(question: &str) -> String {
     ask(question, |question| {
         let attributes = question.attributes()?;
@@ -95,8 +96,9 @@ pub fn geometry(question: &str) -> String {
             answer["output"] = json!(geometry.output_shape());
             answer["paddings"] = json!(axes.map(|axis| [axis.pad_before, axis.padded - axis.input - axis.pad_before]));
             answer["crops"] = json!(axes.map(|axis| [0, axis.crop]));
-            answer["reproducible_pointwise_filter_gradient"] =
-                json!(sepconv::gradient::reproducible_pointwise_filter(geometry).to_string());
+            if question.gradient.is_some() {
+                answer["gradient"] = json!(sepconv::gradient::reproducible_pointwise_filter(geometry).to_string());
+            }
         }
         if let Some(text) = &question.numerics {
             let orders: Orders = text.parse().map_err(|error| sepconv::Error::Numerics(error).to_string())?;
@@ -162,10 +164,9 @@ impl Called {
             _ => {
                 // A row of an image at a time, an image at a time, all at once; shared between threads.
                 let lengths = [width, width * g.height.output, rows].map(|length| length.max(1));
-                let likely: Vec<Sum> = [1, 2, 4, 8, 16]
-                    .iter()
-                    .flat_map(|&shares| lengths.map(|length| shared(rows, length, shares)))
-                    .collect();
+                let few = |length: &usize| rows / length < MOST_CHAINS;
+                let of = |shares| lengths.into_iter().filter(few).map(move |length| shared(rows, length, shares));
+                let likely: Vec<Sum> = [1, 2, 4, 8, 16].into_iter().flat_map(of).collect();
                 let found = gradient::product([g.k(), rows, g.out_channels], &likely, &mut call);
                 let depthwise = forward.unwrap_or(Numerics::REPRODUCIBLE).depthwise;
                 text(found.map(|product| Numerics { depthwise, ..product }))
@@ -189,6 +190,9 @@ impl Called {
     }
 }
 
+/// Orders of more chains are not guessed: a text could not hold them.
+const MOST_CHAINS: usize = 1 << 15;
+
 /// Rows in so many shares that are equal but for one row, each cut where a length is full, counted from the first row on.
 fn shared(rows: usize, length: usize, shares: usize) -> Sum {
     let bound = |share: usize| share * (rows / shares) + share.min(rows % shares);
@@ -207,8 +211,10 @@ fn shared(rows: usize, length: usize, shares: usize) -> Sum {
     if sums.len() == 1 { sums.remove(0) } else { Sum::Blocks(sums) }
 }
 
-fn text<O: ToString, E: ToString>(found: Result<O, E>) -> Result<String, String> {
-    found.map(|order| order.to_string()).map_err(|unclear| unclear.to_string())
+/// The text of an order, which the op will be able to read.
+fn text<O: ToString + FromStr, E: ToString>(found: Result<O, E>) -> Result<String, String> {
+    let text = found.map(|order| order.to_string()).map_err(|unclear| unclear.to_string())?;
+    text.parse::<O>().map(|_| text).map_err(|_| "the order has more chains than a text may hold".into())
 }
 
 impl<T: Element> Probe<T> for Called {

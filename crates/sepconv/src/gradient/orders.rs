@@ -62,9 +62,16 @@ pub enum Pixels {
     Sum(Sum),
 }
 
-/// The reproducible order of the pointwise filter's gradient, for the same reason a chain of each row of output pixels.
+/// Chains of a reproducible sum: few enough for any number of pixels.
+const MOST_CHAINS: usize = 4096;
+
+/// The reproducible order of the pointwise filter's gradient, for the same reason a chain of each row of output pixels, or of
+/// several where there are very many.
 pub fn reproducible_pointwise_filter(g: &Geometry) -> Numerics {
-    let chains = vec![g.width.output; g.batch * g.height.output];
+    let (rows, pixels) = (g.batch * g.height.output, g.rows());
+    let each = (rows.div_ceil(MOST_CHAINS) * g.width.output).max(1);
+    let mut chains = vec![each; pixels / each];
+    chains.extend(Some(pixels % each).filter(|rest| *rest > 0));
     Numerics { pointwise: Pointwise::everywhere(Products::Fused, Sum::blocks(&chains)), ..Numerics::REPRODUCIBLE }
 }
 
@@ -191,6 +198,18 @@ mod tests {
         }
         assert_eq!("reproducible".parse(), Ok(InputOrder::REPRODUCIBLE));
         assert_eq!("reproducible".parse(), Ok(DepthwiseFilterOrder::REPRODUCIBLE));
+    }
+
+    #[test]
+    fn however_many_pixels_there_are_the_chains_are_few() {
+        let attributes = crate::Attributes { strides: [1, 1], padding: crate::Padding::Valid, rate: [1, 1] };
+        for (batch, height, chains) in [(2, 3, 6), (1 << 20, 1 << 10, 4096), (4097, 1, 2049)] {
+            let g = Geometry::new(&[batch, height, 5, 1], &[1, 1, 1, 1], &[1, 1, 1, 1], &attributes).unwrap();
+            let numerics = reproducible_pointwise_filter(&g);
+            assert!(matches!(&numerics.pointwise.sum, Sum::Blocks(sums) if sums.len() == chains));
+            assert!(numerics.check(g.rows()).is_ok());
+            assert_eq!(numerics.to_string().parse(), Ok(numerics));
+        }
     }
 
     #[test]
