@@ -144,7 +144,7 @@ def test_tapes_and_accumulators_do_not_record_probes(monkeypatch):
             result = sepconv.separable_conv2d(*tensors, **attributes)
     assert seen
     for inputs, output in seen:
-        assert tape.gradient(output, inputs) == [None, None] and forward.jvp(output) is None
+        assert tape.gradient(output, inputs) == [None] * len(inputs) and forward.jvp(output) is None
     assert None not in tape.gradient(result, tensors) and forward.jvp(result) is not None
 
 
