@@ -69,6 +69,7 @@ impl SeparableConv2d {
         let [of_input, of_filter, of_pointwise]: [[usize; 4]; 3] =
             [input.dim().into(), depthwise_filter.dim().into(), pointwise_filter.dim().into()];
         let g = Geometry::new(&of_input, &of_filter, &of_pointwise, &self.attributes)?;
+        check("upstream", g.output_shape(), upstream.shape())?;
         let [of_rows, of_channels] = [reproducible_pointwise_filter(&g), crate::Numerics::REPRODUCIBLE]
             .map(|numerics| self.clone().numerics(numerics));
         let pixels = of_channels.backprop_pixels(pointwise_filter, upstream)?;

@@ -224,8 +224,9 @@ pub struct Product<'a, T, S> {
     pub scratch: S,
 }
 
-/// Longer sums are taken piece by piece, where their order allows it: their rows would not stay in the caches.
-const LONG: usize = 1024;
+/// Longer sums are taken piece by piece, where their order allows it: their rows would not stay in the caches. None on
+/// AArch64, where a call may have to begin again (see `kernels::neon`) and must find what it found.
+const LONG: usize = if cfg!(target_arch = "aarch64") { usize::MAX } else { 1024 };
 
 impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
     /// Into all of `output`, which is not empty. `filler` is given the first row of a tile and how many it has.

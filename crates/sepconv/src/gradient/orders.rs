@@ -203,12 +203,12 @@ mod tests {
     #[test]
     fn however_many_pixels_there_are_the_chains_are_few() {
         let attributes = crate::Attributes { strides: [1, 1], padding: crate::Padding::Valid, rate: [1, 1] };
-        for (batch, height, chains) in [(2, 3, 6), (1 << 20, 1 << 10, 4096), (4097, 1, 2049)] {
+        for (batch, height, chains) in [(2, 3, 6), (1 << 15, 1 << 10, 4096), (4097, 1, 2049)] {
             let g = Geometry::new(&[batch, height, 5, 1], &[1, 1, 1, 1], &[1, 1, 1, 1], &attributes).unwrap();
             let numerics = reproducible_pointwise_filter(&g);
             assert!(matches!(&numerics.pointwise.sum, Sum::Blocks(sums) if sums.len() == chains));
             assert!(numerics.check(g.rows()).is_ok());
-            assert_eq!(numerics.to_string().parse(), Ok(numerics));
+            assert!(numerics.to_string().parse() == Ok(numerics));
         }
     }
 

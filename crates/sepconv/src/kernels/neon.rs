@@ -16,7 +16,7 @@ use half::{bf16, f16};
 use super::portable::Portable;
 use super::tile::row_stride;
 use super::vector::{Vector, Widen, vector, widen};
-use super::{Block, InstructionSet, Kernel, Proof, Run, generic, kernels};
+use super::{Block, Correlation, InstructionSet, Kernel, Proof, Run, generic, kernels};
 use crate::element::{Element, is_sum};
 use crate::subnormals::results_flushed;
 
@@ -226,6 +226,27 @@ fn portable<S: Element>(lanes: usize) -> Kernel<S> {
     let kernel = S::kernel(InstructionSet(Proof::Portable(Portable)));
     assert_eq!(kernel.lanes, lanes);
     kernel
+}
+
+// What is added to is kept meanwhile, so that a call can begin again.
+#[target_feature(enable = "neon")]
+unsafe fn correlate<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize>(pixels: &Correlation<S>) {
+    let (start, stride) = pixels.sums;
+    let row = pixels.channels.len().next_multiple_of(V::LANES);
+    let rows = 0..pixels.taps;
+    let before: Vec<S::Sum> =
+        rows.clone().flat_map(|tap| std::slice::from_raw_parts(start.add(tap * stride), row)).copied().collect();
+    if results_flushed(|| generic::correlate::<S, V, PRODUCTS>(pixels)) {
+        for (tap, before) in rows.zip(before.chunks_exact(row)) {
+            std::slice::from_raw_parts_mut(start.add(tap * stride), row).copy_from_slice(before);
+        }
+        correlate_again::<S, V>(pixels, PRODUCTS);
+    }
+}
+
+#[cold]
+unsafe fn correlate_again<S: Element<Sum = V::Element>, V: Widen<S>>(pixels: &Correlation<S>, products: usize) {
+    (portable::<S>(V::LANES).correlate[products])(pixels)
 }
 
 // No arithmetic, nothing flushed.
