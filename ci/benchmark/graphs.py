@@ -58,9 +58,10 @@ class Graphs:
                 output = self.function(*tensors, **shape.attributes)
             if not training:
                 return output[0, 0, 0, 0]
-            # A sum of all three, so that none can be left out.
+            # A sum of everything, so that nothing can be left out.
             upstream = tf.constant(np.random.default_rng(1).standard_normal(output.shape), output.dtype)
-            return tf.add_n([gradient[0, 0, 0, 0] for gradient in tape.gradient(output, tensors, upstream)])
+            results = [output, *tape.gradient(output, tensors, upstream)]
+            return tf.add_n([result[0, 0, 0, 0] for result in results])
 
         input = tf.constant(input)
         if self.ours:
@@ -70,7 +71,8 @@ class Graphs:
         compiled = chain.get_concrete_function(tf.TensorSpec(input.shape, input.dtype))
         self.call, self.links = (lambda: compiled(input)), links
         self.layer = lambda: self.function(input, *map(tf.constant, filter_arrays), **shape.attributes)
-        return self._checked()
+        # Beside the convolution's own, TensorFlow has two gradients of either kind.
+        return self._checked(3 if training and not self.ours else 1)
 
     def network(self, layers):
         """The layers behind each other, `[shape, stride of the pooling behind it]` each."""
@@ -92,10 +94,10 @@ class Graphs:
         ran = self._ran()
         return {"ran": ran.get(OURS, min(ran.values()))}
 
-    def _checked(self):
-        """Fails unless every link of the graph really runs, once for each call."""
+    def _checked(self, each):
+        """Fails unless every link of the graph really runs, so many ops of each kind for each call."""
         ran = self._ran()
-        if set(ran.values()) != {self.links}:
+        if set(ran.values()) != {self.links * each}:
             raise RuntimeError(f"{self.links} links were built, and what runs is {ran}")
         return {"ran": self.links}
 
