@@ -61,11 +61,8 @@ def _reveal(call: Call, context: str) -> Order:
     if context == "tensorflow":
         _probes.refuse_while_profiling()
     geometry = _library.geometry(call.request())
-    if "error" in geometry:
-        return Order(None, geometry["error"])
-    # A reveal holds as much as each array up to sixteen times, and leaves at least half of the machine's memory alone.
-    if 16 * memory_of(call, geometry) > MEMORY // 2:
-        return Order(None, "probes of this size would take more memory than they may")
+    if hindrance := _hindrance(call, geometry):
+        return hindrance
     probe = CONTEXTS[context](call, geometry)
     k, columns = call.pointwise_filter[2:]
     image = (*geometry["output"][:3], k)
@@ -74,6 +71,16 @@ def _reveal(call: Call, context: str) -> Order:
         1: (probe.pointwise, image, call.pointwise_filter, (*image[:3], columns)),
     }
     return _ask(call, {}, parts)
+
+
+def _hindrance(call: Call, geometry: dict) -> Order | None:
+    """Why there can be no probes, if there is a reason."""
+    if "error" in geometry:
+        return Order(None, geometry["error"])
+    # A reveal holds as much as each array up to sixteen times, and leaves at least half of the machine's memory alone.
+    if 16 * memory_of(call, geometry) > MEMORY // 2:
+        return Order(None, "probes of this size would take more memory than they may")
+    return None
 
 
 def _ask(call: Call, request: dict, parts: dict) -> Order:
@@ -135,10 +142,8 @@ def reproducible() -> str:
 def _reveal_gradient(call: Call, name: str, forward: str) -> Order:
     _probes.refuse_while_profiling()
     geometry = _library.geometry(call.request())
-    if "error" in geometry:
-        return Order(None, geometry["error"])
-    if 16 * memory_of(call, geometry) > MEMORY // 2:
-        return Order(None, "probes of this size would take more memory than they may")
+    if hindrance := _hindrance(call, geometry):
+        return hindrance
     if forward.startswith("batch"):  # of a graph whose shapes were unknown
         forward = order_of(call, "tensorflow").numerics
         if forward is None:
