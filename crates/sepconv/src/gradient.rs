@@ -25,20 +25,18 @@
 pub(crate) mod depthwise_filter;
 pub(crate) mod input;
 mod orders;
+mod pointwise_filter;
 pub mod reference;
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
-use ndarray::{Array4, ArrayView2, ArrayView4, s};
+use ndarray::{Array4, ArrayView4, s};
 
 use crate::convolution::SeparableConv2d;
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::Geometry;
-use crate::kernels::depthwise::Depthwise;
-use crate::kernels::tile::{Tile, row_elements, row_stride};
-use crate::plan::{self, Product, Workers};
+use crate::plan::{self, Product};
 pub use orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels, reproducible_pointwise_filter};
 
 /// Of one separable convolution, in the shapes of what they are gradients of.
@@ -48,9 +46,6 @@ pub struct Gradients<T> {
     pub depthwise_filter: Array4<T>,
     pub pointwise_filter: Array4<T>,
 }
-
-/// Pixels whose depthwise results are computed at a time for the gradient of the pointwise filter.
-const PIXELS: usize = 256;
 
 impl SeparableConv2d {
     /// All three gradients, in the orders that give the same bits on every machine, for every thread count, and for the
@@ -118,7 +113,7 @@ impl SeparableConv2d {
         let rows = batch * height * width;
         let product = Product { rows, filter, numerics: &self.numerics, scratch: |_| 0 };
         let workers = self.workers(rows.saturating_mul(k).saturating_mul(channels));
-        product.run(&workers, output, |first, _| Ok(plan::rows_of(values, channels, first)))
+        product.run(&workers, output, |first, _| Ok(plan::rows_of(workers.set, values, channels, first)))
     }
 
     /// The gradient of `pointwise_filter`, whose shape is given: in the order of the numerics' pointwise sum, which is over
@@ -150,51 +145,8 @@ impl SeparableConv2d {
         let g = Geometry::new(input.shape(), depthwise_filter.shape(), &pointwise_filter, &self.attributes)?;
         check("upstream", g.output_shape(), upstream.shape())?;
         self.numerics.check(g.rows())?;
-        if output.is_empty() {
-            return Ok(());
-        }
-        if g.rows() == 0 {
-            output.fill(MaybeUninit::new(T::ZERO));
-            return Ok(());
-        }
         let workers = self.workers(g.rows().saturating_mul(g.k()).saturating_mul(g.out_channels));
-        let input = plan::with_adjacent_channels(input)?;
-        let upstream = upstream.as_standard_layout();
-        let values = upstream.as_slice().expect("standard layout");
-        let filter = ArrayView2::from_shape((g.rows(), g.out_channels), values).map_err(|_| Error::TooLarge)?;
-        let kernel = T::kernel(workers.set);
-        // Of some channels, with those that share theirs with the first or the last.
-        let scratch = |rows: usize| PIXELS * row_elements::<T::Sum>(rows + 2 * g.channel_multiplier);
-        let product = Product { rows: g.k(), filter, numerics: &self.numerics, scratch };
-        let m = g.channel_multiplier;
-        let (input, numerics) = (input.view(), &self.numerics);
-        product.run(&workers, output, move |first, channels| {
-            let of_input = first / m..(first + channels).div_ceil(m);
-            // In the first of these channels' results, the first that the tile takes.
-            let skip = first - of_input.start * m;
-            let own = Geometry { in_channels: of_input.len(), ..g };
-            let input = input.slice_move(s![.., .., .., of_input.clone()]);
-            let filter = depthwise_filter.slice(s![.., .., of_input, ..]);
-            let depthwise = Depthwise::new(kernel, filter, &own, numerics.depthwise)?;
-            Ok(move |tile: &mut Tile<T::Sum>, rows: Range<usize>, scratch: &mut [MaybeUninit<T::Sum>]| {
-                for pixel in rows.clone().step_by(PIXELS) {
-                    let count = PIXELS.min(rows.end - pixel);
-                    let mut pixels = Tile::new(scratch, count, 0, own.k());
-                    depthwise.fill(&input, &mut pixels, pixel);
-                    for (k, from, length) in pixels.pieces(0) {
-                        let taken = k.max(skip)..(k + length).min(skip + channels);
-                        if !taken.is_empty() {
-                            let from = (from.wrapping_add(taken.start - k), row_stride::<T::Sum>());
-                            let to = taken.start - skip..taken.end - skip;
-                            // SAFETY: the pixels are filled, and have these channels.
-                            unsafe { tile.set_columns(to, pixel - rows.start, count, from) };
-                        }
-                    }
-                }
-                // Behind the last row there is nothing to be paired with.
-                (channels..tile.all_rows()).for_each(|row| tile.set_row(row, &[], |zero: T::Sum| zero));
-            })
-        })
+        pointwise_filter::gradient(&workers, &g, input, depthwise_filter, upstream, &self.numerics, output)
     }
 
     /// The gradient of the input, whose shape is given, from that of the depthwise result, (batch, height, width, k).
@@ -221,7 +173,9 @@ impl SeparableConv2d {
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
         let g = self.depthwise_geometry(&input, depthwise_filter.shape(), &pixels)?;
-        input::gradient(&self.depthwise_workers(&g), &g, depthwise_filter, pixels, order, output)
+        // It takes about twice as long as as many products of a matrix.
+        let workers = self.workers(taps(&g).saturating_mul(2));
+        input::gradient(&workers, &g, depthwise_filter, pixels, order, output)
     }
 
     /// The gradient of the depthwise filter, whose shape is given, from that of the depthwise result, (batch, height, width,
@@ -251,7 +205,7 @@ impl SeparableConv2d {
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
         let g = self.depthwise_geometry(input.shape(), &depthwise_filter, &pixels)?;
-        depthwise_filter::gradient(&self.depthwise_workers(&g), &g, input, pixels, order, output)
+        depthwise_filter::gradient(&self.workers(taps(&g)), &g, input, pixels, order, output)
     }
 
     fn depthwise_geometry<T>(
@@ -264,12 +218,11 @@ impl SeparableConv2d {
         check("the depthwise result's gradient", g.output_shape(), pixels.shape())?;
         Ok(g)
     }
+}
 
-    fn depthwise_workers(&self, g: &Geometry) -> Workers<'_> {
-        let taps = g.height.kernel * g.width.kernel;
-        // Each takes as long as two or three products of a matrix.
-        self.workers((g.rows() * g.k()).saturating_mul(2 * taps))
-    }
+/// Those of all results.
+fn taps(g: &Geometry) -> usize {
+    (g.rows() * g.k()).saturating_mul(g.height.kernel * g.width.kernel)
 }
 
 fn check(argument: &'static str, expected: [usize; 4], got: &[usize]) -> Result<(), Error> {

@@ -16,8 +16,8 @@ use crate::geometry::Geometry;
 use crate::kernels::depthwise::{Depthwise, adjacent};
 use crate::kernels::memory::{Output, with_scratch};
 use crate::kernels::pointwise::Pointwise;
-use crate::kernels::tile::{Tile, panel, row_elements};
-use crate::kernels::{InstructionSet, Narrow};
+use crate::kernels::tile::{Tile, row_elements};
+use crate::kernels::{InstructionSet, Rows};
 use crate::numerics::{Numerics, Subnormals};
 use crate::subnormals::Flushing;
 use crate::team;
@@ -162,7 +162,7 @@ pub fn depthwise<T: Element>(
             for row in 0..tile.rows() {
                 for (k, from, columns) in tile.pieces(row) {
                     let to = pixel[k..k + columns].as_mut_ptr();
-                    let piece = Narrow { from, from_stride: 0, to, to_stride: 0, rows: 1, columns };
+                    let piece = Rows { from, from_stride: 0, to, to_stride: 0, rows: 1, columns };
                     // SAFETY: the tile is filled; the pixel has the columns.
                     unsafe { kernel.narrow(&piece) };
                 }
@@ -185,22 +185,22 @@ pub fn pointwise<T: Element>(pixels: &[T], filter: ArrayView2<T>, numerics: &Num
     let workers = Workers { set: InstructionSet::preferred(), pool: None, threads: 1 };
     allocate(rows * columns, |output| {
         let product = Product { rows, filter, numerics, scratch: |_| 0 };
-        product.run(&workers, output, |first, _| Ok(rows_of(pixels, k, first)))
+        product.run(&workers, output, |first, _| Ok(rows_of(workers.set, pixels, k, first)))
     })
 }
 
-/// Fills a tile: with which of each row's values, from its beginning on; and may use the scratch.
-pub trait Fill<T: Element>: FnMut(&mut Tile<T::Sum>, Range<usize>, &mut [MaybeUninit<T::Sum>]) {}
+/// Fills a tile, and may use the scratch. Gives what the next tile is made from: so many bytes from there on.
+pub trait Fill<T: Element>: FnOnce(&mut Tile<T::Sum>, &mut [MaybeUninit<T::Sum>]) -> (*const u8, usize) {}
 
-impl<T: Element, F: FnMut(&mut Tile<T::Sum>, Range<usize>, &mut [MaybeUninit<T::Sum>])> Fill<T> for F {}
+impl<T: Element, F: FnOnce(&mut Tile<T::Sum>, &mut [MaybeUninit<T::Sum>]) -> (*const u8, usize)> Fill<T> for F {}
 
 /// Fills tiles with rows of k values, from `first` on.
-pub fn rows_of<T: Element>(values: &[T], k: usize, first: usize) -> impl Fill<T> {
-    move |tile: &mut Tile<T::Sum>, products: Range<usize>, _: &mut [MaybeUninit<T::Sum>]| {
-        for row in 0..tile.all_rows() {
-            let there = values.get((first + row) * k..(first + row + 1) * k).unwrap_or_default();
-            tile.set_row(row, there.get(products.clone()).unwrap_or_default(), T::widen);
-        }
+pub fn rows_of<T: Element>(set: InstructionSet, values: &[T], k: usize, first: usize) -> impl Fill<T> {
+    move |tile: &mut Tile<T::Sum>, _: &mut [MaybeUninit<T::Sum>]| {
+        let values = values.get(first * k..).unwrap_or_default();
+        tile.set_rows(&T::kernel(set), values);
+        let next = values.get(tile.rows() * k..).unwrap_or_default();
+        (next.as_ptr().cast(), size_of_val(next).min(tile.rows() * k * size_of::<T>()))
     }
 }
 
@@ -224,10 +224,6 @@ pub struct Product<'a, T, S> {
     pub scratch: S,
 }
 
-/// Longer sums are taken piece by piece, where their order allows it: their rows would not stay in the caches. None on
-/// AArch64, where a call may have to begin again (see `kernels::neon`) and must find what it found.
-const LONG: usize = if cfg!(target_arch = "aarch64") { usize::MAX } else { 1024 };
-
 impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
     /// Into all of `output`, which is not empty. `filler` is given the first row of a tile and how many it has.
     pub fn run<F: Fill<T>>(
@@ -241,33 +237,6 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
         let (kernel, (k, columns)) = (T::kernel(set), filter.dim());
         assert_eq!(output.len(), rows * columns);
         let output = Output::new(output, columns);
-        let piece = panel::<T::Sum>();
-        let in_pieces = || Pointwise::in_pieces(kernel, filter, &numerics.pointwise, piece);
-        if let Some(pointwise) = (k > LONG).then(in_pieces).flatten() {
-            let split = Split::new::<T::Sum>(rows, piece, threads, 1);
-            let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, TAPS);
-            let panels = pointwise.panels().div_ceil(split.groups);
-            let sums = |rows| pointwise.scratch_of_pieces(rows, panels, piece);
-            return split.for_each(
-                pool,
-                numerics.subnormals,
-                0,
-                |rows| sums(rows) + own(rows),
-                |tile, first, panels, scratch| {
-                    let (scratch, own) = scratch.split_at_mut(sums(tile.rows()));
-                    let mut fill = filler(first, tile.rows())?;
-                    for (number, start) in (0..k).step_by(piece).enumerate() {
-                        let products = start..k.min(start + piece);
-                        fill(tile, products.clone(), own);
-                        // SAFETY: the tile is filled, and the pieces before have been taken.
-                        unsafe { pointwise.multiply_piece(tile, number, products, panels.clone(), scratch) };
-                    }
-                    // SAFETY: the split gives each part of the output to one task.
-                    unsafe { pointwise.finish_pieces(tile.rows(), panels, &output, first, scratch) };
-                    Ok(())
-                },
-            );
-        }
         let mut pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
         let split = Split::new::<T::Sum>(rows, k, threads, kernel.rows());
         let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
@@ -279,9 +248,9 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
         let scratch = |rows| pointwise.scratch(rows) + own(rows);
         split.for_each(pool, numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
             let (scratch, own) = scratch.split_at_mut(pointwise.scratch(tile.rows()));
-            filler(first, tile.rows())?(tile, 0..k, own);
+            let ahead = filler(first, tile.rows())?(tile, own);
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
-            unsafe { pointwise.multiply(tile, panels, &output, first, (std::ptr::null(), 0), scratch) };
+            unsafe { pointwise.multiply(tile, panels, &output, first, ahead, scratch) };
             Ok(())
         })
     }
@@ -322,9 +291,6 @@ const TAP: usize = 3;
 /// What it takes to bring the filter to the first-level cache, in the time that the product takes for a row.
 const FETCH: usize = 4;
 
-/// How many taps it takes to make the rows of a long product, about.
-const TAPS: usize = 9;
-
 /// How rows and column panels are dealt out to tasks.
 #[derive(Clone, Debug)]
 pub struct Split {
@@ -334,7 +300,8 @@ pub struct Split {
     /// Tiles that have to be, for memory's sake.
     least_tiles: usize,
     panels: usize,
-    groups: usize,
+    /// Of column panels.
+    pub groups: usize,
     threads: usize,
 }
 
@@ -347,8 +314,13 @@ impl Split {
         Self { k, rows, tiles, least_tiles, panels: 1, groups: 1, threads }
     }
 
+    /// The same without the memory of a tile, which the work finds room for itself.
+    pub fn without_tile(self) -> Self {
+        Self { k: 0, ..self }
+    }
+
     /// By rows and column panels: what takes the least time. Each group of panels computes the depthwise part again.
-    fn with_columns(self, panels: usize, panel_columns: usize, taps: usize) -> Self {
+    pub fn with_columns(self, panels: usize, panel_columns: usize, taps: usize) -> Self {
         let candidate = |groups: usize| {
             let sharers = self.threads.div_ceil(groups);
             let tiles = self.least_tiles.next_multiple_of(sharers).min(self.rows).max(1);
@@ -372,7 +344,7 @@ impl Split {
 
     /// Calls `work` for every task, on as many threads, with a tile to fill (and so many rows that follow it), its first row,
     /// the column panels and more elements of scratch, as many as `scratch` says for so many rows.
-    fn for_each<T: Number>(
+    pub fn for_each<T: Number>(
         &self,
         pool: Option<&ThreadPool>,
         subnormals: Subnormals,

@@ -145,7 +145,8 @@ fn cases() -> impl Strategy<Value = Case> {
             Just(Pixels::Chain),
             Just(Pixels::Images),
             Just(Pixels::Rows),
-            (1usize..5).prop_map(Pixels::Shares)
+            (1usize..5).prop_map(Pixels::Shares),
+            (1usize..5).prop_map(Pixels::Batches)
         ],
         prop::option::of(1usize..6),
         1usize..400,
@@ -187,17 +188,19 @@ proptest! {
     }
 }
 
-/// Large enough for several tiles, chunks of pixels and threads.
+/// Large enough for several tiles, panels of them, chunks of pixels and threads.
 #[test]
 fn large_images() {
-    for (input, out_channels, strides, rate) in [
-        ([2, 40, 37, 70], 90, [1, 1], [1, 1]),
-        ([1, 60, 60, 8], 16, [2, 2], [1, 1]),
-        ([1, 33, 33, 40], 24, [1, 1], [2, 3]),
+    for (input, multiplier, out_channels, strides, rate) in [
+        ([2, 40, 37, 70], 1, 90, [1, 1], [1, 1]),
+        ([1, 60, 60, 8], 1, 16, [2, 2], [1, 1]),
+        ([1, 33, 33, 40], 1, 24, [1, 1], [2, 3]),
+        ([1, 9, 8, 300], 1, 300, [1, 1], [1, 1]),
+        ([1, 5, 12, 101], 3, 40, [1, 1], [1, 1]),
     ] {
         let case = Case {
             input,
-            kernel: [3, 3, 1],
+            kernel: [3, 3, multiplier],
             out_channels,
             attributes: Attributes { strides, padding: Padding::Same, rate },
             products: Products::Fused,

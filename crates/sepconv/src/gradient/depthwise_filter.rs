@@ -10,7 +10,7 @@ use super::orders::{DepthwiseFilterOrder, Pixels};
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::kernels::memory::with_scratch;
+use crate::kernels::memory::{CACHED, ask_for, with_scratch};
 use crate::kernels::{Correlation, Kernel};
 use crate::numerics::{Sum, Taps};
 use crate::plan::{Workers, with_adjacent_channels};
@@ -48,10 +48,10 @@ pub fn gradient<T: Element>(
         columns: (0..g.width.rate).map(|phase| strips(&g.width, phase, order.strips)).collect(),
     };
     let vectors = g.k().div_ceil(kernel.lanes);
-    let tasks = vectors.div_ceil(2).min(workers.threads);
+    let tasks = vectors.min(workers.threads);
     let place = Place(output.as_mut_ptr());
     team::for_each(workers.pool, workers.threads, tasks, &|task| {
-        let bound = |task: usize| (task * vectors.div_ceil(2) / tasks * 2 * kernel.lanes).min(g.k());
+        let bound = |task: usize| (task * vectors / tasks * kernel.lanes).min(g.k());
         let channels = bound(task)..bound(task + 1);
         let stride = channels.len().next_multiple_of(kernel.lanes);
         let taps = g.height.kernel * g.width.kernel;
@@ -84,8 +84,14 @@ impl<T> Place<T> {
     }
 }
 
-/// Successive columns of one phase with the same taps inside the image.
-type Alike = (Range<usize>, Vec<usize>);
+/// Successive columns of one phase with the same taps inside the image, whose results are all taken off or none.
+struct Alike {
+    inside: Range<usize>,
+    first: usize,
+    /// Of the first one.
+    origin: isize,
+    count: usize,
+}
 
 struct Sums<'a, T: Element> {
     kernel: Kernel<T>,
@@ -115,18 +121,20 @@ impl<T: Element> Sums<'_, T> {
             Pixels::Chain => vec![(0..images, 0..rows)],
             Pixels::Images => (0..images).map(|image| (image..image + 1, 0..rows)).collect(),
             Pixels::Rows => (0..images).flat_map(each_row).collect(),
-            Pixels::Shares(shares) => {
-                let shares = shares.clamp(1, rows.max(1));
-                let bound = |share: usize| share * (rows / shares) + share.min(rows % shares);
-                (0..shares).map(|share| (0..images, bound(share)..bound(share + 1))).collect()
-            }
+            Pixels::Shares(shares) => shared(rows, shares).map(|rows| (0..images, rows)).collect(),
+            Pixels::Batches(batches) => shared(images, batches).map(|images| (images, 0..rows)).collect(),
         };
+        let large = (self.input.len() + self.gradient.len()) * size_of::<T>() > CACHED;
+        let mut taps = Vec::new();
         for (number, (images, rows)) in chains.into_iter().enumerate() {
             chain.fill(T::Sum::ZERO);
             for image in images {
                 for strip in &self.columns[image / g.batch % g.width.rate] {
                     for row in rows.clone() {
-                        self.add_row(image, row, strip, channels, stride, chain);
+                        if large {
+                            self.ask_for_row(image, row + 1, strip, channels);
+                        }
+                        self.add_row(image, row, strip, channels, stride, &mut taps, chain);
                     }
                 }
             }
@@ -168,7 +176,30 @@ impl<T: Element> Sums<'_, T> {
         }
     }
 
+    /// Asks for what the sums of a small image's row take up first, in some columns.
+    fn ask_for_row(&self, image: usize, row: usize, strip: &[Alike], channels: &Range<usize>) {
+        let g = self.g;
+        let (phase, n) = (image / g.batch, image % g.batch);
+        let y = row * g.height.rate + phase / g.width.rate;
+        let last = g.height.origin(y) + ((g.height.kernel - 1) * g.height.rate) as isize;
+        for columns in strip {
+            let of_input = (&self.input, last, columns.origin, g.width.stride * g.width.rate);
+            let of_gradient = (&self.gradient, y as isize, columns.first as isize, g.width.rate);
+            for (array, y, x, next) in [of_input, of_gradient] {
+                let [of_image, of_row, of_column, _] = *array.strides() else { unreachable!("four dimensions") };
+                let offsets = [n as isize * of_image, y.wrapping_mul(of_row), x.wrapping_mul(of_column)];
+                let place = offsets.into_iter().fold(channels.start as isize, isize::wrapping_add);
+                let place = array.as_ptr().wrapping_offset(place);
+                for i in 0..columns.count {
+                    let pixel = place.wrapping_offset((i * next) as isize * of_column);
+                    ask_for(pixel.cast(), channels.len() * size_of::<T>());
+                }
+            }
+        }
+    }
+
     /// The products of a row of a small image in some columns.
+    #[expect(clippy::too_many_arguments, reason = "the loop variables of `add_up`")]
     fn add_row(
         &self,
         image: usize,
@@ -176,64 +207,59 @@ impl<T: Element> Sums<'_, T> {
         strip: &[Alike],
         channels: &Range<usize>,
         stride: usize,
+        taps: &mut Vec<(isize, usize)>,
         sums: &mut [T::Sum],
     ) {
         let g = self.g;
         let (phase, n) = (image / g.batch, image % g.batch);
         let y = row * g.height.rate + phase / g.width.rate;
-        let all = self.order.taps == Taps::All;
         let [of_image, of_row, of_column, _] = *self.input.strides() else { unreachable!("four dimensions") };
-        let image = self.input.as_ptr().wrapping_offset(n as isize * of_image);
-        let zeros = self.zeros.as_ptr();
-        let mut pixels: Vec<[*const T; 2]> = Vec::new();
-        for tap_row in 0..g.height.kernel {
-            let there = g.height.inside(y).contains(&tap_row);
-            if !there && !all {
-                continue;
-            }
-            let at = g.height.origin(y).wrapping_add((tap_row * g.height.rate) as isize);
-            let line = image.wrapping_offset(at.wrapping_mul(of_row));
-            for (inside, columns) in strip {
-                let gradients = columns.iter().map(|&x| self.gradient(n, y, x));
-                let mut add = |taps: Range<usize>, of_image: bool| {
-                    pixels.clear();
-                    let read = |x: usize| {
-                        let at = g.width.origin(x).wrapping_add((taps.start * g.width.rate) as isize);
-                        if of_image { line.wrapping_offset(at.wrapping_mul(of_column)) } else { zeros }
-                    };
-                    pixels.extend(columns.iter().zip(gradients.clone()).map(|(&x, gradient)| [read(x), gradient]));
-                    let first = (tap_row * g.width.kernel + taps.start) * stride;
-                    let correlation = Correlation {
-                        pixels: &pixels,
-                        taps: taps.len(),
-                        step: if of_image { of_column * g.width.rate as isize } else { 0 },
-                        channels: channels.clone(),
-                        sums: (sums[first..].as_mut_ptr(), stride),
-                    };
-                    // SAFETY: taps inside the image can be read, with all channels, and so can the zeros and gradients;
-                    // the sums have whole vectors for each tap.
-                    unsafe { self.kernel.correlate(self.order.products, &correlation) };
+        let line = (n as isize * of_image).wrapping_add(g.height.origin(y).wrapping_mul(of_row));
+        let steps = [of_row * g.height.rate as isize, of_column * g.width.rate as isize];
+        let zeros = (self.zeros.as_ptr(), 0);
+        let rows = g.height.inside(y);
+        for columns in strip {
+            let place = line.wrapping_add(columns.origin.wrapping_mul(of_column));
+            let next = of_column * (g.width.stride * g.width.rate) as isize;
+            let image = (self.input.as_ptr().wrapping_offset(place), next);
+            // Zeros where BatchToSpaceND takes the result off.
+            let gradient = if y < g.height.output && columns.first < g.width.output {
+                let [of_image, of_row, of_column, _] = *self.gradient.strides() else {
+                    unreachable!("four dimensions")
                 };
-                let inside = if there { inside.clone() } else { 0..0 };
-                if !inside.is_empty() {
-                    add(inside.clone(), true);
+                let place = n as isize * of_image + y as isize * of_row + columns.first as isize * of_column;
+                (self.gradient.as_ptr().wrapping_offset(place), of_column * g.width.rate as isize)
+            } else {
+                zeros
+            };
+            let inside = |i: usize, j: usize| rows.contains(&i) && columns.inside.contains(&j);
+            for (counted, image, steps) in [(true, image, steps), (false, zeros, [0, 0])] {
+                if !counted && self.order.taps != Taps::All {
+                    break;
                 }
-                if all {
-                    let beside = [0..inside.start, inside.end..g.width.kernel];
-                    beside.into_iter().filter(|taps| !taps.is_empty()).for_each(|taps| add(taps, false));
+                taps.clear();
+                for i in 0..g.height.kernel {
+                    for j in (0..g.width.kernel).filter(|&j| inside(i, j) == counted) {
+                        let place =
+                            (i as isize).wrapping_mul(steps[0]).wrapping_add((j as isize).wrapping_mul(steps[1]));
+                        taps.push((place, (i * g.width.kernel + j) * stride));
+                    }
                 }
+                let (pixels, channels, sums) = (columns.count, channels.clone(), sums.as_mut_ptr());
+                let correlation = Correlation { image, gradient, pixels, taps, channels, sums };
+                // SAFETY: taps inside the image can be read, with all channels, and so can the zeros and gradients; the sums
+                // have whole vectors for each tap.
+                unsafe { self.kernel.correlate(self.order.products, &correlation) };
             }
         }
     }
+}
 
-    /// Of an output pixel; zeros of one that BatchToSpaceND takes off.
-    fn gradient(&self, n: usize, y: usize, x: usize) -> *const T {
-        if y < self.g.height.output && x < self.g.width.output {
-            &self.gradient[(n, y, x, 0)]
-        } else {
-            self.zeros.as_ptr()
-        }
-    }
+/// So many shares, or as many as there can be, of which the first have one more if they cannot be equal.
+fn shared(all: usize, shares: usize) -> impl Iterator<Item = Range<usize>> {
+    let shares = shares.clamp(1, all.max(1));
+    let bound = move |share: usize| share * (all / shares) + share.min(all % shares);
+    (0..shares).map(move |share| bound(share)..bound(share + 1))
 }
 
 /// The output pixels of all small images, those that are taken off included: image, row, column.
@@ -251,10 +277,13 @@ pub fn pixels(g: &Geometry) -> Vec<[usize; 3]> {
 /// The output columns of one phase, by strip.
 fn strips(width: &Axis, phase: usize, columns: Option<usize>) -> Vec<Vec<Alike>> {
     let all: Vec<usize> = (phase..width.output + width.crop).step_by(width.rate).collect();
-    let alike = |strip: &[usize]| {
-        let alike = strip.chunk_by(|a, b| width.inside(*a) == width.inside(*b));
-        alike.map(|columns| (width.inside(columns[0]), columns.to_vec())).collect()
+    let same =
+        |a: &usize, b: &usize| width.inside(*a) == width.inside(*b) && (*a < width.output) == (*b < width.output);
+    let alike = |columns: &[usize]| {
+        let first = columns[0];
+        Alike { inside: width.inside(first), first, origin: width.origin(first), count: columns.len() }
     };
+    let alike = |strip: &[usize]| strip.chunk_by(same).map(alike).collect();
     all.chunks(columns.unwrap_or(usize::MAX)).map(alike).collect()
 }
 

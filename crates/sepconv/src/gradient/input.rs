@@ -10,10 +10,10 @@ use super::orders::{Direction, InputOrder};
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::kernels::Narrow;
+use crate::kernels::Rows;
 use crate::kernels::depthwise::{Counted, Depthwise, adjacent};
 use crate::kernels::memory::{Output, ask_for};
-use crate::kernels::tile::Tile;
+use crate::kernels::tile::{Tile, row_stride};
 use crate::numerics::{self, TapOrder, Taps};
 use crate::plan::{Split, Workers};
 use crate::tap_order::Borders;
@@ -201,17 +201,18 @@ fn add_up_all<T: Element>(
                 job.ask_ahead(tile, first);
             }
             job.depthwise.fill(&job.pixels.view(), tile, first);
-            for row in 0..tile.rows() {
-                let place = to.at(input_row(g, job, first + row, order.direction), 0);
+            for Line { rows, pixel, next } in lines(g, job, first..first + tile.rows(), order.direction) {
+                let (place, row, count) = (to.at(pixel, 0), rows.start - first, rows.len());
                 if order.direction == Direction::Apart {
-                    add_up(g, tile, row, place);
+                    (0..count).for_each(|i| add_up(g, tile, row + i, place.wrapping_offset(i as isize * next)));
                     continue;
                 }
                 for (k, from, columns) in tile.pieces(row) {
-                    let to = place.wrapping_add(k);
-                    let piece = Narrow { from, from_stride: 0, to, to_stride: 0, rows: 1, columns };
-                    // SAFETY: the tile is filled; the pixel has the channels, and no other task writes it.
-                    unsafe { kernel.narrow(&piece) };
+                    let from_stride = row_stride::<T::Sum>();
+                    let rows =
+                        Rows { from, from_stride, to: place.wrapping_add(k), to_stride: next, rows: count, columns };
+                    // SAFETY: the tile is filled; the pixels have the channels, and no other task writes them.
+                    unsafe { kernel.narrow(&rows) };
                 }
             }
             Ok(())
@@ -239,15 +240,39 @@ fn borders(g: &Geometry, columns: &Phase, direction: Direction, times: usize) ->
     Borders::of(&axis).of_terms(times)
 }
 
-/// The pixel of the input (counted through the batch) whose gradient is in that row of a job's result.
-fn input_row<T: Element>(g: &Geometry, job: &Job<T>, row: usize, direction: Direction) -> usize {
+/// Rows of a job's result that are successive pixels of a line of the input.
+struct Line {
+    rows: Range<usize>,
+    /// The first one, counted through the batch.
+    pixel: usize,
+    /// Elements from one to the next.
+    next: isize,
+}
+
+/// Those of some rows.
+fn lines<T: Element>(
+    g: &Geometry,
+    job: &Job<T>,
+    rows: Range<usize>,
+    direction: Direction,
+) -> impl Iterator<Item = Line> {
     let [height, width] = [0, 1].map(|i| job.phases[i].rows[2]);
-    let (n, places) = (row / width / height, [row / width % height, row % width]);
-    let [y, x] = [0, 1].map(|i| {
-        let [first, step, count] = job.phases[i].rows;
-        first + step * if direction == Direction::Descending { places[i] } else { count - 1 - places[i] }
-    });
-    (n * g.height.input + y) * g.width.input + x
+    let mut start = rows.start;
+    std::iter::from_fn(move || {
+        let (n, places) = (start / width / height, [start / width % height, start % width]);
+        let [y, x] = [0, 1].map(|i| {
+            let [first, step, count] = job.phases[i].rows;
+            first + step * if direction == Direction::Descending { places[i] } else { count - 1 - places[i] }
+        });
+        let next = (job.phases[1].rows[1] * g.in_channels) as isize;
+        let line = Line {
+            rows: start..rows.end.min(start + width - places[1]),
+            pixel: (n * g.height.input + y) * g.width.input + x,
+            next: if direction == Direction::Descending { next } else { -next },
+        };
+        start = line.rows.end;
+        (!line.rows.is_empty()).then_some(line)
+    })
 }
 
 /// The sums of each channel's results, added up.

@@ -7,7 +7,7 @@
 //! depthwise_filter = "v1" "depthwise_filter(" products "," taps "," pixels [ "," "strips" count ] ")"
 //!                    "subnormals(" ( "kept" | "flushed" ) ")"
 //! taps             = "inside" | "all"
-//! pixels           = "chain" | "images" | "rows" | "shares" count | "sum" sum
+//! pixels           = "chain" | "images" | "rows" | "shares" count | "batches" count | "sum" sum
 //! ```
 //! `depthwise` is what stands between the parentheses there: the gradient of the input is a depthwise convolution of the
 //! depthwise result's gradient, and the taps are the filter's own in `ascending` order, or in `descending` order. Those
@@ -17,9 +17,10 @@
 //! type, and these are added up, the first one first.
 //!
 //! The gradient of the depthwise filter adds up pixels row-major, image after image, where TensorFlow goes through
-//! SpaceToBatchND those of its small images: in one `chain`; or a chain for each of the `images`; or for each of their `rows`; or for each of
-//! so many `shares` of rows, of which the first have one more if they cannot be equal, through all images. The chains are added
-//! up, the first one first. With `strips` so many columns of an image are taken first, row after row, then the next.
+//! SpaceToBatchND those of its small images: in one `chain`; or a chain for each of the `images`; or for each of their
+//! `rows`; or for each of so many `shares` of rows, through all images; or for each of so many `batches` of images. Shares
+//! and batches are equal, or the first have one row or image more. The chains are added up, the first one first. With
+//! `strips` so many columns of an image are taken first, row after row, then the next.
 //! A `sum` is one over all pixels of all images, as a pointwise one is over its products; with it taps outside the image
 //! always count. `all` counts taps outside the image too, as products with +0.
 
@@ -58,6 +59,7 @@ pub enum Pixels {
     Images,
     Rows,
     Shares(usize),
+    Batches(usize),
     /// Whatever it is.
     Sum(Sum),
 }
@@ -143,6 +145,7 @@ impl fmt::Display for DepthwiseFilterOrder {
             Pixels::Images => f.write_str("images")?,
             Pixels::Rows => f.write_str("rows")?,
             Pixels::Shares(shares) => write!(f, "shares {shares}")?,
+            Pixels::Batches(batches) => write!(f, "batches {batches}")?,
             Pixels::Sum(sum) => write!(f, "sum {sum}")?,
         }
         if let Some(columns) = self.strips {
@@ -168,6 +171,8 @@ impl FromStr for DepthwiseFilterOrder {
         p.expect(",")?;
         let pixels = if p.take("shares") {
             Pixels::Shares(p.number(1)?)
+        } else if p.take("batches") {
+            Pixels::Batches(p.number(1)?)
         } else if p.take("sum") {
             Pixels::Sum(p.sum()?)
         } else {
@@ -192,7 +197,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<InputOrder>().unwrap().to_string(), text);
         }
-        for pixels in ["chain", "images", "rows", "shares 2", "chain, strips 15", "sum lanes(1 4 2, 16, 0)+3"] {
+        for pixels in
+            ["chain", "images", "rows", "shares 2", "batches 2", "chain, strips 15", "sum lanes(1 4 2, 16, 0)+3"]
+        {
             let text = format!("v1 depthwise_filter(separate, all, {pixels}) subnormals(flushed)");
             assert_eq!(text.parse::<DepthwiseFilterOrder>().unwrap().to_string(), text);
         }
@@ -221,6 +228,7 @@ mod tests {
             "paired, inside, chain",
             "fused, above, chain",
             "fused, all, shares 0",
+            "fused, all, batches",
             "fused, all, columns",
             "fused, all, chain, strips 0",
         ] {

@@ -86,6 +86,13 @@ pub fn backprop_input<T: Element>(
     Ok(Array4::from_shape_fn(input, gradient))
 }
 
+/// In which of so many shares one of all is: the first have one more if they cannot be equal.
+fn share(number: usize, all: usize, shares: usize) -> usize {
+    let shares = shares.clamp(1, all.max(1));
+    let (each, longer) = (all / shares, all % shares);
+    if number < longer * (each + 1) { number / (each + 1) } else { longer + (number - longer * (each + 1)) / each }
+}
+
 /// The result that an input row enters by a tap, perhaps one that is taken off.
 fn result(axis: &Axis, row: usize, tap: usize) -> Option<usize> {
     (0..axis.output + axis.crop).find(|&y| axis.origin(y) + (tap * axis.rate) as isize == row as isize)
@@ -108,11 +115,8 @@ pub fn backprop_depthwise_filter<T: Element>(
         Pixels::Chain | Pixels::Sum(_) => 0,
         Pixels::Images => image,
         Pixels::Rows => image * rows + row,
-        Pixels::Shares(shares) => {
-            let shares = shares.clamp(1, rows.max(1));
-            let (each, longer) = (rows / shares, rows % shares);
-            if row < longer * (each + 1) { row / (each + 1) } else { longer + (row - longer * (each + 1)) / each }
-        }
+        Pixels::Shares(shares) => share(row, rows, shares),
+        Pixels::Batches(batches) => share(image, images, batches),
     };
     Ok(Array4::from_shape_fn(depthwise_filter, |(i, j, c, r)| {
         let product = |[n, y, x]: [usize; 3]| {

@@ -23,7 +23,7 @@ impl Avx2 {
 
     // 6 rows by 2 vectors: 12 sums, 2 vectors of the filter and one pixel fill 15 of 16 registers. Products of their own
     // need more, and a sum that has to lie in memory is waited for.
-    kernels!("avx2", F32x8, F64x4, [1 2 3 4 5 6 7 8], [1 2 3 4 5 6], [1 2 3 4 5]);
+    kernels!("avx2", F32x8, F64x4, [[1 2 3 4 5 6 7 8] [1 2 3 4 5 6] [1 2 3 4 5]]);
 }
 
 /// Read from `8 - count` on, these are the masks of the first `count` lanes.

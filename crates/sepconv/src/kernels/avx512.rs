@@ -20,7 +20,7 @@ impl Avx512 {
     }
 
     // 14 rows by 2 vectors: 28 sums, 2 vectors of the filter and one pixel fill 31 of 32 registers.
-    kernels!("avx512", F32x16, F64x8, [1 2 3 4 5 6 7 8], [1 2 3 4 5 6 7 8 9 10 11 12 13 14], [1 2 3 4 5 6 7 8 9 10 11 12]);
+    kernels!("avx512", F32x16, F64x8, [[1 2 3 4 5 6 7 8] [1 2 3 4 5 6 7 8 9 10 11 12 13 14] [1 2 3 4 5 6 7 8 9 10 11 12]]);
 }
 
 vector!(

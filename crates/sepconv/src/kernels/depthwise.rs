@@ -107,7 +107,7 @@ impl<T: Element> Depthwise<T> {
         let (height, width) = (self.geometry.height.output, self.geometry.width.output);
         let mut done = 0;
         let there = self.geometry.rows().min(first + tile.all_rows()) - first;
-        (there..tile.all_rows()).for_each(|row| tile.set_row(row, &[], |zero: T::Sum| zero));
+        tile.clear(there);
         while done < there {
             let (line, x) = ((first + done) / width, (first + done) % width);
             let columns = &self.columns[x..width.min(x + there - done)];

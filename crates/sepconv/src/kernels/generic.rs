@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::tile::{panel, row_stride};
 use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
-use super::{Block, Correlation, Entry, Narrow, Pack, Run, Step, Then};
+use super::{Block, Correlation, Entry, Pack, Rows, Run, Step, Then};
 use crate::element::{Element, is_sum};
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
@@ -491,16 +491,17 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
 }
 
 /// `count` blocks of `ROWS` rows of a tile times one column panel of the filter, `VECTORS` vectors wide, in the order of
-/// the steps. Gives what is to be asked for next.
+/// the steps. Gives what is to be asked for next. With `ACROSS`, a row of the tile has all rows' values of one product.
 ///
 /// # Safety
 /// What [`Block`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
-pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
+pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const ACROSS: bool>(
     block: &Block<V::Element>,
     count: usize,
 ) -> *const u8 {
     let mut ahead = block.ahead.0;
+    let apart = if ACROSS { 1 } else { row_stride::<V::Element>() };
     for step in block.steps {
         match step {
             Step::Chain { products, stride, level, then } => {
@@ -513,13 +514,17 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                         Then::Continue => load::<V, ROWS, VECTORS>(target, &mut sums),
                         _ => {}
                     }
-                    chain::<V, ROWS, VECTORS, PRODUCTS>(block, pixels, products, *stride, &mut ahead, &mut sums);
+                    if ACROSS {
+                        chain_across::<V, ROWS, VECTORS, PRODUCTS>(block, pixels, products, &mut sums);
+                    } else {
+                        chain::<V, ROWS, VECTORS, PRODUCTS>(block, pixels, products, *stride, &mut ahead, &mut sums);
+                    }
                     if *then == Then::Add {
                         add_to::<V, ROWS, VECTORS>(target, &mut sums);
                     }
                     store::<V, ROWS, VECTORS>(target, &sums);
                     target.0 = target.0.wrapping_add(ROWS * target.1);
-                    pixels = pixels.wrapping_add(ROWS * row_stride::<V::Element>());
+                    pixels = pixels.wrapping_add(ROWS * apart);
                 }
             }
             Step::Fold { level } => {
@@ -538,6 +543,23 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
     ahead
 }
 
+/// [`chain`] over successive products, each of which has a row of the tile.
+#[inline(always)]
+unsafe fn chain_across<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
+    block: &Block<V::Element>,
+    pixels: *const V::Element,
+    products: &Range<usize>,
+    sums: &mut [[V; VECTORS]; ROWS],
+) {
+    let mut totals = *sums;
+    for k in products.clone() {
+        let pixels = pixels.wrapping_add(k * row_stride::<V::Element>());
+        let filter = block.filter.wrapping_add(k * VECTORS * V::LANES);
+        step::<V, ROWS, VECTORS, PRODUCTS>((pixels, 1), filter, &mut totals);
+    }
+    *sums = totals;
+}
+
 /// One ascending chain over every `stride`-th product, in registers from end to end.
 #[inline(always)]
 unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
@@ -550,7 +572,7 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
 ) {
     let mut totals = *sums;
     let panel_length = panel::<V::Element>();
-    let filter_stride = VECTORS * V::LANES;
+    let (filter_stride, apart) = (VECTORS * V::LANES, row_stride::<V::Element>());
     let pixels = |k: usize| pixels.add(k / panel_length * block.panel_stride + k % panel_length);
     let filter = |k: usize| block.filter.wrapping_add(k * filter_stride);
     if PRODUCTS == PAIRED {
@@ -558,7 +580,7 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
             let second = first + stride;
             for k in [second, first] {
                 if k < products.end {
-                    step::<V, ROWS, VECTORS, PRODUCTS>(pixels(k), filter(k), &mut totals);
+                    step::<V, ROWS, VECTORS, PRODUCTS>((pixels(k), apart), filter(k), &mut totals);
                 } else if !block.overrun {
                     totals = totals.map(|row| row.map(|sum| sum.add(V::splat(V::Element::ZERO))));
                 } else {
@@ -588,14 +610,14 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
                 *ahead = ahead.wrapping_offset(block.ahead.1);
                 for u in 0..V::UNROLLED {
                     let filter = filter.wrapping_add(u * filter_stride);
-                    step::<V, ROWS, VECTORS, PRODUCTS>(pixels.add(u), filter, &mut totals);
+                    step::<V, ROWS, VECTORS, PRODUCTS>((pixels.add(u), apart), filter, &mut totals);
                 }
                 pixels = pixels.add(V::UNROLLED);
                 filter = filter.wrapping_add(V::UNROLLED * filter_stride);
             }
         }
         while k < end {
-            step::<V, ROWS, VECTORS, PRODUCTS>(pixels, filter, &mut totals);
+            step::<V, ROWS, VECTORS, PRODUCTS>((pixels, apart), filter, &mut totals);
             pixels = pixels.wrapping_add(stride);
             filter = filter.wrapping_add(stride * filter_stride);
             k += stride;
@@ -604,10 +626,10 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
     *sums = totals;
 }
 
-/// One product of every sum.
+/// One product of every sum; of the first row's value, where it lies and the elements to the next row's.
 #[inline(always)]
 unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
-    pixels: *const V::Element,
+    (pixels, apart): (*const V::Element, usize),
     filter: *const V::Element,
     totals: &mut [[V; VECTORS]; ROWS],
 ) {
@@ -616,7 +638,7 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCT
         weights[v] = V::load(filter.wrapping_add(v * V::LANES));
     }
     for r in 0..ROWS {
-        let x = V::splat(*pixels.add(r * row_stride::<V::Element>()));
+        let x = V::splat(*pixels.add(r * apart));
         for v in 0..VECTORS {
             totals[r][v] = accumulate::<V, PRODUCTS>(x, weights[v], totals[r][v]);
         }
@@ -687,14 +709,33 @@ pub unsafe fn pack<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usi
     }
 }
 
+/// Makes sums of numbers as they are stored, behind the last ones zeros to the end of a vector.
+///
+/// # Safety
+/// The rows are there, those of the results in whole vectors, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn widen_rows<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Rows<S, V::Element>) {
+    for row in 0..stored.rows {
+        let (from, to) = (stored.from.add(row * stored.from_stride), stored.to.offset(row as isize * stored.to_stride));
+        let mut i = 0;
+        while i + V::LANES <= stored.columns {
+            V::widen(from.add(i)).store(to.add(i));
+            i += V::LANES;
+        }
+        if i < stored.columns {
+            V::widen_first(from.add(i), stored.columns - i).store(to.add(i));
+        }
+    }
+}
+
 /// Rounds sums to the storage type.
 ///
 /// # Safety
-/// What [`Narrow`] says is there, and the processor has `V`'s instruction set.
+/// The rows are there, and the processor has `V`'s instruction set.
 #[inline(always)]
-pub unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Narrow<S>) {
+pub unsafe fn narrow_rows<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Rows<V::Element, S>) {
     for row in 0..sums.rows {
-        let (from, to) = (sums.from.add(row * sums.from_stride), sums.to.add(row * sums.to_stride));
+        let (from, to) = (sums.from.add(row * sums.from_stride), sums.to.offset(row as isize * sums.to_stride));
         let mut i = 0;
         while i + V::LANES <= sums.columns {
             V::load(from.add(i)).narrow(to.add(i));
@@ -707,45 +748,53 @@ pub unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Narrow<S>
     }
 }
 
-/// Taps that are summed up together: with two vectors each, eight independent sums hide the latency of the additions.
-const TAPS: usize = 4;
-
 /// Adds to each tap's sum the products of its pixel values and the gradients, pixel after pixel.
 ///
 /// # Safety
 /// What [`Correlation`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
 pub unsafe fn correlate<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize>(c: &Correlation<S>) {
-    let mut tap = 0;
-    while tap < c.taps {
-        match c.taps - tap {
-            1 => correlate_taps::<S, V, PRODUCTS, 1>(c, tap),
-            2 => correlate_taps::<S, V, PRODUCTS, 2>(c, tap),
-            3 => correlate_taps::<S, V, PRODUCTS, 3>(c, tap),
-            _ => correlate_taps::<S, V, PRODUCTS, TAPS>(c, tap),
-        }
-        tap += TAPS;
+    let mut taps = c.taps;
+    while !taps.is_empty() {
+        // Of so many independent sums, with two vectors each where there are few, that these hide the latency of the
+        // additions.
+        taps = match taps.len() {
+            9.. => correlate_taps::<S, V, PRODUCTS, 9, 1>(c, taps),
+            6.. => correlate_taps::<S, V, PRODUCTS, 6, 1>(c, taps),
+            3.. => correlate_taps::<S, V, PRODUCTS, 3, 2>(c, taps),
+            2 => correlate_taps::<S, V, PRODUCTS, 2, 2>(c, taps),
+            _ => correlate_taps::<S, V, PRODUCTS, 1, 2>(c, taps),
+        };
     }
 }
 
-/// All channels of so many taps.
+/// All channels of the first `N` taps; gives the others.
 #[inline(always)]
-unsafe fn correlate_taps<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize, const N: usize>(
+unsafe fn correlate_taps<
+    'a,
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const PRODUCTS: usize,
+    const N: usize,
+    const VECTORS: usize,
+>(
     c: &Correlation<S>,
-    tap: usize,
-) {
+    taps: &'a [(isize, usize)],
+) -> &'a [(isize, usize)] {
+    let Some((taps, rest)) = taps.split_first_chunk::<N>() else { return &[] };
     let mut k = c.channels.start;
-    while k + 2 * V::LANES <= c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, 2, WHOLE>(c, tap, k);
-        k += 2 * V::LANES;
+    while k + VECTORS * V::LANES <= c.channels.end {
+        correlate_vectors::<S, V, PRODUCTS, N, VECTORS, WHOLE>(c, taps, k);
+        k += VECTORS * V::LANES;
     }
-    if k + V::LANES <= c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, 1, WHOLE>(c, tap, k);
+    if VECTORS > 1 && k + V::LANES <= c.channels.end {
+        correlate_vectors::<S, V, PRODUCTS, N, 1, WHOLE>(c, taps, k);
         k += V::LANES;
     }
     if k < c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, 1, FIRST>(c, tap, k);
+        correlate_vectors::<S, V, PRODUCTS, N, 1, FIRST>(c, taps, k);
     }
+    rest
 }
 
 #[inline(always)]
@@ -758,24 +807,32 @@ unsafe fn correlate_vectors<
     const LOAD: u8,
 >(
     c: &Correlation<S>,
-    tap: usize,
+    taps: &[(isize, usize); N],
     k: usize,
 ) {
-    let (start, stride) = c.sums;
-    let target = (start.add(tap * stride + k - c.channels.start), stride);
+    let to = |t: usize, v: usize| c.sums.wrapping_add(taps[t].1 + k - c.channels.start + v * V::LANES);
     let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; N];
-    load(target, &mut sums);
-    for &[image, gradient] in c.pixels {
+    for t in 0..N {
+        for v in 0..VECTORS {
+            sums[t][v] = V::load(to(t, v));
+        }
+    }
+    let (mut image, mut gradient) = (c.image.0, c.gradient.0);
+    for _ in 0..c.pixels {
         let gradients = load_channels::<S, V, VECTORS, LOAD>(c, gradient, k);
         for t in 0..N {
-            let from = image.wrapping_offset((tap + t) as isize * c.step);
-            let pixels = load_channels::<S, V, VECTORS, LOAD>(c, from, k);
+            let pixels = load_channels::<S, V, VECTORS, LOAD>(c, image.wrapping_offset(taps[t].0), k);
             for v in 0..VECTORS {
                 sums[t][v] = accumulate::<V, PRODUCTS>(pixels[v], gradients[v], sums[t][v]);
             }
         }
+        (image, gradient) = (image.wrapping_offset(c.image.1), gradient.wrapping_offset(c.gradient.1));
     }
-    store(target, &sums);
+    for t in 0..N {
+        for v in 0..VECTORS {
+            sums[t][v].store(to(t, v));
+        }
+    }
 }
 
 /// Vectors of the channels from `k` on, of which channel 0 is at `from`.

@@ -77,6 +77,10 @@ pub fn with_scratch<T: Pod, R>(elements: usize, work: impl FnOnce(&mut [MaybeUni
     })
 }
 
+/// Bytes that processors bring from the last cache by themselves, in time. Of more, that lie in memory, what is needed next
+/// has to be asked for.
+pub const CACHED: usize = 8 << 20;
+
 /// Asks for so many bytes, which need not exist, long before they are read or written: where a processor does not see by
 /// itself what comes next.
 pub fn ask_for(start: *const u8, bytes: usize) {

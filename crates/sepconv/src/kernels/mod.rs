@@ -133,8 +133,12 @@ pub struct Kernel<T: Element> {
     shares: bool,
     /// By [`Products`], vectors of a column panel (1, 2), rows (from 1).
     product: [[ByRows<T::Sum>; 2]; 4],
+    /// By fused or separate products, vectors of a column panel, rows: of tiles that have a row for each product. None where
+    /// a call may have to begin again ([`neon`]), as it must find the sums that it goes on with.
+    product_across: [[ByRows<T::Sum>; 2]; 2],
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],
+    widen: WidenFn<T>,
     narrow: NarrowFn<T>,
     /// By fused or separate products.
     correlate: [CorrelateFn<T>; 2],
@@ -145,7 +149,8 @@ type DepthwiseFn<T> = unsafe fn(&Run<T>);
 type ProductFn<T> = unsafe fn(&Block<T>, usize) -> *const u8;
 type ByRows<T> = &'static [ProductFn<T>];
 type PackFn<T> = unsafe fn(&Pack<T>);
-type NarrowFn<T> = unsafe fn(&Narrow<T>);
+type WidenFn<T> = unsafe fn(&Rows<T, <T as Element>::Sum>);
+type NarrowFn<T> = unsafe fn(&Rows<<T as Element>::Sum, T>);
 type CorrelateFn<T> = unsafe fn(&Correlation<T>);
 
 impl<T: Element> Kernel<T> {
@@ -154,11 +159,20 @@ impl<T: Element> Kernel<T> {
         self.product[0][1].len()
     }
 
-    /// Rounds sums.
+    /// Makes sums of numbers as they are stored.
+    ///
+    /// # Safety
+    /// They are there, and there is room for the results elsewhere, of whole vectors.
+    pub unsafe fn widen(&self, stored: &Rows<T, T::Sum>) {
+        // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
+        unsafe { (self.widen)(stored) }
+    }
+
+    /// Rounds sums to the storage type.
     ///
     /// # Safety
     /// They are there, and there is room for the results elsewhere.
-    pub unsafe fn narrow(&self, sums: &Narrow<T>) {
+    pub unsafe fn narrow(&self, sums: &Rows<T::Sum, T>) {
         // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
         unsafe { (self.narrow)(sums) }
     }
@@ -317,45 +331,55 @@ pub struct Pack<T: Element> {
     pub to: *mut T::Sum,
 }
 
-/// Rows of sums to be rounded to the storage type.
-pub struct Narrow<T: Element> {
-    pub from: *const T::Sum,
+/// Rows to be converted.
+pub struct Rows<From, To> {
+    pub from: *const From,
     pub from_stride: usize,
-    pub to: *mut T,
-    pub to_stride: usize,
+    pub to: *mut To,
+    pub to_stride: isize,
     pub rows: usize,
     pub columns: usize,
 }
 
-/// Output pixels, for the sums of the depthwise filter's gradient over them: of some taps that lie in a row, and of some
-/// channels.
+/// Output pixels, as far apart in the image as in the gradient, for the sums of the depthwise filter's gradient over them:
+/// of some taps and some channels.
 pub struct Correlation<'a, T: Element> {
-    /// For each pixel, where its first tap reads channel 0, and where channel 0 of the gradient is. Both have all channels,
-    /// and so have the other taps.
-    pub pixels: &'a [[*const T; 2]],
-    pub taps: usize,
-    /// Elements from where one tap reads to where the next does.
-    pub step: isize,
+    /// Where the first pixel's first tap reads channel 0, and the elements to where the next pixel's does. All channels are
+    /// there, and so are the other taps'.
+    pub image: (*const T, isize),
+    /// The same of the gradient.
+    pub gradient: (*const T, isize),
+    pub pixels: usize,
+    /// For each tap, the elements from where the first one reads to where it does, and from the first channel's place among
+    /// the sums to that of its sum.
+    pub taps: &'a [(isize, usize)],
     pub channels: Range<usize>,
-    /// The first channel's sum of the first tap, writable in whole vectors, and the elements to the next tap's.
-    pub sums: (*mut T::Sum, usize),
+    /// Writable in whole vectors for each tap.
+    pub sums: *mut T::Sum,
 }
 
 /// The functions that give an instruction set's [`Kernel`]s, over the wrappers in scope; vectors of f32 and f64, and the
-/// numbers of rows of register tiles that are one vector wide and two, and of these where products are separate.
+/// numbers of rows of register tiles that are one vector wide and two, and of these where products are separate; the same
+/// again for tiles that have a row for each product, if they are others there.
 macro_rules! kernels {
-    ($set:literal, $singles:ty, $doubles:ty, $ones:tt, $twos:tt, $separates:tt) => {
-        $crate::kernels::kernel!($set, f32, $singles, $ones, $twos, $separates);
-        $crate::kernels::kernel!($set, f64, $doubles, $ones, $twos, $separates);
-        $crate::kernels::kernel!($set, f16, $singles, $ones, $twos, $separates);
-        $crate::kernels::kernel!($set, bf16, $singles, $ones, $twos, $separates);
+    ($set:literal, $singles:ty, $doubles:ty, $rows:tt) => {
+        $crate::kernels::kernels!($set, $singles, $doubles, $rows, $rows);
+    };
+    ($set:literal, $singles:ty, $doubles:ty, $rows:tt, $across:tt) => {
+        $crate::kernels::kernel!($set, f32, $singles, $rows, $across);
+        $crate::kernels::kernel!($set, f64, $doubles, $rows, $across);
+        $crate::kernels::kernel!($set, f16, $singles, $rows, $across);
+        $crate::kernels::kernel!($set, bf16, $singles, $rows, $across);
     };
 }
 use kernels;
 
 /// One of these functions.
 macro_rules! kernel {
-    ($set:literal, $element:ident, $vector:ty, $ones:tt, $twos:tt, $separates:tt) => {
+    (
+        $set:literal, $element:ident, $vector:ty,
+        [$ones:tt $twos:tt $separates:tt], [$across_ones:tt $across_twos:tt $across_separates:tt]
+    ) => {
         pub fn $element(self) -> $crate::kernels::Kernel<$element> {
             $crate::kernels::Kernel {
                 name: concat!($set, "-", stringify!($element)),
@@ -370,13 +394,18 @@ macro_rules! kernel {
                 depthwise_listed: listed::<$element, $vector>,
                 shares: $crate::kernels::generic::shares::<$element, $vector>(),
                 product: [
-                    $crate::kernels::products!($vector, FUSED, $ones, $twos),
-                    $crate::kernels::products!($vector, SEPARATE, $ones, $separates),
-                    $crate::kernels::products!($vector, PAIRED, $ones, $twos),
-                    $crate::kernels::products!($vector, PAIRED, $ones, $twos),
+                    $crate::kernels::products!($vector, FUSED, false, $ones, $twos),
+                    $crate::kernels::products!($vector, SEPARATE, false, $ones, $separates),
+                    $crate::kernels::products!($vector, PAIRED, false, $ones, $twos),
+                    $crate::kernels::products!($vector, PAIRED, false, $ones, $twos),
+                ],
+                product_across: [
+                    $crate::kernels::products!($vector, FUSED, true, $across_ones, $across_twos),
+                    $crate::kernels::products!($vector, SEPARATE, true, $across_ones, $across_separates),
                 ],
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
-                narrow: narrow::<$element, $vector>,
+                widen: widen_rows::<$element, $vector>,
+                narrow: narrow_rows::<$element, $vector>,
                 correlate: [
                     correlate::<$element, $vector, { $crate::kernels::vector::FUSED }>,
                     correlate::<$element, $vector, { $crate::kernels::vector::SEPARATE }>,
@@ -398,20 +427,20 @@ macro_rules! depthwises {
 }
 use depthwises;
 
-/// An element of [`Kernel::product`].
+/// An element of [`Kernel::product`] or [`Kernel::product_across`].
 macro_rules! products {
-    ($vector:ty, $products:ident, $ones:tt, $twos:tt) => {
+    ($vector:ty, $products:ident, $across:literal, $ones:tt, $twos:tt) => {
         [
-            $crate::kernels::by_rows!($vector, 1, $products, $ones),
-            $crate::kernels::by_rows!($vector, 2, $products, $twos),
+            $crate::kernels::by_rows!($vector, 1, $products, $across, $ones),
+            $crate::kernels::by_rows!($vector, 2, $products, $across, $twos),
         ]
     };
 }
 use products;
 
 macro_rules! by_rows {
-    ($vector:ty, $vectors:literal, $products:ident, [$($rows:literal)*]) => {
-        &[$(product::<$vector, $rows, $vectors, { $crate::kernels::vector::$products }>),*]
+    ($vector:ty, $vectors:literal, $products:ident, $across:literal, [$($rows:literal)*]) => {
+        &[$(product::<$vector, $rows, $vectors, { $crate::kernels::vector::$products }, $across>),*]
     };
 }
 use by_rows;
@@ -447,12 +476,13 @@ macro_rules! wrappers {
             const ROWS: usize,
             const VECTORS: usize,
             const PRODUCTS: usize,
+            const ACROSS: bool,
         >(
             block: &$crate::kernels::Block<V::Element>,
             count: usize,
         ) -> *const u8 {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS>(block, count) }
+            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -468,11 +498,19 @@ macro_rules! wrappers {
         }
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn narrow<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
-            sums: &$crate::kernels::Narrow<S>,
+        unsafe fn widen_rows<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            stored: &$crate::kernels::Rows<S, S::Sum>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::narrow::<S, V>(sums) }
+            unsafe { $crate::kernels::generic::widen_rows::<S, V>(stored) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn narrow_rows<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            sums: &$crate::kernels::Rows<S::Sum, S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::narrow_rows::<S, V>(sums) }
         }
 
         $(#[target_feature(enable = $features)])?

@@ -16,7 +16,7 @@ use half::{bf16, f16};
 use super::portable::Portable;
 use super::tile::row_stride;
 use super::vector::{Vector, Widen, vector, widen};
-use super::{Block, Correlation, InstructionSet, Kernel, Proof, Run, generic, kernels};
+use super::{Block, Correlation, InstructionSet, Kernel, Proof, Rows, Run, generic, kernels};
 use crate::element::{Element, is_sum};
 use crate::subnormals::results_flushed;
 
@@ -32,7 +32,7 @@ impl Neon {
     // 8 rows by 2 vectors: 16 independent sums hide the latency of 4 cycles in up to 4 units, and leave 14 of 32
     // registers to pixels and the filter, loaded ahead. More rows would save few loads: 10 for 16 multiplications become
     // 14 for 24 with 12.
-    kernels!("neon", F32x4, F64x2, [1 2 3 4 5 6 7 8], [1 2 3 4 5 6 7 8], [1 2 3 4 5 6 7 8]);
+    kernels!("neon", F32x4, F64x2, [[1 2 3 4 5 6 7 8] [1 2 3 4 5 6 7 8] [1 2 3 4 5 6 7 8]], [[] [] []]);
 }
 
 vector!(
@@ -204,12 +204,12 @@ unsafe fn listed_again<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) 
 
 // No group of steps reads what another one leaves (see `Vector::GROUP`), so that a call can begin again.
 #[target_feature(enable = "neon")]
-unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize>(
+unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const ACROSS: bool>(
     block: &Block<V::Element>,
     count: usize,
 ) -> *const u8 {
     let mut next = block.ahead.0;
-    if results_flushed(|| next = generic::product::<V, ROWS, VECTORS, PRODUCTS>(block, count)) {
+    if results_flushed(|| next = generic::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count)) {
         product_again::<V>(block, ROWS * count, VECTORS, PRODUCTS);
     }
     next
@@ -231,14 +231,12 @@ fn portable<S: Element>(lanes: usize) -> Kernel<S> {
 // What is added to is kept meanwhile, so that a call can begin again.
 #[target_feature(enable = "neon")]
 unsafe fn correlate<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize>(pixels: &Correlation<S>) {
-    let (start, stride) = pixels.sums;
     let row = pixels.channels.len().next_multiple_of(V::LANES);
-    let rows = 0..pixels.taps;
-    let before: Vec<S::Sum> =
-        rows.clone().flat_map(|tap| std::slice::from_raw_parts(start.add(tap * stride), row)).copied().collect();
+    let taps = || pixels.taps.iter().map(|&(_, place)| pixels.sums.add(place));
+    let before: Vec<S::Sum> = taps().flat_map(|sums| std::slice::from_raw_parts(sums, row)).copied().collect();
     if results_flushed(|| generic::correlate::<S, V, PRODUCTS>(pixels)) {
-        for (tap, before) in rows.zip(before.chunks_exact(row)) {
-            std::slice::from_raw_parts_mut(start.add(tap * stride), row).copy_from_slice(before);
+        for (sums, before) in taps().zip(before.chunks_exact(row)) {
+            std::slice::from_raw_parts_mut(sums, row).copy_from_slice(before);
         }
         correlate_again::<S, V>(pixels, PRODUCTS);
     }
@@ -257,6 +255,11 @@ unsafe fn pack<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usize>(
 }
 
 #[target_feature(enable = "neon")]
-unsafe fn narrow<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &super::Narrow<S>) {
-    generic::narrow::<S, V>(sums)
+unsafe fn widen_rows<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Rows<S, S::Sum>) {
+    generic::widen_rows::<S, V>(stored)
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn narrow_rows<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Rows<S::Sum, S>) {
+    generic::narrow_rows::<S, V>(sums)
 }

@@ -3,13 +3,13 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use ndarray::{ArrayView2, s};
+use ndarray::ArrayView2;
 use rayon::ThreadPool;
 
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
 use super::transpose::transpose;
-use super::{Block, Kernel, Narrow, Pack, Step, Then};
+use super::{Block, Kernel, Pack, Rows, Step, Then};
 use crate::element::{Element, is_sum};
 use crate::error::Error;
 use crate::numerics::{self, Products, Sum};
@@ -93,8 +93,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         Ok(())
     }
 
-    /// For one call whose sums are too long for a tile, so many products of them at a time; none where the order does not
-    /// allow that. Otherwise as [`once`](Self::once).
+    /// For one call whose sums take so many products at a time, of tiles that have a row for each; none where the order or
+    /// the instruction set does not allow that. Otherwise as [`once`](Self::once).
     pub fn in_pieces(
         kernel: Kernel<T>,
         filter: ArrayView2<'a, T>,
@@ -102,14 +102,16 @@ impl<'a, T: Element> Pointwise<'a, T> {
         length: usize,
     ) -> Option<Self> {
         let (k, columns) = filter.dim();
-        if numerics.products.in_pairs() || !numerics.elsewhere.is_empty() {
+        let products = numerics.products;
+        let loops = kernel.product_across.get(products as usize)?;
+        if loops.iter().any(|by_rows| by_rows.is_empty()) || !numerics.elsewhere.is_empty() {
             return None;
         }
         let (mut steps, mut added) = (Vec::new(), 0);
         add_steps(&numerics.sum, k, &mut added, 0, true, &mut steps);
         let groups = pieces(steps, k, length)?;
         let levels = groups.iter().flatten().map(Step::level).max().unwrap_or(0);
-        let order = Order { place: [0..usize::MAX, 0..usize::MAX], products: numerics.products, groups };
+        let order = Order { place: [0..usize::MAX, 0..usize::MAX], products, groups };
         Some(Self { kernel, k, columns, filter: Filter::Given(filter), orders: vec![order], levels })
     }
 
@@ -118,13 +120,15 @@ impl<'a, T: Element> Pointwise<'a, T> {
         panels * ((self.levels + 1) * self.level_elements(rows) + 2 * self.kernel.lanes * products)
     }
 
-    /// Adds one piece's products to the sums of some panels, which are in the scratch and stay there for the next piece.
+    /// Adds one piece's products to the sums of some panels, which are in the scratch and stay there for the next piece. Of
+    /// the tile's rows, one for each product, these elements are the factors of successive rows of the result.
     ///
     /// # Safety
     /// The tile has been filled with the piece's products; the pieces before it have been taken, with the same scratch.
     pub unsafe fn multiply_piece(
         &self,
         tile: &Tile<T::Sum>,
+        elements: Range<usize>,
         piece: usize,
         products: Range<usize>,
         panels: Range<usize>,
@@ -132,18 +136,17 @@ impl<'a, T: Element> Pointwise<'a, T> {
     ) {
         let Filter::Given(filter) = &self.filter else { unreachable!("made for one call") };
         let order = &self.orders[0];
-        let level = self.level_elements(tile.rows());
+        let level = self.level_elements(elements.len());
         let panel_length = 2 * self.kernel.lanes * products.len();
         let (sums, packed) = scratch.split_at_mut(panels.len() * (self.levels + 1) * level);
         let vectors = |panel: usize| (self.columns - panel * 2 * self.kernel.lanes).div_ceil(self.kernel.lanes).min(2);
         // Some rows for all panels, then the next: as memory likes it best.
         for start in products.clone().step_by(PACKED_AT_ONCE) {
             let rows = start..products.end.min(start + PACKED_AT_ONCE);
-            let of_rows = filter.slice(s![rows.clone(), ..]);
             for (panel, packed) in panels.clone().zip(packed.chunks_exact_mut(panel_length)) {
                 let width = vectors(panel) * self.kernel.lanes;
                 let to = &mut packed[(start - products.start) * width..][..rows.len() * width];
-                pack_rows(&self.kernel, of_rows, panel * 2 * self.kernel.lanes, to);
+                pack_rows(&self.kernel, filter, rows.clone(), panel * 2 * self.kernel.lanes, to);
             }
         }
         let packed = packed.chunks_exact(panel_length);
@@ -151,26 +154,34 @@ impl<'a, T: Element> Pointwise<'a, T> {
             let vectors = vectors(panel);
             let columns = vectors * self.kernel.lanes;
             let (first, levels) = sums.split_at_mut(level);
-            let mut block = Block {
-                pixels: tile.rows_from(0, tile.rows()),
-                panel_stride: tile.panel_stride(),
-                filter: room.as_ptr().cast(),
-                ahead: (room.as_ptr().cast(), 0),
-                steps: &order.groups[piece],
-                overrun: false,
-                targets: [(first.as_mut_ptr().cast(), columns), (levels.as_mut_ptr().cast(), columns)],
-                level_stride: level,
-                k: products.len(),
-            };
-            let product = self.kernel.product[order.products as usize][vectors - 1];
-            let blocks = tile.rows().div_ceil(product.len());
-            let (height, higher) = (tile.rows() / blocks, tile.rows() % blocks);
-            for (height, count) in [(height + 1, higher), (height, blocks - higher)] {
-                if count > 0 {
-                    // SAFETY: the kernel's existence proves its instruction set; the tile has the rows, the room the panel,
-                    // the scratch all levels, each of which this piece's steps, or those before, write before they read it.
+            let (first, levels): (*mut T::Sum, *mut T::Sum) = (first.as_mut_ptr().cast(), levels.as_mut_ptr().cast());
+            let product = self.kernel.product_across[order.products as usize][vectors - 1];
+            for (place, part) in tile.parts(elements.clone()) {
+                let (mut pixels, mut row) = (place, part.start - elements.start);
+                let blocks = part.len().div_ceil(product.len());
+                let (height, higher) = (part.len() / blocks, part.len() % blocks);
+                for (height, count) in [(height + 1, higher), (height, blocks - higher)] {
+                    if count == 0 {
+                        continue;
+                    }
+                    let to = |sums: *mut T::Sum| (sums.wrapping_add(row * columns), columns);
+                    let block = Block {
+                        pixels,
+                        panel_stride: tile.panel_stride(),
+                        filter: room.as_ptr().cast(),
+                        ahead: (std::ptr::null(), 0),
+                        steps: &order.groups[piece],
+                        overrun: false,
+                        targets: [to(first), to(levels)],
+                        level_stride: level,
+                        k: products.len(),
+                    };
+                    // SAFETY: the kernel's existence proves its instruction set; the tile has the elements, the room the
+                    // panel, the scratch all levels, each of which this piece's steps, or those before, write before they
+                    // read it.
                     unsafe { product[height - 1](&block, count) };
-                    block = block.skip_rows(height * count);
+                    pixels = pixels.wrapping_add(height * count);
+                    row += height * count;
                 }
             }
         }
@@ -192,11 +203,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
         for (panel, sums) in panels.zip(scratch.chunks_exact(stride)) {
             let column = panel * 2 * self.kernel.lanes;
             let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
-            let narrow = Narrow {
+            let narrow = Rows {
                 from: sums.as_ptr().cast(),
                 from_stride: vectors * self.kernel.lanes,
                 to: output.at(first, column),
-                to_stride: output.columns(),
+                to_stride: output.columns() as isize,
                 rows,
                 columns: (self.columns - column).min(2 * self.kernel.lanes),
             };
@@ -352,11 +363,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
             }
         }
         if !direct {
-            let narrow = Narrow {
+            let narrow = Rows {
                 from: level.wrapping_add(part.start - column),
                 from_stride: columns,
                 to: target,
-                to_stride: output.columns(),
+                to_stride: output.columns() as isize,
                 rows: rows.len(),
                 columns: part.len(),
             };
@@ -371,7 +382,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
             Filter::Packed(filter) => Panel { start: filter.as_ptr().wrapping_add(column * self.k), next: None },
             Filter::Given(filter) => {
                 let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
-                pack_rows(&self.kernel, *filter, column, &mut room[..vectors * self.kernel.lanes * self.k]);
+                let room = &mut room[..vectors * self.kernel.lanes * self.k];
+                pack_rows(&self.kernel, filter, 0..self.k, column, room);
                 // Where rows begin within a cache line, this panel has read the line in which the next one begins.
                 let last = self.columns.min(column + 4 * self.kernel.lanes) - 1;
                 let stride = filter.strides()[0] * size_of::<T>() as isize;
@@ -586,7 +598,7 @@ fn pack<T: Element>(
                 let place = to.at(column * k + rows.start * width, 0);
                 // SAFETY: these rows of the panel, which only this task writes.
                 let part = unsafe { std::slice::from_raw_parts_mut(place.cast(), rows.len() * width) };
-                pack_rows(kernel, filter.slice(s![rows.clone(), ..]), column, part);
+                pack_rows(kernel, &filter, rows.clone(), column, part);
             }
         }
         Ok(())
@@ -594,31 +606,39 @@ fn pack<T: Element>(
     Ok(packed)
 }
 
-/// The rows of one panel, which begins with that column.
-fn pack_rows<T: Element>(kernel: &Kernel<T>, filter: ArrayView2<T>, column: usize, to: &mut [MaybeUninit<T::Sum>]) {
-    let (k, columns) = filter.dim();
-    if k == 0 {
+/// Some rows of the panel that begins with that column.
+fn pack_rows<T: Element>(
+    kernel: &Kernel<T>,
+    filter: &ArrayView2<T>,
+    rows: Range<usize>,
+    column: usize,
+    to: &mut [MaybeUninit<T::Sum>],
+) {
+    assert!(rows.end <= filter.nrows() && column <= filter.ncols());
+    if rows.is_empty() {
         return;
     }
-    let stored = to.len() / k;
-    let width = stored.min(columns - column);
-    if width == stored && filter.strides()[1] == 1 {
-        let from = filter.as_ptr().wrapping_add(column);
-        let pack = Pack { from, row_stride: filter.strides()[0], k, to: to.as_mut_ptr().cast() };
+    let stored = to.len() / rows.len();
+    let width = stored.min(filter.ncols() - column);
+    let [row_stride, column_stride] = *filter.strides() else { unreachable!("two dimensions") };
+    let place = |row: usize, column: usize| row as isize * row_stride + column as isize * column_stride;
+    let from = filter.as_ptr().wrapping_offset(place(rows.start, column));
+    if width == stored && column_stride == 1 {
+        let pack = Pack { from, row_stride, k: rows.len(), to: to.as_mut_ptr().cast() };
         // SAFETY: the kernel's existence proves its instruction set; the filter has the columns, the panel all of `to`.
         unsafe { kernel.pack[stored / kernel.lanes - 1](&pack) };
         return;
     }
-    if filter.strides()[0] == 1 {
-        let from = (filter.as_ptr().wrapping_offset(column as isize * filter.strides()[1]), filter.strides()[1]);
+    if row_stride == 1 {
         to.chunks_exact_mut(stored).for_each(|to| to[width..].fill(MaybeUninit::new(T::Sum::ZERO)));
+        let to = (to.as_mut_ptr().cast(), stored);
         // SAFETY: the filter has the columns, which are its view's rows in memory, the panel all of `to`.
-        unsafe { transpose(from, (to.as_mut_ptr().cast(), stored), [width, k], T::widen) };
+        unsafe { transpose((from, column_stride), to, [width, rows.len()], T::widen) };
         return;
     }
-    for (k, to) in to.chunks_exact_mut(stored).enumerate() {
+    for (row, to) in rows.zip(to.chunks_exact_mut(stored)) {
         for (i, to) in to.iter_mut().enumerate() {
-            to.write(if i < width { filter[(k, column + i)].widen() } else { T::Sum::ZERO });
+            to.write(if i < width { filter[(row, column + i)].widen() } else { T::Sum::ZERO });
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct Portable;
 impl Portable {
     // 16-byte vectors are what SSE2 and NEON, the least of their architectures, have; 4 rows by 2 of them fit into the
     // 16 registers of SSE2.
-    kernels!("portable", Lanes<f32, 4>, Lanes<f64, 2>, [1 2 3 4], [1 2 3 4], [1 2 3 4]);
+    kernels!("portable", Lanes<f32, 4>, Lanes<f64, 2>, [[1 2 3 4] [1 2 3 4] [1 2 3 4]]);
 }
 
 #[derive(Clone, Copy)]

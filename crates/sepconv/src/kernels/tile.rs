@@ -10,6 +10,8 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use super::transpose::transpose;
+use super::{Kernel, Rows};
+use crate::element::Element;
 
 /// Long enough that a change of panels costs nothing, short enough that few channels waste no address space. Divisible
 /// by two vectors, which therefore never straddle panels.
@@ -69,21 +71,26 @@ impl<'a, T: Pod> Tile<'a, T> {
         unsafe { self.start.add(first * row_stride::<T>()) }
     }
 
-    /// Writes a row of these values, zeros behind the last.
-    pub fn set_row<S: Copy>(&mut self, row: usize, values: &[S], widen: impl Fn(S) -> T) {
-        let (start, panel_stride, k) = (self.rows_from(row, 1), self.panel_stride(), self.k);
-        for first in (0..k).step_by(panel::<T>()) {
-            let length = panel::<T>().min(k - first);
-            // SAFETY: the row's part in this panel, of which nobody else has a reference.
-            let to = unsafe {
-                let place = start.add(first / panel::<T>() * panel_stride);
-                std::slice::from_raw_parts_mut(place.cast::<MaybeUninit<T>>(), length)
-            };
-            let there = &values[first.min(values.len())..values.len().min(first + length)];
-            let (used, behind) = to.split_at_mut(there.len());
-            used.iter_mut().zip(there).for_each(|(to, from)| *to = MaybeUninit::new(widen(*from)));
-            behind.fill(MaybeUninit::new(T::zeroed()));
+    /// Writes zeros from that row on.
+    pub fn clear(&mut self, row: usize) {
+        let rows = self.all_rows() - row;
+        let (start, panel_stride) = (self.rows_from(row, rows), self.panel_stride());
+        for panel in 0..self.k.div_ceil(panel::<T>()) {
+            // SAFETY: the rows' part in this panel, all bytes of which may be zero.
+            unsafe { start.add(panel * panel_stride).write_bytes(0, rows * row_stride::<T>()) };
         }
+    }
+
+    /// Writes as many rows of these numbers as there are, zeros behind the last.
+    pub fn set_rows<S: Element<Sum = T>>(&mut self, kernel: &Kernel<S>, values: &[S]) {
+        let rows = self.all_rows().min(values.len() / self.k.max(1));
+        for (first, to, columns) in self.pieces(0) {
+            let (from, to_stride) = (values.as_ptr().wrapping_add(first), row_stride::<T>() as isize);
+            let rows = Rows { from, from_stride: self.k, to: to.cast_mut(), to_stride, rows, columns };
+            // SAFETY: the values have the rows, and so has this panel, of whole vectors.
+            unsafe { kernel.widen(&rows) };
+        }
+        self.clear(rows);
     }
 
     /// Writes elements `first..first + count` of some rows: element (column, row) of `from`, a place and the elements from
@@ -112,6 +119,15 @@ impl<'a, T: Pod> Tile<'a, T> {
             }
             done += length;
         }
+    }
+
+    /// Where these elements of the first row lie, panel by panel, and which lie there.
+    pub fn parts(&self, elements: Range<usize>) -> impl Iterator<Item = (*const T, Range<usize>)> {
+        assert!(elements.end <= self.k);
+        self.pieces(0).filter_map(move |(first, place, length)| {
+            let part = first.max(elements.start)..(first + length).min(elements.end);
+            (!part.is_empty()).then(|| (place.wrapping_add(part.start - first), part))
+        })
     }
 
     /// Hands the row out piece by piece: its first element's number, where it lies, how many lie there.

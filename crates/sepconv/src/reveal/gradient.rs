@@ -117,7 +117,7 @@ pub fn input<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Result<InputOr
     orders.into_iter().find(|order| observed.iter().all(|observed| fits(order, observed))).ok_or(Unclear::Depthwise)
 }
 
-/// Between how many threads the rows may be shared.
+/// Between how many threads the rows, or images, may be shared.
 const MOST_SHARES: usize = 16;
 
 /// The order of the depthwise filter's gradient, of such a geometry: `gradient` is given the input and the depthwise result's
@@ -170,8 +170,12 @@ pub fn depthwise_filter<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Res
         got.is_ok_and(|got| got.iter().zip(result).all(|(a, b)| a.bits() == b.bits()))
     };
     let rows = (g.height.output + g.height.crop) / g.height.rate;
-    let shares = (2..=MOST_SHARES.min(rows)).map(Pixels::Shares);
-    let all_pixels: Vec<_> = [Pixels::Chain, Pixels::Images, Pixels::Rows].into_iter().chain(shares).collect();
+    let images = g.batch * g.height.rate * g.width.rate;
+    let shares = (2..=MOST_SHARES).flat_map(|n| {
+        [(Pixels::Shares(n), rows), (Pixels::Batches(n), images)].into_iter().filter(move |(_, all)| n <= *all)
+    });
+    let others = [Pixels::Chain, Pixels::Images, Pixels::Rows].into_iter();
+    let all_pixels: Vec<_> = others.chain(shares.map(|(pixels, _)| pixels)).collect();
     let mut strips = vec![None];
     strips.extend(first_strip(g, gradient)?.map(Some));
     let mut orders = Vec::new();
