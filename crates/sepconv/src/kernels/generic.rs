@@ -554,7 +554,7 @@ unsafe fn chain_across<V: Vector, const ROWS: usize, const VECTORS: usize, const
     let mut totals = *sums;
     for k in products.clone() {
         let pixels = pixels.wrapping_add(k * row_stride::<V::Element>());
-        let filter = block.filter.wrapping_add(k * VECTORS * V::LANES);
+        let filter = block.filter.wrapping_add(k * block.filter_stride);
         step::<V, ROWS, VECTORS, PRODUCTS>((pixels, 1), filter, &mut totals);
     }
     *sums = totals;

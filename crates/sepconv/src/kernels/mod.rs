@@ -273,6 +273,8 @@ pub struct Block<'a, T> {
     pub panel_stride: usize,
     /// The column panel, packed, [k][columns].
     pub filter: *const T,
+    /// Elements from one product to the next in the filter where a tile has a row for each product: there it need not be packed.
+    pub filter_stride: usize,
     /// What is wanted next, and the bytes from one place to the next, which are asked for meanwhile.
     pub ahead: (*const u8, isize),
     /// In which order the products are added up; each level is written before it is read.

@@ -140,21 +140,31 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let panel_length = 2 * self.kernel.lanes * products.len();
         let (sums, packed) = scratch.split_at_mut(panels.len() * (self.levels + 1) * level);
         let vectors = |panel: usize| (self.columns - panel * 2 * self.kernel.lanes).div_ceil(self.kernel.lanes).min(2);
+        // Where it can be, a panel is read where it lies: it is used too rarely for packing to pay.
+        let lies = is_sum::<T>() && filter.is_standard_layout();
+        let in_place = |panel: usize| lies && (panel + 1) * 2 * self.kernel.lanes <= self.columns;
         // Some rows for all panels, then the next: as memory likes it best.
         for start in products.clone().step_by(PACKED_AT_ONCE) {
             let rows = start..products.end.min(start + PACKED_AT_ONCE);
-            for (panel, packed) in panels.clone().zip(packed.chunks_exact_mut(panel_length)) {
+            let panels = panels.clone().zip(packed.chunks_exact_mut(panel_length));
+            for (panel, packed) in panels.filter(|(panel, _)| !in_place(*panel)) {
                 let width = vectors(panel) * self.kernel.lanes;
                 let to = &mut packed[(start - products.start) * width..][..rows.len() * width];
                 pack_rows(&self.kernel, filter, rows.clone(), panel * 2 * self.kernel.lanes, to);
             }
         }
         let packed = packed.chunks_exact(panel_length);
-        for ((panel, sums), room) in panels.zip(sums.chunks_exact_mut((self.levels + 1) * level)).zip(packed) {
+        for ((panel, sums), packed) in panels.zip(sums.chunks_exact_mut((self.levels + 1) * level)).zip(packed) {
             let vectors = vectors(panel);
             let columns = vectors * self.kernel.lanes;
             let (first, levels) = sums.split_at_mut(level);
             let (first, levels): (*mut T::Sum, *mut T::Sum) = (first.as_mut_ptr().cast(), levels.as_mut_ptr().cast());
+            let (of_panel, filter_stride) = if in_place(panel) {
+                let place = products.start * self.columns + panel * 2 * self.kernel.lanes;
+                (filter.as_ptr().wrapping_add(place).cast(), self.columns)
+            } else {
+                (packed.as_ptr().cast(), columns)
+            };
             let product = self.kernel.product_across[order.products as usize][vectors - 1];
             for (place, part) in tile.parts(elements.clone()) {
                 let (mut pixels, mut row) = (place, part.start - elements.start);
@@ -168,7 +178,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
                     let block = Block {
                         pixels,
                         panel_stride: tile.panel_stride(),
-                        filter: room.as_ptr().cast(),
+                        filter: of_panel,
+                        filter_stride,
                         ahead: (std::ptr::null(), 0),
                         steps: &order.groups[piece],
                         overrun: false,
@@ -176,8 +187,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
                         level_stride: level,
                         k: products.len(),
                     };
-                    // SAFETY: the kernel's existence proves its instruction set; the tile has the elements, the room the
-                    // panel, the scratch all levels, each of which this piece's steps, or those before, write before they
+                    // SAFETY: the kernel's existence proves its instruction set; the tile has the elements, the filter, or
+                    // what is packed of it, the panel, the scratch all levels, each of which this piece's steps, or those before, write before they
                     // read it.
                     unsafe { product[height - 1](&block, count) };
                     pixels = pixels.wrapping_add(height * count);
@@ -319,6 +330,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             pixels: tile.rows_from(rows.start - first, rows.len()),
             panel_stride: tile.panel_stride(),
             filter: panel.start,
+            filter_stride: columns,
             ahead: nothing,
             steps: &[],
             overrun: order.products == Products::Overrun,
