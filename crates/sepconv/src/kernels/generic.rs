@@ -572,7 +572,7 @@ unsafe fn chain<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUC
 ) {
     let mut totals = *sums;
     let panel_length = panel::<V::Element>();
-    let (filter_stride, apart) = (VECTORS * V::LANES, row_stride::<V::Element>());
+    let (filter_stride, apart) = (block.filter_stride, row_stride::<V::Element>());
     let pixels = |k: usize| pixels.add(k / panel_length * block.panel_stride + k % panel_length);
     let filter = |k: usize| block.filter.wrapping_add(k * filter_stride);
     if PRODUCTS == PAIRED {

@@ -271,9 +271,9 @@ pub struct Block<'a, T> {
     pub pixels: *const T,
     /// Elements from one panel of the tile to the next.
     pub panel_stride: usize,
-    /// The column panel, packed, [k][columns].
+    /// The column panel, [k][columns].
     pub filter: *const T,
-    /// Elements from one product to the next in the filter where a tile has a row for each product: there it need not be packed.
+    /// Elements from one row of it to the next.
     pub filter_stride: usize,
     /// What is wanted next, and the bytes from one place to the next, which are asked for meanwhile.
     pub ahead: (*const u8, isize),

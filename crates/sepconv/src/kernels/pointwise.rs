@@ -34,10 +34,12 @@ enum Filter<'a, T: Element> {
     Given(ArrayView2<'a, T>),
 }
 
-/// A packed column panel.
+/// A column panel of sums' elements.
 #[derive(Clone, Copy)]
 struct Panel<T> {
     start: *const T,
+    /// Elements from one product to the next.
+    stride: usize,
     /// If the next panel is not packed: where a row of it ends, and the bytes to the next row.
     next: Option<(*const u8, isize)>,
 }
@@ -140,14 +142,13 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let panel_length = 2 * self.kernel.lanes * products.len();
         let (sums, packed) = scratch.split_at_mut(panels.len() * (self.levels + 1) * level);
         let vectors = |panel: usize| (self.columns - panel * 2 * self.kernel.lanes).div_ceil(self.kernel.lanes).min(2);
-        // Where it can be, a panel is read where it lies: it is used too rarely for packing to pay.
-        let lies = is_sum::<T>() && filter.is_standard_layout();
-        let in_place = |panel: usize| lies && (panel + 1) * 2 * self.kernel.lanes <= self.columns;
+        let in_place =
+            |panel: usize| in_place(filter, panel * 2 * self.kernel.lanes, vectors(panel) * self.kernel.lanes);
         // Some rows for all panels, then the next: as memory likes it best.
         for start in products.clone().step_by(PACKED_AT_ONCE) {
             let rows = start..products.end.min(start + PACKED_AT_ONCE);
             let panels = panels.clone().zip(packed.chunks_exact_mut(panel_length));
-            for (panel, packed) in panels.filter(|(panel, _)| !in_place(*panel)) {
+            for (panel, packed) in panels.filter(|(panel, _)| in_place(*panel).is_none()) {
                 let width = vectors(panel) * self.kernel.lanes;
                 let to = &mut packed[(start - products.start) * width..][..rows.len() * width];
                 pack_rows(&self.kernel, filter, rows.clone(), panel * 2 * self.kernel.lanes, to);
@@ -159,11 +160,9 @@ impl<'a, T: Element> Pointwise<'a, T> {
             let columns = vectors * self.kernel.lanes;
             let (first, levels) = sums.split_at_mut(level);
             let (first, levels): (*mut T::Sum, *mut T::Sum) = (first.as_mut_ptr().cast(), levels.as_mut_ptr().cast());
-            let (of_panel, filter_stride) = if in_place(panel) {
-                let place = products.start * self.columns + panel * 2 * self.kernel.lanes;
-                (filter.as_ptr().wrapping_add(place).cast(), self.columns)
-            } else {
-                (packed.as_ptr().cast(), columns)
+            let (of_panel, filter_stride) = match in_place(panel) {
+                Some((start, stride)) => (start.wrapping_add(products.start * stride), stride),
+                None => (packed.as_ptr().cast(), columns),
             };
             let product = self.kernel.product_across[order.products as usize][vectors - 1];
             for (place, part) in tile.parts(elements.clone()) {
@@ -330,7 +329,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             pixels: tile.rows_from(rows.start - first, rows.len()),
             panel_stride: tile.panel_stride(),
             filter: panel.start,
-            filter_stride: columns,
+            filter_stride: panel.stride,
             ahead: nothing,
             steps: &[],
             overrun: order.products == Products::Overrun,
@@ -388,20 +387,25 @@ impl<'a, T: Element> Pointwise<'a, T> {
         }
     }
 
-    /// The panel from that column on, if it is not packed yet, in the room for it.
+    /// The panel from that column on: where it lies if it can be read there, otherwise packed in the room for it, if it is not
+    /// yet.
     fn panel(&self, column: usize, room: &mut [MaybeUninit<T::Sum>]) -> Panel<T::Sum> {
-        match &self.filter {
-            Filter::Packed(filter) => Panel { start: filter.as_ptr().wrapping_add(column * self.k), next: None },
-            Filter::Given(filter) => {
-                let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
-                let room = &mut room[..vectors * self.kernel.lanes * self.k];
-                pack_rows(&self.kernel, filter, 0..self.k, column, room);
-                // Where rows begin within a cache line, this panel has read the line in which the next one begins.
-                let last = self.columns.min(column + 4 * self.kernel.lanes) - 1;
-                let stride = filter.strides()[0] * size_of::<T>() as isize;
-                Panel { start: room.as_ptr().cast(), next: Some((filter.as_ptr().wrapping_add(last).cast(), stride)) }
+        let width = (self.columns - column).div_ceil(self.kernel.lanes).min(2) * self.kernel.lanes;
+        let filter = match &self.filter {
+            Filter::Packed(filter) => {
+                return Panel { start: filter.as_ptr().wrapping_add(column * self.k), stride: width, next: None };
             }
+            Filter::Given(filter) => filter,
+        };
+        // Where rows begin within a cache line, this panel has read the line in which the next one begins.
+        let last = self.columns.min(column + 4 * self.kernel.lanes) - 1;
+        let next = Some((filter.as_ptr().wrapping_add(last).cast(), filter.strides()[0] * size_of::<T>() as isize));
+        if let Some((start, stride)) = in_place(filter, column, width) {
+            return Panel { start, stride, next };
         }
+        let room = &mut room[..width * self.k];
+        pack_rows(&self.kernel, filter, 0..self.k, column, room);
+        Panel { start: room.as_ptr().cast(), stride: width, next }
     }
 
     /// How many column panels there are.
@@ -616,6 +620,15 @@ fn pack<T: Element>(
         Ok(())
     })?;
     Ok(packed)
+}
+
+/// Where the panel of so many columns from that one on begins, and the elements from one of its rows to the next, if it has
+/// them all and they are what sums are made of. It is read there: the few rows of a tile do not make up for packing it.
+fn in_place<T: Element>(filter: &ArrayView2<T>, column: usize, width: usize) -> Option<(*const T::Sum, usize)> {
+    let [row_stride, column_stride] = *filter.strides() else { unreachable!("two dimensions") };
+    let whole = is_sum::<T>() && column + width <= filter.ncols() && column_stride == 1;
+    let stride = usize::try_from(row_stride).ok()?;
+    whole.then(|| (filter.as_ptr().wrapping_add(column).cast(), stride))
 }
 
 /// Some rows of the panel that begins with that column.
