@@ -135,7 +135,7 @@ def small():
     """What is quickly traced."""
     model = keras.Sequential([keras.Input([10, 8, 4]), keras.layers.SeparableConv2D(4, 3, activation="relu")])
     model.add(keras.layers.Reshape([48, 4]))
-    # Without a bias: where the processor has AVX-512 BF16, TensorFlow's graphs add it before rounding, its eager calls after.
+    # No bias: with AVX-512 BF16 TensorFlow adds one before rounding in graphs, and afterwards in eager calls.
     options = {"strides": 2, "padding": "same", "use_bias": False, "dtype": "mixed_bfloat16"}
     model.add(keras.layers.SeparableConv1D(4, 3, **options))
     model.add(keras.layers.GlobalAveragePooling1D())
