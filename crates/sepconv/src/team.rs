@@ -32,7 +32,8 @@ pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &
     let call = Arc::new(Call {
         task,
         tasks,
-        next: AtomicUsize::new(0),
+        taken: AtomicUsize::new(0),
+        by_helpers: AtomicUsize::new(0),
         helpers: AtomicUsize::new(0),
         refused: AtomicUsize::new(0),
         failure: Mutex::new(None),
@@ -50,13 +51,17 @@ pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &
     };
     (1..threads.min(tasks)).for_each(|_| ask());
     let at_work = AtWork::below(usize::MAX);
-    call.work(|| {
-        // Other calls may have ended since.
-        if call.refused.load(Ordering::Relaxed) > 0 && AtWork::count() < threads {
-            call.refused.fetch_sub(1, Ordering::Relaxed);
-            ask();
-        }
-    });
+    let mut own = 0..tasks;
+    call.work(
+        || own.next().expect("fewer are taken than there are"),
+        || {
+            // Other calls may have ended since.
+            if call.refused.load(Ordering::Relaxed) > 0 && AtWork::count() < threads {
+                call.refused.fetch_sub(1, Ordering::Relaxed);
+                ask();
+            }
+        },
+    );
     drop(at_work);
     drop(closing);
     assert!(!call.panicked.load(Ordering::Relaxed), "a task panicked on another thread");
@@ -68,7 +73,10 @@ pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &
 struct Call {
     task: *const Task<'static>,
     tasks: usize,
-    next: AtomicUsize,
+    taken: AtomicUsize,
+    /// The caller takes the first tasks and they the last, so that in calls one after the other each thread finds what it
+    /// left in its caches.
+    by_helpers: AtomicUsize,
     /// Twice the number of helpers at work, and 1 if no more may come.
     helpers: AtomicUsize,
     /// Those who came when enough were at work.
@@ -84,18 +92,18 @@ unsafe impl Send for Call {}
 unsafe impl Sync for Call {}
 
 impl Call {
-    /// One task after the other, until none is left; `before` each.
-    fn work(&self, before: impl Fn()) {
+    /// One task after the other, until all are taken; `before` each.
+    fn work(&self, mut next: impl FnMut() -> usize, before: impl Fn()) {
         loop {
             before();
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.tasks {
+            if self.taken.fetch_add(1, Ordering::Relaxed) >= self.tasks {
                 return;
             }
+            let number = next();
             // SAFETY: the caller, or a helper that it waits for.
             if let Err(error) = unsafe { (*self.task)(number) } {
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                self.next.store(self.tasks, Ordering::Relaxed);
+                self.taken.store(self.tasks, Ordering::Relaxed);
             }
         }
     }
@@ -107,7 +115,8 @@ impl Call {
             return;
         }
         if let Some(_at_work) = AtWork::below(most) {
-            if catch_unwind(AssertUnwindSafe(|| self.work(|| ()))).is_err() {
+            let next = || self.tasks - 1 - self.by_helpers.fetch_add(1, Ordering::Relaxed);
+            if catch_unwind(AssertUnwindSafe(|| self.work(next, || ()))).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
         } else {

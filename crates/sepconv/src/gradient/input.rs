@@ -7,13 +7,13 @@ use std::ops::Range;
 use ndarray::{Array4, ArrayView4, Axis as Dim, CowArray, Ix4, Slice, s};
 
 use super::orders::{Direction, InputOrder};
-use crate::element::{Element, Number};
+use crate::element::{Element, Number, is_sum};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::kernels::Rows;
 use crate::kernels::depthwise::{Counted, Depthwise, adjacent};
-use crate::kernels::memory::{Output, ask_for};
-use crate::kernels::tile::{Tile, row_stride};
+use crate::kernels::memory::Output;
+use crate::kernels::tile::{Tile, panel, row_stride};
+use crate::kernels::{Rows, Target};
 use crate::numerics::{self, TapOrder, Taps};
 use crate::plan::{Split, Workers};
 use crate::tap_order::Borders;
@@ -76,18 +76,6 @@ struct Job<'a, T: Element> {
     pixels: CowArray<'a, T, Ix4>,
     phases: [Phase; 2],
     split: Split,
-}
-
-impl<T: Element> Job<'_, T> {
-    /// Asks for what the tile that follows reads: backwards through memory, which processors do not expect.
-    fn ask_ahead(&self, tile: &Tile<T::Sum>, first: usize) {
-        let next = first + tile.rows();
-        if next < self.depthwise.geometry().rows() {
-            let (from, bytes) = self.depthwise.ahead(&self.pixels.view(), next, tile.rows());
-            let pixel = self.depthwise.geometry().in_channels * size_of::<T>();
-            ask_for(from.wrapping_add(pixel).wrapping_sub(bytes), bytes);
-        }
-    }
 }
 
 /// Into all of `output`, an array of the input's shape.
@@ -184,24 +172,31 @@ fn add_up_all<T: Element>(
             jobs.push(Job { depthwise, pixels: part, phases, split });
         }
     }
-    let ends: Vec<usize> = jobs
-        .iter()
-        .scan(0, |sum, job| {
-            *sum += job.split.tiles;
-            Some(*sum)
-        })
-        .collect();
+    // From the beginning of the input to its end, as other operations do, all phases at a time.
+    let descending = order.direction == Direction::Descending;
+    let of_job = |job: usize| (0..jobs[job].split.tiles).map(move |tile| (tile, job));
+    let mut tiles: Vec<(usize, usize)> = (0..jobs.len()).flat_map(of_job).collect();
+    tiles.sort_by_key(|&(tile, job)| {
+        let tiles = jobs[job].split.tiles;
+        (if descending { tile } else { tiles - 1 - tile } << 16) / tiles
+    });
     let to = Output::new(output, g.in_channels);
-    team::for_each(workers.pool, workers.threads, ends.last().copied().unwrap_or(0), &|task| {
-        let at = ends.partition_point(|end| *end <= task);
-        let job = &jobs[at];
-        let tile = task + job.split.tiles - ends[at];
+    // Where there is nothing to round or to add up, and no vector would reach into the next pixel.
+    let directly = is_sum::<T>() && channels == g.in_channels && channels.is_multiple_of(kernel.lanes);
+    team::for_each(workers.pool, workers.threads, tiles.len(), &|task| {
+        let (tile, job) = (tiles[task].0, &jobs[tiles[task].1]);
         job.split.run(tile, order.subnormals, 0, &|_| 0, |tile: &mut Tile<T::Sum>, first, _, _| {
-            if order.direction != Direction::Descending {
-                job.ask_ahead(tile, first);
+            let lines = lines(g, job, first..first + tile.rows(), order.direction);
+            if directly {
+                for Line { rows, pixel, next } in lines {
+                    let target = Target { start: to.at(pixel, 0).cast(), next, panel_stride: panel::<T::Sum>() };
+                    // SAFETY: the pixels have the channels, which are whole vectors, and no other task writes them.
+                    unsafe { job.depthwise.write(&job.pixels.view(), target, rows) };
+                }
+                return Ok(());
             }
             job.depthwise.fill(&job.pixels.view(), tile, first);
-            for Line { rows, pixel, next } in lines(g, job, first..first + tile.rows(), order.direction) {
+            for Line { rows, pixel, next } in lines {
                 let (place, row, count) = (to.at(pixel, 0), rows.start - first, rows.len());
                 if order.direction == Direction::Apart {
                     (0..count).for_each(|i| add_up(g, tile, row + i, place.wrapping_offset(i as isize * next)));

@@ -9,7 +9,7 @@ use ndarray::{ArrayView4, s};
 use super::generic::{PIXELS, SHARED};
 use super::memory::Buffer;
 use super::tile::Tile;
-use super::{Entry, Kernel, Run, Spread};
+use super::{Entry, Kernel, Run, Spread, Target};
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
@@ -103,14 +103,24 @@ impl<T: Element> Depthwise<T> {
     /// Fills the tile with the results of successive output pixels, from `first` on; zeros behind the last. The input's
     /// channels must be adjacent: see [`adjacent`].
     pub fn fill(&self, input: &ArrayView4<T>, tile: &mut Tile<T::Sum>, first: usize) {
+        let rows = first..self.geometry.rows().min(first + tile.all_rows());
+        tile.clear(rows.len());
+        // SAFETY: the tile has these rows, of whole vectors.
+        unsafe { self.write(input, tile.target(0), rows) }
+    }
+
+    /// The results of these output pixels.
+    ///
+    /// # Safety
+    /// The target has room for them, in whole vectors.
+    pub unsafe fn write(&self, input: &ArrayView4<T>, target: Target<T::Sum>, rows: Range<usize>) {
         assert!(adjacent(input) && input.shape() == self.geometry.input_shape());
+        assert!(rows.end <= self.geometry.rows());
         let (height, width) = (self.geometry.height.output, self.geometry.width.output);
         let mut done = 0;
-        let there = self.geometry.rows().min(first + tile.all_rows()) - first;
-        tile.clear(there);
-        while done < there {
-            let (line, x) = ((first + done) / width, (first + done) % width);
-            let columns = &self.columns[x..width.min(x + there - done)];
+        while done < rows.len() {
+            let (line, x) = ((rows.start + done) / width, (rows.start + done) % width);
+            let columns = &self.columns[x..width.min(x + rows.len() - done)];
             let place = [line / height, line % height];
             if self.share(columns.len()) {
                 // As far apart as taps are.
@@ -119,7 +129,8 @@ impl<T: Element> Depthwise<T> {
                     let sharing = columns[phase..].chunks(rate);
                     for part in evenly(sharing.len()) {
                         let run = &columns[phase + part.start * rate..columns.len().min(phase + part.end * rate)];
-                        self.run(input, tile, done + phase + part.start * rate, place, run, true);
+                        // SAFETY: the caller's promise.
+                        unsafe { self.run(input, target.skip(done + phase + part.start * rate), place, run, true) };
                     }
                 }
                 done += columns.len();
@@ -127,7 +138,9 @@ impl<T: Element> Depthwise<T> {
             }
             for same in columns.chunk_by(|a, b| self.same_sum(a, b)) {
                 for part in evenly(same.len()) {
-                    self.run(input, tile, done + part.start, place, &same[part], false);
+                    let target = target.skip(done + part.start);
+                    // SAFETY: the caller's promise.
+                    unsafe { self.run(input, target, place, &same[part], false) };
                 }
                 done += same.len();
             }
@@ -157,13 +170,15 @@ impl<T: Element> Depthwise<T> {
         (input.as_ptr().wrapping_offset(offset).cast(), bytes)
     }
 
-    /// Pixels of one output row into the tile's rows from `row` on: those of these columns that share values with the first,
-    /// or else all, which have the same taps inside the image.
-    fn run(
+    /// Pixels of one output row into the target: those of these columns that share values with the first, or else all, which
+    /// have the same taps inside the image.
+    ///
+    /// # Safety
+    /// The target has room for all of these columns, in whole vectors.
+    unsafe fn run(
         &self,
         input: &ArrayView4<T>,
-        tile: &mut Tile<T::Sum>,
-        row: usize,
+        target: Target<T::Sum>,
         [n, y]: [usize; 2],
         columns: &[Place],
         share: bool,
@@ -201,9 +216,7 @@ impl<T: Element> Depthwise<T> {
             k: self.geometry.k(),
             channels: self.geometry.in_channels,
             spread: &self.spread,
-            target: tile.rows_from(row, (there - 1) * apart + 1),
-            apart,
-            panel_stride: tile.panel_stride(),
+            target: Target { next: target.next * apart as isize, ..target },
         };
         let spread = usize::from(!self.spread.is_empty());
         let function = match (rounding, products) {
@@ -212,8 +225,8 @@ impl<T: Element> Depthwise<T> {
             (Rounding::Once, products) => self.kernel.depthwise[products as usize][spread],
         };
         // SAFETY: the kernel's existence proves its instruction set. `inside`, and the image's columns, name only taps whose
-        // place, origin + tap * rate, is in the image; the filter has `filter_stride`, whole vectors, for each tap; the tile has the rows
-        // and panels, of whole vectors.
+        // place, origin + tap * rate, is in the image; the filter has `filter_stride`, whole vectors, for each tap; for the target
+        // the caller promises it.
         unsafe { function(&run) }
     }
 

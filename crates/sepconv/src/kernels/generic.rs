@@ -471,8 +471,7 @@ unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, const EACH: boo
     if EACH { sum.round() } else { sum }
 }
 
-/// Into the tile, rounded. The vectors lie in one panel of it, and as its rows are whole vectors long, the last one may be stored
-/// whole.
+/// Into the target, rounded. The vectors lie in one panel, and the last one may be stored whole.
 #[inline(always)]
 unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, const N: usize, const EACH: bool>(
     run: &Run<S>,
@@ -481,11 +480,11 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
     sums: &[[V; N]; P],
 ) {
     let panel_length = panel::<S::Sum>();
-    let target = run.target.add(k / panel_length * run.panel_stride + k % panel_length);
+    let target = run.target.start.add(k / panel_length * run.target.panel_stride + k % panel_length);
     for p in 0..P {
         for v in 0..N {
             let sum = if EACH { sums[p][v] } else { sums[p][v].round() };
-            sum.store(target.add((pixel + p) * run.apart * row_stride::<S::Sum>() + v * V::LANES));
+            sum.store(target.offset((pixel + p) as isize * run.target.next).add(v * V::LANES));
         }
     }
 }

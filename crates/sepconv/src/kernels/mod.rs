@@ -205,8 +205,6 @@ pub struct Run<'a, T: Element> {
     /// others are added up.
     pub across: Range<isize>,
     pub padding: bool,
-    /// Rows of the tile from one pixel to the next.
-    pub apart: usize,
     /// In another order, this one, for products that are separate or paired, and rounded each or not.
     pub entries: &'a [Entry],
     pub separate: bool,
@@ -223,10 +221,8 @@ pub struct Run<'a, T: Element> {
     pub channels: usize,
     /// For a channel multiplier above 1: where each vector of results has its pixel values. Otherwise not used.
     pub spread: &'a [Spread],
-    /// The first pixel's row in a [tile](tile::Tile), writable in whole vectors.
-    pub target: *mut T::Sum,
-    /// Elements from one panel of the tile to the next.
-    pub panel_stride: usize,
+    /// Of the first pixel.
+    pub target: Target<T::Sum>,
 }
 
 impl<T: Element> Run<'_, T> {
@@ -234,6 +230,23 @@ impl<T: Element> Run<'_, T> {
     #[inline(always)]
     fn place(&self, row: usize, column: usize) -> isize {
         (row as isize).wrapping_mul(self.steps[0]).wrapping_add((column as isize).wrapping_mul(self.steps[1]))
+    }
+}
+
+/// Where the depthwise sums of pixels go: each one's are in panels, as in a [tile](tile::Tile), and writable in whole vectors.
+#[derive(Clone, Copy)]
+pub struct Target<T> {
+    pub start: *mut T,
+    /// Elements from one pixel to the next.
+    pub next: isize,
+    /// Elements from one panel to the next.
+    pub panel_stride: usize,
+}
+
+impl<T> Target<T> {
+    /// From a later pixel on.
+    pub fn skip(self, pixels: usize) -> Self {
+        Self { start: self.start.wrapping_offset(pixels as isize * self.next), ..self }
     }
 }
 

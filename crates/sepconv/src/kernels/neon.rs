@@ -14,7 +14,6 @@ use std::arch::is_aarch64_feature_detected;
 use half::{bf16, f16};
 
 use super::portable::Portable;
-use super::tile::row_stride;
 use super::vector::{Vector, Widen, vector, widen};
 use super::{Block, Correlation, InstructionSet, Kernel, Proof, Rows, Run, generic, kernels};
 use crate::element::{Element, is_sum};
@@ -184,7 +183,7 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
             counted,
             across: run.across.clone(),
             shared: 0,
-            target: run.target.add(pixel * run.apart * row_stride::<S::Sum>()),
+            target: run.target.skip(pixel),
             ..*run
         });
     }

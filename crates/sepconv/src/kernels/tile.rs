@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use super::transpose::transpose;
-use super::{Kernel, Rows};
+use super::{Kernel, Rows, Target};
 use crate::element::Element;
 
 /// Long enough that a change of panels costs nothing, short enough that few channels waste no address space. Divisible
@@ -62,6 +62,12 @@ impl<'a, T: Pod> Tile<'a, T> {
     /// Elements from one panel to the next.
     pub fn panel_stride(&self) -> usize {
         self.all_rows() * row_stride::<T>()
+    }
+
+    /// All rows from that one on.
+    pub fn target(&mut self, row: usize) -> Target<T> {
+        let next = row_stride::<T>() as isize;
+        Target { start: self.rows_from(row, self.all_rows() - row), next, panel_stride: self.panel_stride() }
     }
 
     /// Where some rows start in the first panel.
