@@ -134,7 +134,7 @@ pub struct Kernel<T: Element> {
     /// By [`Products`], vectors of a column panel (1, 2), rows (from 1).
     product: [[ByRows<T::Sum>; 2]; 4],
     /// By fused or separate products, vectors of a column panel, rows: of tiles that have a row for each product. None where
-    /// a call may have to begin again ([`neon`]), as it must find the sums that it goes on with.
+    /// a call may have to begin again (see `neon`), as it must find the sums that it goes on with.
     product_across: [[ByRows<T::Sum>; 2]; 2],
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],

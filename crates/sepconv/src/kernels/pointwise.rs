@@ -34,7 +34,7 @@ enum Filter<'a, T: Element> {
     Given(ArrayView2<'a, T>),
 }
 
-/// A column panel of sums' elements.
+/// A column panel, packed or where it lies in the filter.
 #[derive(Clone, Copy)]
 struct Panel<T> {
     start: *const T,
