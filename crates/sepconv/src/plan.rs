@@ -308,7 +308,7 @@ pub struct Split {
 impl Split {
     /// By rows only, so many of which are in a tile whatever memory they take.
     pub fn new<T>(rows: usize, k: usize, threads: usize, least: usize) -> Self {
-        let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>())).clamp(least, TILE_ROWS);
+        let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>()).max(1)).clamp(least, TILE_ROWS);
         let least_tiles = rows.div_ceil(most);
         let tiles = least_tiles.next_multiple_of(threads).min(rows).max(1);
         Self { k, rows, tiles, least_tiles, panels: 1, groups: 1, threads }

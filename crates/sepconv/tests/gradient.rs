@@ -129,7 +129,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let shapes = (
         (1usize..4, 1usize..13, 1usize..13, prop_oneof![1usize..20, 30usize..40]),
         (1usize..5, 1usize..6, 1usize..4),
-        prop_oneof![1usize..20, 30usize..70],
+        prop_oneof![0usize..20, 30usize..70],
     );
     let padding = prop_oneof![
         Just(Padding::Same),

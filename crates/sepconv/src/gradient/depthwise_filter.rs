@@ -215,12 +215,12 @@ impl<T: Element> Sums<'_, T> {
         let y = row * g.height.rate + phase / g.width.rate;
         let [of_image, of_row, of_column, _] = *self.input.strides() else { unreachable!("four dimensions") };
         let line = (n as isize * of_image).wrapping_add(g.height.origin(y).wrapping_mul(of_row));
-        let steps = [of_row * g.height.rate as isize, of_column * g.width.rate as isize];
+        let steps = [of_row.wrapping_mul(g.height.rate as isize), of_column.wrapping_mul(g.width.rate as isize)];
         let zeros = (self.zeros.as_ptr(), 0);
         let rows = g.height.inside(y);
         for columns in strip {
             let place = line.wrapping_add(columns.origin.wrapping_mul(of_column));
-            let next = of_column * (g.width.stride * g.width.rate) as isize;
+            let next = of_column.wrapping_mul(g.width.stride.wrapping_mul(g.width.rate) as isize);
             let image = (self.input.as_ptr().wrapping_offset(place), next);
             // Zeros where BatchToSpaceND takes the result off.
             let gradient = if y < g.height.output && columns.first < g.width.output {
@@ -228,7 +228,7 @@ impl<T: Element> Sums<'_, T> {
                     unreachable!("four dimensions")
                 };
                 let place = n as isize * of_image + y as isize * of_row + columns.first as isize * of_column;
-                (self.gradient.as_ptr().wrapping_offset(place), of_column * g.width.rate as isize)
+                (self.gradient.as_ptr().wrapping_offset(place), of_column.wrapping_mul(g.width.rate as isize))
             } else {
                 zeros
             };

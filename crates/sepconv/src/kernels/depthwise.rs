@@ -106,7 +106,7 @@ impl<T: Element> Depthwise<T> {
         let rows = first..self.geometry.rows().min(first + tile.all_rows());
         tile.clear(rows.len());
         // SAFETY: the tile has these rows, of whole vectors.
-        unsafe { self.write(input, tile.target(0), rows) }
+        unsafe { self.write(input, tile.target(), rows) }
     }
 
     /// The results of these output pixels.

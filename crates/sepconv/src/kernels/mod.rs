@@ -356,17 +356,16 @@ pub struct Rows<From, To> {
     pub columns: usize,
 }
 
-/// Output pixels, as far apart in the image as in the gradient, for the sums of the depthwise filter's gradient over them:
+/// Output pixels, equally far apart in the image and in the gradient, for the sums of the depthwise filter's gradient over them:
 /// of some taps and some channels.
 pub struct Correlation<'a, T: Element> {
-    /// Where the first pixel's first tap reads channel 0, and the elements to where the next pixel's does. All channels are
-    /// there, and so are the other taps'.
+    /// Where tap (0, 0) of the first pixel would read channel 0, perhaps outside the image, and the elements to where the next
+    /// pixel's would. Only the listed taps are there, with all channels.
     pub image: (*const T, isize),
     /// The same of the gradient.
     pub gradient: (*const T, isize),
     pub pixels: usize,
-    /// For each tap, the elements from where the first one reads to where it does, and from the first channel's place among
-    /// the sums to that of its sum.
+    /// For each tap, the elements from where tap (0, 0) would read to where it does, and from the first sum to its own.
     pub taps: &'a [(isize, usize)],
     pub channels: Range<usize>,
     /// Writable in whole vectors for each tap.

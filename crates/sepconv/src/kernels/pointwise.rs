@@ -30,7 +30,7 @@ pub struct Pointwise<'a, T: Element> {
 enum Filter<'a, T: Element> {
     /// All panels, one after the other, [k][columns], padded with zeros.
     Packed(Buffer<T::Sum>),
-    /// Each panel is packed into scratch where it is used.
+    /// Each panel is read where it lies, if it can be, or packed into scratch where it is used.
     Given(ArrayView2<'a, T>),
 }
 

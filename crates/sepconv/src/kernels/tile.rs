@@ -64,10 +64,10 @@ impl<'a, T: Pod> Tile<'a, T> {
         self.all_rows() * row_stride::<T>()
     }
 
-    /// All rows from that one on.
-    pub fn target(&mut self, row: usize) -> Target<T> {
+    /// All rows.
+    pub fn target(&mut self) -> Target<T> {
         let next = row_stride::<T>() as isize;
-        Target { start: self.rows_from(row, self.all_rows() - row), next, panel_stride: self.panel_stride() }
+        Target { start: self.start, next, panel_stride: self.panel_stride() }
     }
 
     /// Where some rows start in the first panel.
@@ -79,6 +79,7 @@ impl<'a, T: Pod> Tile<'a, T> {
 
     /// Writes zeros from that row on.
     pub fn clear(&mut self, row: usize) {
+        assert!(row <= self.all_rows());
         let rows = self.all_rows() - row;
         let (start, panel_stride) = (self.rows_from(row, rows), self.panel_stride());
         for panel in 0..self.k.div_ceil(panel::<T>()) {
