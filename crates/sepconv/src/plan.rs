@@ -314,11 +314,6 @@ impl Split {
         Self { k, rows, tiles, least_tiles, panels: 1, groups: 1, threads }
     }
 
-    /// The same without the memory of a tile, which the work finds room for itself.
-    pub fn without_tile(self) -> Self {
-        Self { k: 0, ..self }
-    }
-
     /// By rows and column panels: what takes the least time. Each group of panels computes the depthwise part again.
     pub fn with_columns(self, panels: usize, panel_columns: usize, taps: usize) -> Self {
         let candidate = |groups: usize| {

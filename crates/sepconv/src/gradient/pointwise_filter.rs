@@ -13,16 +13,13 @@ use crate::kernels::Kernel;
 use crate::kernels::depthwise::Depthwise;
 use crate::kernels::memory::{CACHED, Output, ask_for};
 use crate::kernels::pointwise::Pointwise;
-use crate::kernels::tile::{Tile, panel, row_elements, row_stride};
+use crate::kernels::tile::{Tile, row_elements, row_stride};
 use crate::numerics::{self, Numerics};
 use crate::plan::{Product, Split, Workers, with_adjacent_channels};
 
 /// Pixels whose depthwise results are computed at a time: those of a column panel and a register tile's channels stay in
 /// the first-level cache.
 const PIXELS: usize = 128;
-
-/// How many taps the depthwise results take, about.
-const TAPS: usize = 9;
 
 /// Into all of `output`, an array of the pointwise filter's shape; `upstream` has the result's.
 pub fn gradient<T: Element>(
@@ -61,8 +58,9 @@ pub fn gradient<T: Element>(
     };
     let output = Output::new(output, g.out_channels);
     let large = (input.len() + upstream.len()) * size_of::<T>() > CACHED;
-    let split = Split::new::<T::Sum>(g.k(), panel::<T::Sum>(), workers.threads, 1).without_tile();
-    let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, TAPS);
+    // The tiles that are filled lie in the scratch.
+    let split = Split::new::<T::Sum>(g.k(), 0, workers.threads, 1);
+    let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, g.height.kernel * g.width.kernel);
     let panels = pointwise.panels().div_ceil(split.groups);
     let sums = |rows| pointwise.scratch_of_pieces(rows, panels, PIXELS);
     let scratch = |rows| sums(rows) + room(rows);
