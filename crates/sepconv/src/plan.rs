@@ -64,7 +64,7 @@ impl<T: Element> Plan<'static, T> {
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Self, Error> {
         let filter = pointwise_filter.slice(s![0, 0, .., ..]);
-        let pointwise = Pointwise::packed(T::kernel(set), filter, &numerics.pointwise)?;
+        let pointwise = Pointwise::packed(T::kernel(set), filter, numerics)?;
         Self::of(set, threads, geometry, numerics, depthwise_filter, pointwise)
     }
 }
@@ -82,7 +82,7 @@ impl<'a, T: Element> Plan<'a, T> {
         pointwise_filter: ArrayView4<'a, T>,
     ) -> Result<Self, Error> {
         let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
-        let pointwise = Pointwise::once(T::kernel(set), filter, &numerics.pointwise);
+        let pointwise = Pointwise::once(T::kernel(set), filter, numerics);
         let mut plan = Self::of(set, threads, geometry, numerics, depthwise_filter, pointwise)?;
         if plan.split.tiles > PACKINGS * threads {
             plan.pointwise.pack(pool, threads)?;
@@ -103,7 +103,8 @@ impl<'a, T: Element> Plan<'a, T> {
         let taps = geometry.height.kernel * geometry.width.kernel;
         let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, 1);
         Ok(Self {
-            depthwise: Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?,
+            depthwise: Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise, numerics.subnormals)?
+                .in_pairs(pointwise.in_pairs()),
             subnormals: numerics.subnormals,
             split: split.with_columns(pointwise.panels(), 2 * kernel.lanes, taps),
             pointwise,
@@ -152,7 +153,7 @@ pub fn depthwise<T: Element>(
 ) -> Result<(), Error> {
     let kernel = T::kernel(InstructionSet::preferred());
     let input = with_adjacent_channels(input)?;
-    let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise)?;
+    let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise, numerics.subnormals)?;
     let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), 1, 1);
     let mut pixel = vec![T::ZERO; geometry.k()];
     let mut wanted = true;
@@ -237,7 +238,7 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
         let (kernel, (k, columns)) = (T::kernel(set), filter.dim());
         assert_eq!(output.len(), rows * columns);
         let output = Output::new(output, columns);
-        let mut pointwise = Pointwise::once(kernel, filter, &numerics.pointwise);
+        let mut pointwise = Pointwise::once(kernel, filter, numerics);
         let split = Split::new::<T::Sum>(rows, k, threads, kernel.rows());
         let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
         // Columns that have to be collected take longer to pack.

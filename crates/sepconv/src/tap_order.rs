@@ -135,6 +135,18 @@ fn columns_read(g: &Geometry, x: usize) -> (usize, usize) {
     ((outputs - 1) * g.width.stride + g.width.kernel, x / g.width.rate)
 }
 
+/// Of products that overrun: how many columns from the first tap's on enter the sum of an output column, if these are
+/// columns that some output reads as its own in each row. Such output columns take up the same terms.
+pub fn end_of_overrun(numerics: &Depthwise, g: &Geometry, x: usize) -> Option<usize> {
+    let (read, at) = columns_read(g, x);
+    let end = match numerics.order {
+        TapOrder::Columns => padded(g.height.kernel * g.width.kernel).div_ceil(g.height.kernel.max(1)),
+        TapOrder::Channels => g.width.kernel + 1,
+        _ => padded(g.width.kernel),
+    };
+    (end > 0 && at * g.width.stride + end <= read.min(g.width.padded / g.width.rate)).then_some(end)
+}
+
 /// Column-major over all taps, then on to the right, where nothing is right of the last output's columns.
 fn overrun_columns(g: &Geometry, x: usize) -> Vec<Term> {
     let [height, width] = [g.height.kernel, g.width.kernel];

@@ -279,6 +279,41 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(600))]
+
+    /// Depthwise products that overrun: of pixels in the middle of a row and of those whose sums reach its end.
+    #[test]
+    fn overrunning(case in case([1usize..3, 1..9, 4..30], (1usize..20, 1usize..5), 1usize..20)) {
+        let depthwise = Depthwise { products: Products::Overrun, ..case.numerics.depthwise };
+        let case = Case { numerics: Numerics { depthwise, ..case.numerics }, ..case };
+        check::<f32>(&case)?;
+        check::<bf16>(&case)?;
+    }
+
+    /// What instructions for pairs do: subnormal numbers flushed, no product parted from its partner.
+    #[test]
+    fn pairs(
+        case in case([1usize..3, 1..7, 1..20], (1usize..400, 1usize..4), 1usize..80),
+        block in 1usize..300,
+        nested in any::<bool>(),
+    ) {
+        let [.., channels] = case.input;
+        let k = channels * case.kernel[2];
+        let blocks: Vec<usize> = (0..k).step_by(2 * block).map(|at| (2 * block).min(k - at)).collect();
+        let sum = if nested && blocks.len() > 2 {
+            Sum::Blocks(vec![Sum::Chain(blocks[0]), Sum::blocks(&blocks[1..])])
+        } else {
+            Sum::blocks(&blocks)
+        };
+        let (products, order, rounding) = (Products::Paired, TapOrder::Rows, Rounding::Once);
+        let pointwise = Pointwise { products, sum, elsewhere: Vec::new() };
+        let depthwise = Depthwise { products, order, rounding, ..case.numerics.depthwise };
+        let numerics = Numerics { depthwise, pointwise, subnormals: Subnormals::Flushed };
+        check::<bf16>(&Case { numerics, ..case })?;
+    }
+}
+
 /// What lies behind a tap's last channel may be inside the image where the tap is not.
 #[test]
 fn taps_outside_have_nothing_behind_them() {

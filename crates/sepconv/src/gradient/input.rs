@@ -167,7 +167,7 @@ fn add_up_all<T: Element>(
             };
             let split = Split::new::<T::Sum>(own.rows(), channels, workers.threads, 1);
             let part = if adjacent(&part.view()) { part } else { standard(part.view())?.into() };
-            let depthwise = Depthwise::new(kernel, taps.view(), &own, order.depthwise)?;
+            let depthwise = Depthwise::new(kernel, taps.view(), &own, order.depthwise, order.subnormals)?;
             let depthwise = depthwise.within(borders(g, &columns, order.direction, times), counts);
             jobs.push(Job { depthwise, pixels: part, phases, split });
         }

@@ -14,7 +14,7 @@ use crate::kernels::depthwise::Depthwise;
 use crate::kernels::memory::{CACHED, Output, ask_for};
 use crate::kernels::pointwise::Pointwise;
 use crate::kernels::tile::{Tile, row_elements, row_stride};
-use crate::numerics::{self, Numerics};
+use crate::numerics::Numerics;
 use crate::plan::{Product, Split, Workers, with_adjacent_channels};
 
 /// Pixels whose depthwise results are computed at a time: those of a column panel and a register tile's channels stay in
@@ -43,7 +43,7 @@ pub fn gradient<T: Element>(
     let values = upstream.as_slice().expect("standard layout");
     let upstream = ArrayView2::from_shape((g.rows(), g.out_channels), values).map_err(|_| Error::TooLarge)?;
     let kernel = T::kernel(workers.set);
-    let channels = |channels| Channels::new(kernel, g, input.view(), depthwise_filter, numerics.depthwise, channels);
+    let channels = |channels| Channels::new(kernel, g, input.view(), depthwise_filter, numerics, channels);
     // Of some channels, with those that share theirs with the first or the last.
     let room = |channels: usize| PIXELS * row_elements::<T::Sum>(channels + 2 * g.channel_multiplier);
     let Some(pointwise) = Pointwise::in_pieces(kernel, upstream, &numerics.pointwise, PIXELS) else {
@@ -102,7 +102,7 @@ impl<'a, T: Element> Channels<'a, T> {
         g: &Geometry,
         input: ArrayView4<'a, T>,
         depthwise_filter: ArrayView4<T>,
-        numerics: numerics::Depthwise,
+        numerics: &Numerics,
         channels: Range<usize>,
     ) -> Result<Self, Error> {
         let m = g.channel_multiplier;
@@ -110,7 +110,13 @@ impl<'a, T: Element> Channels<'a, T> {
         let skipped = channels.start - of_input.start * m;
         let own = Geometry { in_channels: of_input.len(), ..*g };
         let input = input.slice_move(s![.., .., .., of_input.clone()]);
-        let depthwise = Depthwise::new(kernel, depthwise_filter.slice(s![.., .., of_input, ..]), &own, numerics)?;
+        let depthwise = Depthwise::new(
+            kernel,
+            depthwise_filter.slice(s![.., .., of_input, ..]),
+            &own,
+            numerics.depthwise,
+            numerics.subnormals,
+        )?;
         Ok(Self { depthwise, input, skipped, count: channels.len() })
     }
 

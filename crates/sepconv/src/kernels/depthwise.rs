@@ -9,16 +9,20 @@ use ndarray::{ArrayView4, s};
 use super::generic::{PIXELS, SHARED};
 use super::memory::Buffer;
 use super::tile::Tile;
-use super::{Entry, Kernel, Run, Spread, Target};
+use super::{Dots, Entry, Kernel, Run, Spread, Target};
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::numerics::{Depthwise as Numerics, Products, Rounding, TapOrder, Taps};
+use crate::numerics::{Depthwise as Numerics, Products, Rounding, Subnormals, TapOrder, Taps};
 use crate::tap_order::{self, Block, Borders, Term};
 
 /// The depthwise filter, packed, and what each output pixel reads.
 pub struct Depthwise<T: Element> {
     kernel: Kernel<T>,
+    /// If products are taken by instructions for pairs.
+    dots: Option<Dots<T>>,
+    /// Whether the tile's rows are pairs for the product.
+    in_pairs: bool,
     numerics: Numerics,
     geometry: Geometry,
     filter: Buffer<T::Sum>,
@@ -66,21 +70,29 @@ impl<T: Element> Depthwise<T> {
         filter: ArrayView4<T>,
         geometry: &Geometry,
         numerics: Numerics,
+        subnormals: Subnormals,
     ) -> Result<Self, Error> {
+        let dots = kernel.dots.filter(|_| {
+            let Numerics { products, order, rounding, .. } = numerics;
+            (products, order, rounding, subnormals)
+                == (Products::Paired, TapOrder::Rows, Rounding::Once, Subnormals::Flushed)
+        });
         assert!(filter.shape() == geometry.depthwise_filter_shape());
         let spread = geometry.channel_multiplier > 1;
         let filter_stride = geometry.k().next_multiple_of(kernel.lanes);
         let width = &geometry.width;
-        let shares = kernel.shares
+        let shares = (kernel.shares || dots.is_some())
             && SHARED.contains(&[width.kernel, width.stride])
             && (width.rate == 1 || width.stride == 1)
-            && usual(numerics)
+            && (usual(numerics) || dots.is_some())
             && matches!(numerics.taps, Taps::Inside | Taps::All);
         Ok(Self {
             shared: if shares { width.stride } else { 0 },
             kernel,
             numerics,
-            filter: pack(filter, geometry, filter_stride)?,
+            filter: pack(filter, geometry, filter_stride, dots.map_or(T::widen, |dots| dots.pair))?,
+            dots,
+            in_pairs: false,
             filter_stride,
             rows: places(&geometry.height)?,
             columns: places(&geometry.width)?,
@@ -96,6 +108,13 @@ impl<T: Element> Depthwise<T> {
         Self { borders, counted, ..self }
     }
 
+    /// The same, for a product that takes pairs or does not.
+    pub fn in_pairs(self, wanted: bool) -> Self {
+        // Behind the last of an odd number of results there would have to be a zero.
+        let zeros = self.spread.is_empty() || self.geometry.k().is_multiple_of(2);
+        Self { in_pairs: wanted && self.dots.is_some() && zeros, ..self }
+    }
+
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -105,6 +124,7 @@ impl<T: Element> Depthwise<T> {
     pub fn fill(&self, input: &ArrayView4<T>, tile: &mut Tile<T::Sum>, first: usize) {
         let rows = first..self.geometry.rows().min(first + tile.all_rows());
         tile.clear(rows.len());
+        tile.set_in_pairs(self.in_pairs);
         // SAFETY: the tile has these rows, of whole vectors.
         unsafe { self.write(input, tile.target(), rows) }
     }
@@ -217,12 +237,14 @@ impl<T: Element> Depthwise<T> {
             channels: self.geometry.in_channels,
             spread: &self.spread,
             target: Target { next: target.next * apart as isize, ..target },
+            narrow: self.in_pairs,
         };
         let spread = usize::from(!self.spread.is_empty());
-        let function = match (rounding, products) {
+        let function = match (self.dots, rounding, products) {
+            (Some(dots), ..) => dots.depthwise[spread],
             _ if !entries.is_empty() => self.kernel.depthwise_listed,
-            (Rounding::Each, _) => self.kernel.depthwise_each[spread],
-            (Rounding::Once, products) => self.kernel.depthwise[products as usize][spread],
+            (None, Rounding::Each, _) => self.kernel.depthwise_each[spread],
+            (None, Rounding::Once, products) => self.kernel.depthwise[products as usize][spread],
         };
         // SAFETY: the kernel's existence proves its instruction set. `inside`, and the image's columns, name only taps whose
         // place, origin + tap * rate, is in the image; the filter has `filter_stride`, whole vectors, for each tap; for the target
@@ -232,7 +254,16 @@ impl<T: Element> Depthwise<T> {
 
     /// Whether two columns' sums take up the same terms.
     fn same_sum(&self, a: &Place, b: &Place) -> bool {
-        a.inside == b.inside && self.numerics.products != Products::Overrun && self.counted[1].stride == 1
+        let width = &self.geometry.width;
+        // Whether its last tap and all that lies behind it are inside the image.
+        let all_inside = |place: &Place| {
+            let end = tap_order::end_of_overrun(&self.numerics, &self.geometry, place.at);
+            let last = |end: usize| place.origin + ((end - 1) * width.rate) as isize;
+            let taps = !place.inside.is_empty() && place.inside.end == width.kernel;
+            taps && end.is_some_and(|end| last(end) < width.input as isize)
+        };
+        let overruns = self.numerics.products == Products::Overrun;
+        a.inside == b.inside && self.counted[1].stride == 1 && (!overruns || all_inside(a) && all_inside(b))
     }
 
     /// Where the filter has weights of +0.
@@ -243,7 +274,7 @@ impl<T: Element> Depthwise<T> {
     /// The sum of a pixel, if it is not row-major with products that are usual there.
     fn entries(&self, y: usize, column: &Place, steps: [isize; 2]) -> Vec<Entry> {
         let mut entries = Vec::new();
-        if usual(self.numerics) {
+        if usual(self.numerics) || self.dots.is_some() {
             return entries;
         }
         let g = &self.geometry;
@@ -309,8 +340,13 @@ pub fn adjacent<T>(input: &ArrayView4<T>) -> bool {
     input.is_empty() || input.shape()[3] == 1 || input.strides()[3] == 1
 }
 
-/// [taps down][taps across][`stride`], zero beyond k; and one more tap, all zeros.
-fn pack<T: Element>(filter: ArrayView4<T>, g: &Geometry, stride: usize) -> Result<Buffer<T::Sum>, Error> {
+/// [taps down][taps across][`stride`], converted, zero beyond k; and one more tap, all zeros.
+fn pack<T: Element>(
+    filter: ArrayView4<T>,
+    g: &Geometry,
+    stride: usize,
+    convert: fn(T) -> T::Sum,
+) -> Result<Buffer<T::Sum>, Error> {
     let taps = g.height.kernel * g.width.kernel;
     let mut packed = Buffer::new((taps + 1).saturating_mul(stride))?;
     let (weights, zeros) = packed.as_mut_slice().split_at_mut(taps * stride);
@@ -320,7 +356,7 @@ fn pack<T: Element>(filter: ArrayView4<T>, g: &Geometry, stride: usize) -> Resul
         let tap = tap.as_standard_layout();
         let weights = tap.as_slice().expect("standard layout");
         let (used, beyond) = packed.split_at_mut(g.k());
-        used.iter_mut().zip(weights).for_each(|(to, from)| *to = MaybeUninit::new(from.widen()));
+        used.iter_mut().zip(weights).for_each(|(to, from)| *to = MaybeUninit::new(convert(*from)));
         beyond.fill(MaybeUninit::new(T::Sum::ZERO));
     }
     Ok(packed)

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::tile::{panel, row_stride};
 use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
 use super::{Block, Correlation, Entry, Pack, Rows, Run, Step, Then};
-use crate::element::{Element, is_sum};
+use crate::element::Element;
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
 /// the latency of the additions.
@@ -19,8 +19,8 @@ pub const PIXELS: usize = 4;
 pub const SHARED: [[usize; 2]; 3] = [[3, 1], [3, 2], [5, 1]];
 
 /// Whether there are any: they are much code, and 16-bit types spend their time on conversions.
-pub const fn shares<S: Element<Sum = V::Element>, V: Vector>() -> bool {
-    is_sum::<S>() && V::REGISTERS
+pub const fn shares<S: Element<Sum = V::Element>, V: Widen<S>>() -> bool {
+    V::CHEAP && V::REGISTERS
 }
 
 /// Where a vector of pixel values comes from.
@@ -479,6 +479,18 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
     k: usize,
     sums: &[[V; N]; P],
 ) {
+    if V::NARROWS && run.narrow {
+        let panel_length = panel::<S>();
+        let target =
+            run.target.start.add(k / panel_length * run.target.panel_stride).cast::<u16>().add(k % panel_length);
+        for p in 0..P {
+            let target = target.byte_offset((pixel + p) as isize * run.target.next * size_of::<V::Element>() as isize);
+            for v in 0..N {
+                sums[p][v].store_narrow(target.add(v * V::LANES));
+            }
+        }
+        return;
+    }
     let panel_length = panel::<S::Sum>();
     let target = run.target.start.add(k / panel_length * run.target.panel_stride + k % panel_length);
     for p in 0..P {
@@ -521,8 +533,12 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                     if *then == Then::Add {
                         add_to::<V, ROWS, VECTORS>(target, &mut sums);
                     }
-                    store::<V, ROWS, VECTORS>(target, &sums);
-                    target.0 = target.0.wrapping_add(ROWS * target.1);
+                    if V::NARROWS && block.narrow {
+                        store_narrow::<V, ROWS, VECTORS>(target, &sums);
+                    } else {
+                        store::<V, ROWS, VECTORS>(target, &sums);
+                    }
+                    target.0 = target.0.wrapping_byte_add(ROWS * target.1);
                     pixels = pixels.wrapping_add(ROWS * apart);
                 }
             }
@@ -533,8 +549,8 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                     load::<V, ROWS, VECTORS>(from, &mut sums);
                     add_to::<V, ROWS, VECTORS>(target, &mut sums);
                     store::<V, ROWS, VECTORS>(target, &sums);
-                    from.0 = from.0.wrapping_add(ROWS * from.1);
-                    target.0 = target.0.wrapping_add(ROWS * target.1);
+                    from.0 = from.0.wrapping_byte_add(ROWS * from.1);
+                    target.0 = target.0.wrapping_byte_add(ROWS * target.1);
                 }
             }
         }
@@ -653,7 +669,7 @@ unsafe fn load<V: Vector, const ROWS: usize, const VECTORS: usize>(
 ) {
     for r in 0..ROWS {
         for v in 0..VECTORS {
-            sums[r][v] = V::load(from.add(r * stride + v * V::LANES));
+            sums[r][v] = V::load(from.byte_add(r * stride).add(v * V::LANES));
         }
     }
 }
@@ -663,7 +679,7 @@ unsafe fn load<V: Vector, const ROWS: usize, const VECTORS: usize>(
 unsafe fn prefetch<V: Vector, const ROWS: usize, const VECTORS: usize>((to, stride): Target<V::Element>) {
     for r in 0..ROWS {
         for v in 0..VECTORS {
-            V::prefetch(to.wrapping_add(r * stride + v * V::LANES));
+            V::prefetch(to.wrapping_byte_add(r * stride).wrapping_add(v * V::LANES));
         }
     }
 }
@@ -676,7 +692,7 @@ unsafe fn add_to<V: Vector, const ROWS: usize, const VECTORS: usize>(
 ) {
     for r in 0..ROWS {
         for v in 0..VECTORS {
-            sums[r][v] = V::load(from.add(r * stride + v * V::LANES)).add(sums[r][v]);
+            sums[r][v] = V::load(from.byte_add(r * stride).add(v * V::LANES)).add(sums[r][v]);
         }
     }
 }
@@ -688,7 +704,19 @@ unsafe fn store<V: Vector, const ROWS: usize, const VECTORS: usize>(
 ) {
     for r in 0..ROWS {
         for v in 0..VECTORS {
-            sums[r][v].store(to.add(r * stride + v * V::LANES));
+            sums[r][v].store(to.byte_add(r * stride).add(v * V::LANES));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store_narrow<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    (to, stride): Target<V::Element>,
+    sums: &[[V; VECTORS]; ROWS],
+) {
+    for r in 0..ROWS {
+        for v in 0..VECTORS {
+            sums[r][v].store_narrow(to.byte_add(r * stride).cast::<u16>().add(v * V::LANES));
         }
     }
 }

@@ -26,6 +26,8 @@ mod avx2;
 // Unit tests do without: compiling its loops a second time takes minutes, and the tests beside the crate have them.
 #[cfg(all(target_arch = "x86_64", not(test)))]
 mod avx512;
+#[cfg(all(target_arch = "x86_64", not(test)))]
+mod avx512_bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
@@ -35,6 +37,8 @@ pub struct InstructionSet(Proof);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proof {
+    #[cfg(all(target_arch = "x86_64", not(test)))]
+    Avx512Bf16(avx512_bf16::Avx512Bf16),
     #[cfg(all(target_arch = "x86_64", not(test)))]
     Avx512(avx512::Avx512),
     #[cfg(target_arch = "x86_64")]
@@ -51,6 +55,8 @@ impl InstructionSet {
         #[cfg(target_arch = "x86_64")]
         {
             #[cfg(not(test))]
+            sets.extend(avx512_bf16::Avx512Bf16::new().map(Proof::Avx512Bf16));
+            #[cfg(not(test))]
             sets.extend(avx512::Avx512::new().map(Proof::Avx512));
             sets.extend(avx2::Avx2::new().map(Proof::Avx2));
         }
@@ -60,8 +66,8 @@ impl InstructionSet {
         sets.into_iter().map(Self).collect()
     }
 
-    /// The one named by the environment variable `SEPCONV_INSTRUCTION_SET` (`avx512`, `avx2`, `neon`,
-    /// `portable`) if this processor has it, otherwise the best one. The variable is read once.
+    /// The one named by the environment variable `SEPCONV_INSTRUCTION_SET` (`avx512_bf16`, `avx512`,
+    /// `avx2`, `neon`, `portable`) if this processor has it, otherwise the best one. The variable is read once.
     pub fn preferred() -> Self {
         static PREFERRED: OnceLock<InstructionSet> = OnceLock::new();
         *PREFERRED.get_or_init(|| Self::named(&std::env::var("SEPCONV_INSTRUCTION_SET").unwrap_or_default()))
@@ -74,6 +80,8 @@ impl InstructionSet {
 
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(all(target_arch = "x86_64", not(test)))]
+            Proof::Avx512Bf16(_) => "avx512_bf16",
             #[cfg(all(target_arch = "x86_64", not(test)))]
             Proof::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -97,6 +105,8 @@ macro_rules! provide {
         impl Kernels for $element {
             fn kernel(set: InstructionSet) -> Kernel<Self> {
                 match set.0 {
+                    #[cfg(all(target_arch = "x86_64", not(test)))]
+                    Proof::Avx512Bf16(proof) => proof.$element(),
                     #[cfg(all(target_arch = "x86_64", not(test)))]
                     Proof::Avx512(proof) => proof.$element(),
                     #[cfg(target_arch = "x86_64")]
@@ -136,12 +146,31 @@ pub struct Kernel<T: Element> {
     /// By fused or separate products, vectors of a column panel, rows: of tiles that have a row for each product. None where
     /// a call may have to begin again (see `neon`), as it must find the sums that it goes on with.
     product_across: [[ByRows<T::Sum>; 2]; 2],
+    dots: Option<Dots<T>>,
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],
     widen: WidenFn<T>,
     narrow: NarrowFn<T>,
     /// By fused or separate products.
     correlate: [CorrelateFn<T>; 2],
+}
+
+/// Loops that take [products in pairs](Products::Paired), a pair in the place of a product: of two numbers of the storage
+/// type, the first in the lower half of a sum's bits. They flush subnormal numbers, whatever state the thread is in.
+#[derive(Clone, Copy)]
+struct Dots<T: Element> {
+    /// Taps in rows, the sum rounded once, of a filter whose weights have +0 as partners: by spread.
+    depthwise: [DepthwiseFn<T>; 2],
+    /// A pair of it and +0.
+    pair: fn(T) -> T::Sum,
+    /// By vectors of a column panel (1, 2), rows (from 1).
+    product: [ByRows<T::Sum>; 2],
+    /// Makes pairs of neighbours in a row of such numbers, widened; may write over what it read. The last one's partner, if it
+    /// has none, is +0.
+    pair_columns: PairFn<T::Sum>,
+    /// Makes pairs of neighbours in a column, the same in all else, of columns that are whole vectors.
+    pair_rows: PairFn<T::Sum>,
+    narrow: NarrowFn<T>,
 }
 
 type DepthwiseFn<T> = unsafe fn(&Run<T>);
@@ -151,6 +180,8 @@ type ByRows<T> = &'static [ProductFn<T>];
 type PackFn<T> = unsafe fn(&Pack<T>);
 type WidenFn<T> = unsafe fn(&Rows<T, <T as Element>::Sum>);
 type NarrowFn<T> = unsafe fn(&Rows<<T as Element>::Sum, T>);
+/// Of so many rows and columns before.
+type PairFn<T> = unsafe fn(&Rows<T, T>);
 type CorrelateFn<T> = unsafe fn(&Correlation<T>);
 
 impl<T: Element> Kernel<T> {
@@ -223,6 +254,8 @@ pub struct Run<'a, T: Element> {
     pub spread: &'a [Spread],
     /// Of the first pixel.
     pub target: Target<T::Sum>,
+    /// Whether sums are stored as pairs of the storage type, by a vector that does that.
+    pub narrow: bool,
 }
 
 impl<T: Element> Run<'_, T> {
@@ -294,8 +327,10 @@ pub struct Block<'a, T> {
     pub steps: &'a [Step],
     /// Whether [products in pairs](crate::numerics::Products) overrun.
     pub overrun: bool,
-    /// Where the first row's sums of level 0 go, and those of level 1: rows of whole vectors, so far apart.
+    /// Where the first row's sums of level 0 go, and those of level 1: rows of whole vectors, so many bytes apart.
     pub targets: [(*mut T, usize); 2],
+    /// Whether level 0 is stored rounded to the storage type, by a vector that does that: then a single step makes it.
+    pub narrow: bool,
     /// Elements from level 1 to level 2, and so on.
     pub level_stride: usize,
     /// Products of a whole sum.
@@ -305,7 +340,7 @@ pub struct Block<'a, T> {
 impl<T> Block<'_, T> {
     /// Without the first rows.
     fn skip_rows(self, rows: usize) -> Self {
-        let targets = self.targets.map(|(start, stride)| (start.wrapping_add(rows * stride), stride));
+        let targets = self.targets.map(|(start, stride)| (start.wrapping_byte_add(rows * stride), stride));
         Self { pixels: self.pixels.wrapping_add(rows * tile::row_stride::<T>()), targets, ..self }
     }
 
@@ -417,6 +452,7 @@ macro_rules! kernel {
                     $crate::kernels::products!($vector, FUSED, true, $across_ones, $across_twos),
                     $crate::kernels::products!($vector, SEPARATE, true, $across_ones, $across_separates),
                 ],
+                dots: None,
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
                 widen: widen_rows::<$element, $vector>,
                 narrow: narrow_rows::<$element, $vector>,

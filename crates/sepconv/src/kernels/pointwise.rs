@@ -9,10 +9,10 @@ use rayon::ThreadPool;
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
 use super::transpose::transpose;
-use super::{Block, Kernel, Pack, Rows, Step, Then};
+use super::{Block, Dots, Kernel, Pack, Rows, Step, Then};
 use crate::element::{Element, is_sum};
 use crate::error::Error;
-use crate::numerics::{self, Products, Sum};
+use crate::numerics::{self, Numerics, Products, Subnormals, Sum};
 use crate::team;
 
 /// A filter, taken in column panels two vectors wide (the last one may be one vector wide), and the order of the sum.
@@ -21,6 +21,15 @@ pub struct Pointwise<'a, T: Element> {
     k: usize,
     columns: usize,
     filter: Filter<'a, T>,
+    sums: Sums<T>,
+}
+
+/// How the sums are taken.
+struct Sums<T: Element> {
+    /// Rows of a packed panel: for each product one, or for each pair.
+    length: usize,
+    /// If all products are taken in pairs, by instructions for that: then steps count pairs.
+    dots: Option<Dots<T>>,
     /// The last whose place holds an element counts; the first one's place is everywhere.
     orders: Vec<Order>,
     /// Levels of partial sums beside the result.
@@ -55,42 +64,26 @@ struct Order {
 impl<T: Element> Pointwise<'static, T> {
     /// With the filter packed, for many calls. The sum is as long as the filter is high, as [`crate::Numerics::check`]
     /// sees to.
-    pub fn packed(kernel: Kernel<T>, filter: ArrayView2<T>, numerics: &numerics::Pointwise) -> Result<Self, Error> {
-        let packed = Filter::Packed(pack(&kernel, filter, None, 1)?);
-        Ok(Self::of(kernel, filter.dim(), packed, numerics))
+    pub fn packed(kernel: Kernel<T>, filter: ArrayView2<T>, numerics: &Numerics) -> Result<Self, Error> {
+        let (k, columns) = filter.dim();
+        let sums = Sums::of(&kernel, k, numerics);
+        let filter = Filter::Packed(pack(&kernel, &sums, filter, None, 1)?);
+        Ok(Self { kernel, k, columns, filter, sums })
     }
 }
 
 impl<'a, T: Element> Pointwise<'a, T> {
     /// For one call; otherwise as [`packed`](Self::packed).
-    pub fn once(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &numerics::Pointwise) -> Self {
-        Self::of(kernel, filter.dim(), Filter::Given(filter), numerics)
-    }
-
-    fn of(
-        kernel: Kernel<T>,
-        (k, columns): (usize, usize),
-        filter: Filter<'a, T>,
-        numerics: &numerics::Pointwise,
-    ) -> Self {
-        let order = |place, products, sum: &Sum| {
-            let (mut steps, mut length) = (Vec::new(), 0);
-            add_steps(sum, k, &mut length, 0, true, &mut steps);
-            assert_eq!(length, k, "the sum's length has been checked");
-            Order { place, products, groups: groups(steps, kernel.group) }
-        };
-        let mut orders = vec![order([0..usize::MAX, 0..usize::MAX], numerics.products, &numerics.sum)];
-        let elsewhere = |e: &numerics::Elsewhere| order([e.rows.clone(), e.columns.clone()], e.products, &e.sum);
-        orders.extend(numerics.elsewhere.iter().map(elsewhere));
-        let steps = orders.iter().flat_map(|order| order.groups.iter().flatten());
-        let levels = steps.map(Step::level).max().unwrap_or(0);
-        Self { kernel, k, columns, filter, orders, levels }
+    pub fn once(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &Numerics) -> Self {
+        let (k, columns) = filter.dim();
+        let sums = Sums::of(&kernel, k, numerics);
+        Self { kernel, k, columns, filter: Filter::Given(filter), sums }
     }
 
     /// Packs all of the filter, on the calling thread and as many in all of the pool, or of rayon's current one.
     pub fn pack(&mut self, pool: Option<&ThreadPool>, threads: usize) -> Result<(), Error> {
         if let Filter::Given(filter) = self.filter {
-            self.filter = Filter::Packed(pack(&self.kernel, filter, pool, threads)?);
+            self.filter = Filter::Packed(pack(&self.kernel, &self.sums, filter, pool, threads)?);
         }
         Ok(())
     }
@@ -114,12 +107,13 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let groups = pieces(steps, k, length)?;
         let levels = groups.iter().flatten().map(Step::level).max().unwrap_or(0);
         let order = Order { place: [0..usize::MAX, 0..usize::MAX], products, groups };
-        Some(Self { kernel, k, columns, filter: Filter::Given(filter), orders: vec![order], levels })
+        let sums = Sums { length: k, dots: None, orders: vec![order], levels };
+        Some(Self { kernel, k, columns, filter: Filter::Given(filter), sums })
     }
 
     /// Elements of scratch for the sums of so many rows, with all levels, and for so many products of the panels.
     pub fn scratch_of_pieces(&self, rows: usize, panels: usize, products: usize) -> usize {
-        panels * ((self.levels + 1) * self.level_elements(rows) + 2 * self.kernel.lanes * products)
+        panels * ((self.sums.levels + 1) * self.level_elements(rows) + 2 * self.kernel.lanes * products)
     }
 
     /// Adds one piece's products to the sums of some panels, which are in the scratch and stay there for the next piece. Of
@@ -137,10 +131,10 @@ impl<'a, T: Element> Pointwise<'a, T> {
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
         let Filter::Given(filter) = &self.filter else { unreachable!("made for one call") };
-        let order = &self.orders[0];
+        let order = &self.sums.orders[0];
         let level = self.level_elements(elements.len());
         let panel_length = 2 * self.kernel.lanes * products.len();
-        let (sums, packed) = scratch.split_at_mut(panels.len() * (self.levels + 1) * level);
+        let (sums, packed) = scratch.split_at_mut(panels.len() * (self.sums.levels + 1) * level);
         let vectors = |panel: usize| (self.columns - panel * 2 * self.kernel.lanes).div_ceil(self.kernel.lanes).min(2);
         let in_place =
             |panel: usize| in_place(filter, panel * 2 * self.kernel.lanes, vectors(panel) * self.kernel.lanes);
@@ -155,7 +149,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             }
         }
         let packed = packed.chunks_exact(panel_length);
-        for ((panel, sums), packed) in panels.zip(sums.chunks_exact_mut((self.levels + 1) * level)).zip(packed) {
+        for ((panel, sums), packed) in panels.zip(sums.chunks_exact_mut((self.sums.levels + 1) * level)).zip(packed) {
             let vectors = vectors(panel);
             let columns = vectors * self.kernel.lanes;
             let (first, levels) = sums.split_at_mut(level);
@@ -173,7 +167,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
                     if count == 0 {
                         continue;
                     }
-                    let to = |sums: *mut T::Sum| (sums.wrapping_add(row * columns), columns);
+                    let to = |sums: *mut T::Sum| (sums.wrapping_add(row * columns), columns * size_of::<T::Sum>());
                     let block = Block {
                         pixels,
                         panel_stride: tile.panel_stride(),
@@ -183,6 +177,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
                         steps: &order.groups[piece],
                         overrun: false,
                         targets: [to(first), to(levels)],
+                        narrow: false,
                         level_stride: level,
                         k: products.len(),
                     };
@@ -209,7 +204,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
         first: usize,
         scratch: &[MaybeUninit<T::Sum>],
     ) {
-        let stride = (self.levels + 1) * self.level_elements(rows);
+        let stride = (self.sums.levels + 1) * self.level_elements(rows);
         for (panel, sums) in panels.zip(scratch.chunks_exact(stride)) {
             let column = panel * 2 * self.kernel.lanes;
             let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
@@ -233,17 +228,22 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// Elements of scratch that `multiply` needs for so many rows: sums that cannot lie in the output, partial sums, a
     /// panel of a filter that is not packed.
     pub fn scratch(&self, rows: usize) -> usize {
-        (self.levels + 1) * self.level_elements(rows) + self.room()
+        (self.sums.levels + 1) * self.level_elements(rows) + self.room()
     }
 
     /// Elements of scratch for a panel.
     fn room(&self) -> usize {
-        if let Filter::Given(_) = self.filter { 2 * self.kernel.lanes * self.k } else { 0 }
+        if let Filter::Given(_) = self.filter { 2 * self.kernel.lanes * self.sums.length } else { 0 }
+    }
+
+    /// Whether it takes pairs of the storage type.
+    pub fn in_pairs(&self) -> bool {
+        self.sums.dots.is_some()
     }
 
     /// How many rows behind a tile are needed.
     pub fn following(&self) -> usize {
-        self.orders.iter().any(|order| order.products == Products::Overrun).into()
+        self.sums.orders.iter().any(|order| order.products == Products::Overrun).into()
     }
 
     fn level_elements(&self, rows: usize) -> usize {
@@ -254,10 +254,10 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// `ahead`: so many bytes from there on.
     ///
     /// # Safety
-    /// The tile has been filled, and no other thread uses these panels of these output rows meanwhile.
+    /// The tile has been filled since the last call, and no other thread uses these panels of these output rows meanwhile.
     pub unsafe fn multiply(
         &self,
-        tile: &Tile<T::Sum>,
+        tile: &mut Tile<T::Sum>,
         panels: Range<usize>,
         output: &Output<T>,
         first: usize,
@@ -265,6 +265,10 @@ impl<'a, T: Element> Pointwise<'a, T> {
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
         assert!(scratch.len() >= self.scratch(tile.rows()));
+        if let Some(dots) = self.sums.dots {
+            // SAFETY: the tile is filled; the kernel's existence proves the instruction set of its functions.
+            unsafe { tile.pair(dots.pair_columns) };
+        }
         let (room, scratch) = scratch.split_at_mut(self.room());
         // Late, as it would not stay in the cache while all of the filter passes.
         let asking = panels.end - self.asking_panels(tile.rows(), bytes).min(panels.len());
@@ -277,8 +281,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
             let mut run = |order, part| unsafe {
                 self.run(order, tile, first, column, panel, ahead.as_deref_mut(), output, part, scratch)
             };
-            for (index, order) in self.orders.iter().enumerate() {
-                let part = self.orders[index + 1..].iter().fold(within(&place, order), without);
+            for (index, order) in self.sums.orders.iter().enumerate() {
+                let part = self.sums.orders[index + 1..].iter().fold(within(&place, order), without);
                 if part.iter().all(|range| !range.is_empty()) {
                     run(order, part);
                 }
@@ -288,7 +292,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
 
     /// How many blocks of rows it takes to ask for all that follows of the filter.
     fn asking_blocks(&self) -> usize {
-        if self.k * self.columns * size_of::<T::Sum>() <= CACHED_FILTER {
+        if self.sums.length * self.columns * size_of::<T::Sum>() <= CACHED_FILTER {
             return 0;
         }
         (2 * self.kernel.lanes * size_of::<T::Sum>() * self.kernel.unrolled).div_ceil(CACHE_LINE)
@@ -301,7 +305,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             return usize::MAX;
         }
         let blocks = rows.div_ceil(self.kernel.rows()).saturating_sub(first);
-        bytes.div_ceil(CACHE_LINE).div_ceil((blocks * self.k / self.kernel.unrolled).max(1))
+        bytes.div_ceil(CACHE_LINE).div_ceil((blocks * self.sums.length / self.kernel.unrolled).max(1))
     }
 
     /// Some rows of the tile times the panel from `column` on, in that order; of the columns, some go into the output.
@@ -322,7 +326,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let columns = vectors * self.kernel.lanes;
         let (level, levels) = scratch.split_at_mut(self.level_elements(tile.rows()));
         let level: *mut T::Sum = level.as_mut_ptr().cast();
-        let direct = is_sum::<T>() && part.len() == columns;
+        let narrow = self.sums.dots.is_some() && matches!(&order.groups[..], [steps] if steps.len() == 1);
+        let direct = (is_sum::<T>() || narrow) && part.len() == columns;
         let target = output.at(rows.start, part.start);
         let nothing = (panel.start.cast(), 0);
         let mut block = Block {
@@ -334,13 +339,19 @@ impl<'a, T: Element> Pointwise<'a, T> {
             steps: &[],
             overrun: order.products == Products::Overrun,
             targets: [
-                if direct { (target.cast(), output.columns()) } else { (level, columns) },
-                (levels.as_mut_ptr().cast(), columns),
+                if direct {
+                    (target.cast(), output.columns() * size_of::<T>())
+                } else {
+                    (level, columns * size_of::<T::Sum>())
+                },
+                (levels.as_mut_ptr().cast(), columns * size_of::<T::Sum>()),
             ],
+            narrow: narrow && direct,
             level_stride: self.level_elements(tile.rows()),
             k: self.k,
         };
-        let product = self.kernel.product[order.products as usize][vectors - 1];
+        let products = self.sums.dots.map_or(self.kernel.product[order.products as usize], |dots| dots.product);
+        let product = products[vectors - 1];
         // Evenly: a block of two rows would leave most of the arithmetic units idle.
         let blocks = rows.len().div_ceil(product.len());
         let (height, higher) = (rows.len() / blocks, rows.len() % blocks);
@@ -382,8 +393,9 @@ impl<'a, T: Element> Pointwise<'a, T> {
                 rows: rows.len(),
                 columns: part.len(),
             };
-            // SAFETY: the part lies inside the rows of level 0, which have just been computed, and inside the output.
-            unsafe { self.kernel.narrow(&narrow) };
+            // SAFETY: the part lies inside the rows of level 0, which have just been computed, and inside the output; the
+            // kernel's existence proves its instruction set.
+            unsafe { self.sums.dots.map_or(self.kernel.narrow, |dots| dots.narrow)(&narrow) };
         }
     }
 
@@ -393,7 +405,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let width = (self.columns - column).div_ceil(self.kernel.lanes).min(2) * self.kernel.lanes;
         let filter = match &self.filter {
             Filter::Packed(filter) => {
-                return Panel { start: filter.as_ptr().wrapping_add(column * self.k), stride: width, next: None };
+                return Panel {
+                    start: filter.as_ptr().wrapping_add(column * self.sums.length),
+                    stride: width,
+                    next: None,
+                };
             }
             Filter::Given(filter) => filter,
         };
@@ -403,8 +419,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         if let Some((start, stride)) = in_place(filter, column, width) {
             return Panel { start, stride, next };
         }
-        let room = &mut room[..width * self.k];
-        pack_rows(&self.kernel, filter, 0..self.k, column, room);
+        let room = &mut room[..width * self.sums.length];
+        pack_panel(&self.kernel, &self.sums, filter, 0..self.k, column, room);
         Panel { start: room.as_ptr().cast(), stride: width, next }
     }
 
@@ -438,7 +454,55 @@ fn without([mut rows, columns]: [Range<usize>; 2], order: &Order) -> [Range<usiz
     [rows, columns]
 }
 
+impl<T: Element> Sums<T> {
+    fn of(kernel: &Kernel<T>, k: usize, numerics: &Numerics) -> Self {
+        let Numerics { subnormals, pointwise: numerics::Pointwise { products, sum, elsewhere }, .. } = numerics;
+        let order = |place, products, sum: &Sum| {
+            let (mut steps, mut length) = (Vec::new(), 0);
+            add_steps(sum, k, &mut length, 0, true, &mut steps);
+            assert_eq!(length, k, "the sum's length has been checked");
+            (place, products, steps)
+        };
+        let mut orders = vec![order([0..usize::MAX, 0..usize::MAX], *products, sum)];
+        orders.extend(elsewhere.iter().map(|e| order([e.rows.clone(), e.columns.clone()], e.products, &e.sum)));
+        let in_pairs = |products: Products| products == Products::Paired || products == Products::Overrun && k % 2 == 0;
+        let dots = kernel.dots.filter(|_| *subnormals == Subnormals::Flushed).filter(|_| {
+            orders.iter().all(|(_, products, steps)| in_pairs(*products) && steps.iter().all(|step| step.pairs_up(k)))
+        });
+        if dots.is_some() {
+            orders.iter_mut().flat_map(|(_, _, steps)| steps).for_each(Step::count_pairs);
+        }
+        let order = |(place, products, steps)| Order { place, products, groups: groups(steps, kernel.group) };
+        let orders: Vec<_> = orders.into_iter().map(order).collect();
+        let steps = orders.iter().flat_map(|order| order.groups.iter().flatten());
+        let levels = steps.map(Step::level).max().unwrap_or(0);
+        Self { length: if dots.is_some() { k.div_ceil(2) } else { k }, dots, orders, levels }
+    }
+
+    /// Where a packed panel has that product; an even one, or none behind it.
+    fn row(&self, product: usize) -> usize {
+        if self.dots.is_some() { product.div_ceil(2) } else { product }
+    }
+}
+
 impl Step {
+    /// Whether its products are pairs of an even one and the next, but for the last of all.
+    fn pairs_up(&self, k: usize) -> bool {
+        match self {
+            Self::Chain { products, stride, .. } => {
+                *stride == 1 && products.start % 2 == 0 && (products.end % 2 == 0 || products.end == k)
+            }
+            Self::Fold { .. } => true,
+        }
+    }
+
+    /// Makes a step over products that [pair up](Self::pairs_up) one over the pairs.
+    fn count_pairs(&mut self) {
+        if let Self::Chain { products, .. } = self {
+            *products = products.start / 2..products.end.div_ceil(2);
+        }
+    }
+
     /// Behind its last product.
     fn end(&self) -> usize {
         if let Self::Chain { products, .. } = self { products.end } else { 0 }
@@ -592,13 +656,14 @@ const PACKED_AT_ONCE: usize = 8;
 /// The filter in column panels, and zeros beyond the last column.
 fn pack<T: Element>(
     kernel: &Kernel<T>,
+    sums: &Sums<T>,
     filter: ArrayView2<T>,
     pool: Option<&ThreadPool>,
     threads: usize,
 ) -> Result<Buffer<T::Sum>, Error> {
     let (k, columns) = filter.dim();
     let stored = columns.next_multiple_of(kernel.lanes);
-    let mut packed = Buffer::<T::Sum>::new(k.saturating_mul(stored))?;
+    let mut packed = Buffer::<T::Sum>::new(sums.length.saturating_mul(stored))?;
     let panels = columns.div_ceil(2 * kernel.lanes);
     let tasks = threads.min(panels);
     // One column for each row of each panel: no two tasks have the same.
@@ -608,19 +673,53 @@ fn pack<T: Element>(
     team::for_each(pool, threads, tasks, &|task| {
         for start in (0..k).step_by(at_once) {
             let rows = start..k.min(start.saturating_add(at_once));
+            let [first, end] = [rows.start, rows.end].map(|row| sums.row(row));
             for panel in task * panels / tasks..(task + 1) * panels / tasks {
                 let column = panel * 2 * kernel.lanes;
                 let width = (stored - column).min(2 * kernel.lanes);
-                let place = to.at(column * k + rows.start * width, 0);
+                let place = to.at(column * sums.length + first * width, 0);
                 // SAFETY: these rows of the panel, which only this task writes.
-                let part = unsafe { std::slice::from_raw_parts_mut(place.cast(), rows.len() * width) };
-                pack_rows(kernel, &filter, rows.clone(), column, part);
+                let part = unsafe { std::slice::from_raw_parts_mut(place.cast(), (end - first) * width) };
+                pack_panel(kernel, sums, &filter, rows.clone(), column, part);
             }
         }
         Ok(())
     })?;
     Ok(packed)
 }
+
+/// Some rows of the panel that begins with that column, as the sums take them up: from an even row on, if in pairs.
+fn pack_panel<T: Element>(
+    kernel: &Kernel<T>,
+    sums: &Sums<T>,
+    filter: &ArrayView2<T>,
+    rows: Range<usize>,
+    column: usize,
+    to: &mut [MaybeUninit<T::Sum>],
+) {
+    let Some(dots) = sums.dots else { return pack_rows(kernel, filter, rows, column, to) };
+    let width = to.len() / rows.len().div_ceil(2).max(1);
+    let mut widened = [const { MaybeUninit::uninit() }; PACKED_AT_ONCE * WIDEST];
+    for (start, to) in rows.clone().step_by(PACKED_AT_ONCE).zip(to.chunks_mut(PACKED_AT_ONCE / 2 * width)) {
+        let rows = start..rows.end.min(start + PACKED_AT_ONCE);
+        let widened = &mut widened[..rows.len() * width];
+        pack_rows(kernel, filter, rows.clone(), column, widened);
+        let pairs = Rows {
+            from: widened.as_ptr().cast(),
+            from_stride: width,
+            to: to.as_mut_ptr().cast(),
+            to_stride: width as isize,
+            rows: rows.len(),
+            columns: width,
+        };
+        // SAFETY: the kernel's existence proves its instruction set; the rows have just been written, and there is room for
+        // a pair of each two of them.
+        unsafe { (dots.pair_rows)(&pairs) };
+    }
+}
+
+/// Columns of the widest panel that there is.
+const WIDEST: usize = 32;
 
 /// Where the panel of so many columns from that one on begins, and the elements from one of its rows to the next, if it has
 /// them all and they are what sums are made of. It is read there: the few rows of a tile do not make up for packing it.

@@ -63,6 +63,8 @@ impl<T: Number, const N: usize> Vector for Lanes<T, N> {
 }
 
 impl<T: Number, S: Element<Sum = T>, const N: usize> Widen<S> for Lanes<T, N> {
+    const CHEAP: bool = false;
+
     #[inline(always)]
     unsafe fn widen(from: *const S) -> Self {
         // SAFETY: the caller promises that the elements are there.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use super::transpose::transpose;
-use super::{Kernel, Rows, Target};
+use super::{Kernel, PairFn, Rows, Target};
 use crate::element::Element;
 
 /// Long enough that a change of panels costs nothing, short enough that few channels waste no address space. Divisible
@@ -40,6 +40,7 @@ pub struct Tile<'a, T> {
     rows: usize,
     following: usize,
     k: usize,
+    in_pairs: bool,
     _scratch: PhantomData<&'a mut [MaybeUninit<T>]>,
 }
 
@@ -47,7 +48,7 @@ impl<'a, T: Pod> Tile<'a, T> {
     /// With the rows that follow, in a scratch of at least `(rows + following) * row_elements(k)`.
     pub fn new(scratch: &'a mut [MaybeUninit<T>], rows: usize, following: usize, k: usize) -> Self {
         assert!((rows + following) * row_elements::<T>(k) <= scratch.len());
-        Self { start: scratch.as_mut_ptr().cast(), rows, following, k, _scratch: PhantomData }
+        Self { start: scratch.as_mut_ptr().cast(), rows, following, k, in_pairs: false, _scratch: PhantomData }
     }
 
     pub fn rows(&self) -> usize {
@@ -75,6 +76,29 @@ impl<'a, T: Pod> Tile<'a, T> {
         assert!(first + count <= self.all_rows());
         // SAFETY: inside the scratch.
         unsafe { self.start.add(first * row_stride::<T>()) }
+    }
+
+    /// Says whether what it is filled with are pairs of the storage type.
+    pub fn set_in_pairs(&mut self, in_pairs: bool) {
+        self.in_pairs = in_pairs;
+    }
+
+    /// Makes pairs of neighbours in each row, which take the place of the first half, where there are none yet.
+    ///
+    /// # Safety
+    /// The tile has been filled, and such pairs are made by a function for this processor.
+    pub unsafe fn pair(&mut self, pair: PairFn<T>) {
+        if self.in_pairs {
+            return;
+        }
+        self.in_pairs = true;
+        for (first, from, columns) in self.pieces(0) {
+            let to = self.start.wrapping_add(first / 2 / panel::<T>() * self.panel_stride() + first / 2 % panel::<T>());
+            let (from_stride, to_stride) = (row_stride::<T>(), row_stride::<T>() as isize);
+            let rows = Rows { from, from_stride, to, to_stride, rows: self.all_rows(), columns };
+            // SAFETY: the rows are there, of whole vectors, and what is written over was read before.
+            unsafe { pair(&rows) };
+        }
     }
 
     /// Writes zeros from that row on.

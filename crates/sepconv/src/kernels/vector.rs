@@ -27,6 +27,12 @@ pub trait Vector: Copy {
     /// The same, into the second-level cache.
     unsafe fn prefetch_far<T>(place: *const T);
     unsafe fn store(self, to: *mut Self::Element);
+    /// Whether it can be stored rounded to the one 16-bit type that it serves.
+    const NARROWS: bool = false;
+    /// Stores it so.
+    unsafe fn store_narrow(self, _to: *mut u16) {
+        unreachable!("only where it can be")
+    }
     /// `self * factor + addend`, rounded once.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     unsafe fn mul(self, factor: Self) -> Self;
@@ -39,6 +45,8 @@ pub trait Vector: Copy {
 ///
 /// All methods are unsafe for the reasons that [`Vector`] states.
 pub trait Widen<S: Element<Sum = Self::Element>>: Vector {
+    /// Whether widening costs no more than a load: then it pays to have loops that save multiplications' other costs.
+    const CHEAP: bool;
     unsafe fn widen(from: *const S) -> Self;
     /// The first `count` (at most `LANES`) lanes; the others are +0 and not read.
     unsafe fn widen_first(from: *const S, count: usize) -> Self;
@@ -92,7 +100,7 @@ pub fn prefetch<T, const FAR: bool>(place: *const T) {
 macro_rules! vector {
     (
         $name:ident($register:ty), $element:ty, $lanes:literal, $unrolled:literal, $splat:ident, $load:ident, $store:ident,
-        $mul_add:ident, $mul:ident, $add:ident, $spread:ident
+        $mul_add:ident, $mul:ident, $add:ident, $spread:ident $(, $narrow:ident)?
     ) => {
         #[derive(Clone, Copy)]
         pub struct $name($register);
@@ -101,6 +109,14 @@ macro_rules! vector {
             type Element = $element;
             const LANES: usize = $lanes;
             const UNROLLED: usize = $unrolled;
+            $(
+                const NARROWS: bool = true;
+
+                #[inline(always)]
+                unsafe fn store_narrow(self, to: *mut u16) {
+                    $narrow(to, self.0)
+                }
+            )?
 
             #[inline(always)]
             unsafe fn splat(value: $element) -> Self {
@@ -150,6 +166,8 @@ pub(super) use vector;
 macro_rules! widen {
     ($name:ident, $first:ident) => {
         impl $crate::kernels::vector::Widen<<$name as Vector>::Element> for $name {
+            const CHEAP: bool = true;
+
             #[inline(always)]
             unsafe fn widen(from: *const <$name as Vector>::Element) -> Self {
                 Self::load(from)
@@ -170,6 +188,8 @@ macro_rules! widen {
     };
     ($name:ident, $lanes:literal, $storage:ty, $bits:ty, $load:ident, $store:ident, $from:ident, $to:ident) => {
         impl $crate::kernels::vector::Widen<$storage> for $name {
+            const CHEAP: bool = false;
+
             #[inline(always)]
             unsafe fn widen(from: *const $storage) -> Self {
                 Self($from($load(from.cast())))
