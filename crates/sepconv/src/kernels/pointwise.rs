@@ -465,7 +465,8 @@ impl<T: Element> Sums<T> {
         };
         let mut orders = vec![order([0..usize::MAX, 0..usize::MAX], *products, sum)];
         orders.extend(elsewhere.iter().map(|e| order([e.rows.clone(), e.columns.clone()], e.products, &e.sum)));
-        let in_pairs = |products: Products| products == Products::Paired || products == Products::Overrun && k % 2 == 0;
+        let in_pairs =
+            |products: Products| products == Products::Paired || products == Products::Overrun && k.is_multiple_of(2);
         let dots = kernel.dots.filter(|_| *subnormals == Subnormals::Flushed).filter(|_| {
             orders.iter().all(|(_, products, steps)| in_pairs(*products) && steps.iter().all(|step| step.pairs_up(k)))
         });
@@ -490,7 +491,9 @@ impl Step {
     fn pairs_up(&self, k: usize) -> bool {
         match self {
             Self::Chain { products, stride, .. } => {
-                *stride == 1 && products.start % 2 == 0 && (products.end % 2 == 0 || products.end == k)
+                *stride == 1
+                    && products.start.is_multiple_of(2)
+                    && (products.end.is_multiple_of(2) || products.end == k)
             }
             Self::Fold { .. } => true,
         }
