@@ -7,11 +7,12 @@ use ndarray::{Array4, ArrayView4, ArrayViewMut4};
 use rayon::ThreadPool;
 
 use crate::element::Element;
+use crate::epilogue::Epilogues;
 use crate::error::Error;
 use crate::geometry::{Attributes, Geometry, Padding};
 use crate::kernels::InstructionSet;
 use crate::numerics::Numerics;
-use crate::plan::{self, Workers};
+use crate::plan::{self, Layer, Workers};
 
 /// Depthwise separable convolution: [`SeparableConv2d::run`] with the numerics
 /// [`REPRODUCIBLE`](Numerics::REPRODUCIBLE), whose bits are the same on every machine.
@@ -82,12 +83,7 @@ impl SeparableConv2d {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Array4<T>, Error> {
-        let geometry = self.geometry(input.shape(), &depthwise_filter, &pointwise_filter)?;
-        let shape = geometry.output_shape();
-        let elements = plan::allocate(shape.iter().product(), |output| {
-            self.compute(input, depthwise_filter, pointwise_filter, &geometry, output)
-        })?;
-        Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
+        self.fused(&Epilogues::NONE).run(input, depthwise_filter, pointwise_filter)
     }
 
     /// As [`run`](Self::run), into an array of the output's shape.
@@ -98,8 +94,7 @@ impl SeparableConv2d {
         pointwise_filter: ArrayView4<T>,
         output: ArrayViewMut4<T>,
     ) -> Result<(), Error> {
-        let geometry = self.geometry(input.shape(), &depthwise_filter, &pointwise_filter)?;
-        into(output, &geometry, |elements| self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements))
+        self.fused(&Epilogues::NONE).run_into(input, depthwise_filter, pointwise_filter, output)
     }
 
     /// Does ahead what the calls of one geometry with the same filters share, above all packing the filters.
@@ -112,36 +107,12 @@ impl SeparableConv2d {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Plan<T>, Error> {
-        let geometry = self.geometry(&input_shape, &depthwise_filter, &pointwise_filter)?;
-        let (set, threads) = (self.set(), self.threads(&geometry));
-        let plan = plan::Plan::packed(set, threads, &geometry, &self.numerics, depthwise_filter, pointwise_filter)?;
-        Ok(Plan { plan, convolution: self.clone() })
+        self.fused(&Epilogues::NONE).plan(input_shape, depthwise_filter, pointwise_filter)
     }
 
-    /// Of a call; its numerics are checked.
-    fn geometry<T: Element>(
-        &self,
-        input_shape: &[usize],
-        depthwise_filter: &ArrayView4<T>,
-        pointwise_filter: &ArrayView4<T>,
-    ) -> Result<Geometry, Error> {
-        let geometry =
-            Geometry::new(input_shape, depthwise_filter.shape(), pointwise_filter.shape(), &self.attributes)?;
-        self.numerics.check(geometry.k())?;
-        Ok(geometry)
-    }
-
-    fn compute<T: Element>(
-        &self,
-        input: ArrayView4<T>,
-        depthwise_filter: ArrayView4<T>,
-        pointwise_filter: ArrayView4<T>,
-        geometry: &Geometry,
-        output: &mut [MaybeUninit<T>],
-    ) -> Result<(), Error> {
-        let (set, pool, threads) = (self.set(), self.pool.as_deref(), self.threads(geometry));
-        plan::Plan::once(set, pool, threads, geometry, &self.numerics, depthwise_filter, pointwise_filter)?
-            .run(pool, input, output)
+    /// The same with steps behind the depthwise and the pointwise part.
+    pub fn fused<'a, T: Element>(&'a self, epilogues: &'a Epilogues<'a, T>) -> Fused<'a, T> {
+        Fused { convolution: self, epilogues }
     }
 
     fn set(&self) -> InstructionSet {
@@ -167,6 +138,112 @@ impl SeparableConv2d {
     #[doc(hidden)]
     pub fn on(self, set: InstructionSet) -> Self {
         Self { set: Some(set), ..self }
+    }
+}
+
+/// A [`SeparableConv2d`] with [steps](crate::epilogue) behind its two parts: [`SeparableConv2d::fused`] makes it.
+///
+/// ```
+/// use ndarray::Array4;
+/// use sepconv::epilogue::{Epilogues, Step};
+/// use sepconv::{Padding, SeparableConv2d};
+///
+/// // As in MobileNet: batch normalisation and ReLU6 behind each part.
+/// let (scale, offset) = ([0.5f32; 8], [1.0; 8]);
+/// let depthwise = vec![Step::Multiply(&scale), Step::Add(&offset), Step::Relu6];
+/// let epilogues = Epilogues { depthwise, pointwise: vec![Step::Relu] };
+/// let (input, depthwise_filter) = (Array4::ones((1, 6, 6, 8)), Array4::ones((3, 3, 8, 1)));
+/// let pointwise_filter = Array4::ones((1, 1, 8, 4));
+/// let output = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1])
+///     .fused(&epilogues)
+///     .run(input.view(), depthwise_filter.view(), pointwise_filter.view())?;
+/// assert_eq!(output, Array4::from_elem((1, 4, 4, 4), 44.0)); // 8 times min(9 * 0.5 + 1, 6)
+/// # Ok::<(), sepconv::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Fused<'a, T: Element> {
+    convolution: &'a SeparableConv2d,
+    epilogues: &'a Epilogues<'a, T>,
+}
+
+impl<T: Element> Fused<'_, T> {
+    /// As [`SeparableConv2d::run`].
+    ///
+    /// # Errors
+    /// Its own, and steps that have not a number for each channel.
+    pub fn run(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+    ) -> Result<Array4<T>, Error> {
+        let geometry = self.geometry(input.shape(), &depthwise_filter, &pointwise_filter)?;
+        let shape = geometry.output_shape();
+        let elements = plan::allocate(shape.iter().product(), |output| {
+            self.compute(input, depthwise_filter, pointwise_filter, &geometry, output)
+        })?;
+        Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
+    }
+
+    /// As [`SeparableConv2d::run_into`].
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), and an output of another shape.
+    pub fn run_into(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+        output: ArrayViewMut4<T>,
+    ) -> Result<(), Error> {
+        let geometry = self.geometry(input.shape(), &depthwise_filter, &pointwise_filter)?;
+        into(output, &geometry, |elements| self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements))
+    }
+
+    /// As [`SeparableConv2d::plan`]; the steps' numbers are packed with the filters.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run) that do not depend on the input's values.
+    pub fn plan(
+        &self,
+        input_shape: [usize; 4],
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+    ) -> Result<Plan<T>, Error> {
+        let (convolution, epilogues) = (self.convolution, self.epilogues);
+        let geometry = self.geometry(&input_shape, &depthwise_filter, &pointwise_filter)?;
+        let (set, threads) = (convolution.set(), convolution.threads(&geometry));
+        let layer = Layer { depthwise_filter, pointwise_filter, epilogues };
+        let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer)?;
+        Ok(Plan { plan, convolution: convolution.clone() })
+    }
+
+    /// Of a call; its numerics and its steps are checked.
+    fn geometry(
+        &self,
+        input_shape: &[usize],
+        depthwise_filter: &ArrayView4<T>,
+        pointwise_filter: &ArrayView4<T>,
+    ) -> Result<Geometry, Error> {
+        let SeparableConv2d { attributes, numerics, .. } = self.convolution;
+        let geometry = Geometry::new(input_shape, depthwise_filter.shape(), pointwise_filter.shape(), attributes)?;
+        numerics.check(geometry.k())?;
+        self.epilogues.check(geometry.k(), geometry.out_channels)?;
+        Ok(geometry)
+    }
+
+    fn compute(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+        geometry: &Geometry,
+        output: &mut [MaybeUninit<T>],
+    ) -> Result<(), Error> {
+        let (convolution, epilogues) = (self.convolution, self.epilogues);
+        let (set, pool, threads) = (convolution.set(), convolution.pool.as_deref(), convolution.threads(geometry));
+        let layer = Layer { depthwise_filter, pointwise_filter, epilogues };
+        plan::Plan::once(set, pool, threads, geometry, &convolution.numerics, &layer)?.run(pool, input, output)
     }
 }
 

@@ -29,11 +29,12 @@ pub trait Element: Pod + PartialEq + std::fmt::Debug + Send + Sync + Kernels {
 }
 
 /// A type that sums are in.
-pub trait Number: Element<Sum = Self> {
+pub trait Number: Element<Sum = Self> + PartialOrd {
     /// `self * factor + addend` with one rounding, on every machine.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     fn mul(self, factor: Self) -> Self;
     fn add(self, addend: Self) -> Self;
+    fn div(self, divisor: Self) -> Self;
 }
 
 /// True for the types that are stored as they are summed up.
@@ -101,6 +102,10 @@ macro_rules! number {
             #[inline(always)]
             fn add(self, addend: Self) -> Self {
                 self + addend
+            }
+            #[inline(always)]
+            fn div(self, divisor: Self) -> Self {
+                self / divisor
             }
         }
     };

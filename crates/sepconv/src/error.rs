@@ -62,6 +62,8 @@ pub enum Error {
     Output { expected: [usize; 4], got: [usize; 4] },
     #[error("{argument} must have shape {expected:?}, got {got:?}")]
     Gradient { argument: &'static str, expected: [usize; 4], got: Vec<usize> },
+    #[error("step {step} behind the {part} part must have a number for each of {expected} channels, got {got}")]
+    Step { part: &'static str, step: usize, expected: usize, got: usize },
     #[error("numerics: {0}")]
     Numerics(#[from] crate::numerics::ParseError),
     #[error("numerics: the sum `{sum}` adds {length} products, but there are {k}")]

@@ -11,9 +11,11 @@ use ndarray::{ArrayView2, ArrayView4, CowArray, Ix4, s};
 use rayon::ThreadPool;
 
 use crate::element::{Element, Number};
+use crate::epilogue::Epilogues;
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::kernels::depthwise::{Depthwise, adjacent};
+use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::{Output, with_scratch};
 use crate::kernels::pointwise::Pointwise;
 use crate::kernels::tile::{Tile, row_elements};
@@ -44,6 +46,13 @@ pub fn are_few(multiplications: usize) -> bool {
     multiplications < SMALL
 }
 
+/// The filters, and the steps behind the two parts, which have been checked.
+pub struct Layer<'a, T> {
+    pub depthwise_filter: ArrayView4<'a, T>,
+    pub pointwise_filter: ArrayView4<'a, T>,
+    pub epilogues: &'a Epilogues<'a, T>,
+}
+
 /// The whole operation for one geometry, in one order.
 pub struct Plan<'a, T: Element> {
     depthwise: Depthwise<T>,
@@ -60,12 +69,11 @@ impl<T: Element> Plan<'static, T> {
         threads: usize,
         geometry: &Geometry,
         numerics: &Numerics,
-        depthwise_filter: ArrayView4<T>,
-        pointwise_filter: ArrayView4<T>,
+        layer: &Layer<T>,
     ) -> Result<Self, Error> {
-        let filter = pointwise_filter.slice(s![0, 0, .., ..]);
+        let filter = layer.pointwise_filter.slice(s![0, 0, .., ..]);
         let pointwise = Pointwise::packed(T::kernel(set), filter, numerics)?;
-        Self::of(set, threads, geometry, numerics, depthwise_filter, pointwise)
+        Self::of(set, threads, geometry, numerics, layer, pointwise)
     }
 }
 
@@ -78,12 +86,11 @@ impl<'a, T: Element> Plan<'a, T> {
         threads: usize,
         geometry: &Geometry,
         numerics: &Numerics,
-        depthwise_filter: ArrayView4<T>,
-        pointwise_filter: ArrayView4<'a, T>,
+        layer: &Layer<'a, T>,
     ) -> Result<Self, Error> {
-        let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
+        let filter = layer.pointwise_filter.slice_move(s![0, 0, .., ..]);
         let pointwise = Pointwise::once(T::kernel(set), filter, numerics);
-        let mut plan = Self::of(set, threads, geometry, numerics, depthwise_filter, pointwise)?;
+        let mut plan = Self::of(set, threads, geometry, numerics, layer, pointwise)?;
         if plan.split.tiles > PACKINGS * threads {
             plan.pointwise.pack(pool, threads)?;
         }
@@ -95,19 +102,22 @@ impl<'a, T: Element> Plan<'a, T> {
         threads: usize,
         geometry: &Geometry,
         numerics: &Numerics,
-        depthwise_filter: ArrayView4<T>,
+        layer: &Layer<T>,
         pointwise: Pointwise<'a, T>,
     ) -> Result<Self, Error> {
         assert_eq!(pointwise.filter_shape(), [geometry.k(), geometry.out_channels]);
         let kernel = T::kernel(set);
         let taps = geometry.height.kernel * geometry.width.kernel;
         let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, 1);
+        let Numerics { depthwise, subnormals, .. } = *numerics;
+        let depthwise = Depthwise::new(kernel, layer.depthwise_filter, geometry, depthwise, subnormals)?;
         Ok(Self {
-            depthwise: Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise, numerics.subnormals)?
+            depthwise: depthwise
+                .finished(Epilogue::new(kernel, &layer.epilogues.depthwise, geometry.k())?)
                 .in_pairs(pointwise.in_pairs()),
-            subnormals: numerics.subnormals,
+            subnormals,
             split: split.with_columns(pointwise.panels(), 2 * kernel.lanes, taps),
-            pointwise,
+            pointwise: pointwise.finished(Epilogue::new(kernel, &layer.epilogues.pointwise, geometry.out_channels)?),
         })
     }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use ndarray::{Array2, Array4, ArrayView2, ArrayView4, indices};
 
 use crate::element::{Element, Number};
+use crate::epilogue::{Epilogues, Step};
 use crate::error::Error;
 use crate::geometry::{Attributes, Axis, Geometry};
 use crate::numerics::{Depthwise, Numerics, Products, Rounding, Sum};
@@ -20,11 +21,26 @@ pub fn separable_conv2d<T: Element>(
     attributes: &Attributes,
     numerics: &Numerics,
 ) -> Result<Array4<T>, Error> {
+    fused(input, depthwise_filter, pointwise_filter, attributes, numerics, &Epilogues::NONE)
+}
+
+/// As [`crate::Fused::run`], likewise.
+pub fn fused<T: Element>(
+    input: ArrayView4<T>,
+    depthwise_filter: ArrayView4<T>,
+    pointwise_filter: ArrayView4<T>,
+    attributes: &Attributes,
+    numerics: &Numerics,
+    epilogues: &Epilogues<T>,
+) -> Result<Array4<T>, Error> {
     let geometry = Geometry::new(input.shape(), depthwise_filter.shape(), pointwise_filter.shape(), attributes)?;
     numerics.check(geometry.k())?;
+    epilogues.check(geometry.k(), geometry.out_channels)?;
     let pixels = depthwise_result(input, depthwise_filter, &geometry, numerics);
+    let pixels = finished(pixels, &epilogues.depthwise, numerics);
     let filter = pointwise_filter.index_axis_move(ndarray::Axis(0), 0).index_axis_move(ndarray::Axis(0), 0);
-    let elements = product(&pixels, filter, numerics).into_iter().collect();
+    let elements = finished(product(&pixels, filter, numerics), &epilogues.pointwise, numerics);
+    let elements = elements.into_iter().collect();
     Ok(Array4::from_shape_vec(geometry.output_shape(), elements).expect("a row for each pixel"))
 }
 
@@ -105,6 +121,15 @@ fn depthwise<T: Element>(
         }
     }
     sums
+}
+
+/// The rows after the steps, a column for each channel.
+fn finished<T: Element>(mut rows: Array2<T>, steps: &[Step<T>], numerics: &Numerics) -> Array2<T> {
+    let _flushing = Flushing::set(numerics.subnormals);
+    for ((_, channel), value) in rows.indexed_iter_mut() {
+        *value = steps.iter().fold(*value, |value, step| step.apply(value, channel));
+    }
+    rows
 }
 
 /// Puts the blocks together again and crops; one row per output pixel.

@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use ndarray::{Array4, ArrayView4, Axis, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
+use sepconv::epilogue::{Epilogues, Step};
 use sepconv::numerics::{Depthwise, Elsewhere, Folds, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps};
 use sepconv::{Attributes, Element, Error, InstructionSet, Numerics, Padding, SeparableConv2d, reference};
 
@@ -126,6 +127,48 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
             prop_assert!(written == *expected, "{set:?} differs in run_into: {case:?}");
             prop_assert!(memory.index_axis(Axis(3), shape[3]).iter().all(|v| v.to_f64() == 7.0));
         }
+    }
+    Ok(())
+}
+
+/// The same with steps behind the two parts, of these kinds, in one call and by a plan.
+fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), TestCaseError> {
+    let [_, _, _, in_channels] = case.input;
+    let [height, width, multiplier] = case.kernel;
+    let (filter_shape, k) = ([height, width, in_channels, multiplier], in_channels * multiplier);
+    let pointwise_shape = [1, 1, k, case.out_channels];
+    let input = Laid::<T>::new(case.input, case.seed, case.special, case.layout);
+    let filter = Laid::<T>::new(filter_shape, case.seed + 1, case.special, Layout::Standard);
+    let pointwise = Laid::<T>::new(pointwise_shape, case.seed + 2, case.special, case.layout);
+    let (input, filter, pointwise) =
+        (input.view(case.input), filter.view(filter_shape), pointwise.view(pointwise_shape));
+    let numbers: Vec<T> = elements(k.max(case.out_channels) + 9, case.seed + 3, case.special);
+    let steps = |kinds: &[usize], channels: usize| {
+        let step = |(n, kind): (usize, &usize)| match kind {
+            0 => Step::Add(&numbers[n..][..channels]),
+            1 => Step::Multiply(&numbers[n + 4..][..channels]),
+            2 => Step::Relu,
+            3 => Step::Relu6,
+            4 => Step::LeakyRelu(0.3),
+            _ => Step::HardSwish,
+        };
+        kinds.iter().enumerate().map(step).collect::<Vec<_>>()
+    };
+    let epilogues = Epilogues { depthwise: steps(&kinds[0], k), pointwise: steps(&kinds[1], case.out_channels) };
+    let Attributes { strides, padding, rate } = case.attributes;
+    let expected = bits(&reference::fused(input, filter, pointwise, &case.attributes, &case.numerics, &epilogues));
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(case.threads).build().unwrap());
+    for set in InstructionSet::available() {
+        let op =
+            SeparableConv2d::new(strides, padding, rate).numerics(case.numerics.clone()).pool(pool.clone()).on(set);
+        let op = op.fused(&epilogues);
+        let result = bits(&op.run(input, filter, pointwise));
+        prop_assert!(result == expected, "{set:?} differs with {kinds:?}: {case:?}");
+        let planned = op.plan(case.input, filter, pointwise).and_then(|plan| {
+            let mut output = Array4::from_elem(plan.output_shape(), T::ZERO);
+            plan.run_into(input, output.view_mut()).map(|()| output)
+        });
+        prop_assert!(bits(&planned) == expected, "{set:?} differs in a plan with {kinds:?}: {case:?}");
     }
     Ok(())
 }
@@ -312,6 +355,47 @@ proptest! {
         let numerics = Numerics { depthwise, pointwise, subnormals: Subnormals::Flushed };
         check::<bf16>(&Case { numerics, ..case })?;
     }
+}
+
+proptest! {
+    #![proptest_config(config(700))]
+
+    #[test]
+    fn steps(
+        case in case([1usize..3, 1..9, 1..12], (1usize..40, 1usize..4), 1usize..80),
+        depthwise in prop::collection::vec(0usize..6, 0..4),
+        pointwise in prop::collection::vec(0usize..6, 0..4),
+    ) {
+        let kinds = [depthwise, pointwise];
+        check_steps::<f32>(&case, &kinds)?;
+        check_steps::<f64>(&case, &kinds)?;
+        check_steps::<f16>(&case, &kinds)?;
+        check_steps::<bf16>(&case, &kinds)?;
+    }
+}
+
+/// Each step has a number for each channel of its part.
+#[test]
+fn steps_that_do_not_fit_are_an_error() {
+    let (input, filter) = (Array4::<f32>::ones((1, 3, 3, 2)), Array4::ones((1, 1, 2, 1)));
+    let pointwise = Array4::ones((1, 1, 2, 4));
+    let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]);
+    let message = |epilogues: Epilogues<f32>| {
+        let fused = convolution.fused(&epilogues);
+        let result = fused.run(input.view(), filter.view(), pointwise.view());
+        let planned = fused.plan([1, 3, 3, 2], filter.view(), pointwise.view());
+        assert_eq!(planned.err(), result.clone().err());
+        result.unwrap_err().to_string()
+    };
+    let depthwise = vec![Step::Relu, Step::Add(&[1.0; 3])];
+    assert_eq!(
+        message(Epilogues { depthwise, pointwise: Vec::new() }),
+        "step 1 behind the depthwise part must have a number for each of 2 channels, got 3"
+    );
+    assert_eq!(
+        message(Epilogues { depthwise: Vec::new(), pointwise: vec![Step::Multiply(&[])] }),
+        "step 0 behind the pointwise part must have a number for each of 4 channels, got 0"
+    );
 }
 
 /// What lies behind a tap's last channel may be inside the image where the tap is not.

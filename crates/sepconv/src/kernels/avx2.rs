@@ -40,6 +40,10 @@ vector!(
     _mm256_fmadd_ps,
     _mm256_mul_ps,
     _mm256_add_ps,
+    _mm256_div_ps,
+    _mm256_max_ps,
+    _mm256_min_ps,
+    if_positive_f32,
     spread_f32
 );
 widen!(F32x8, first_f32);
@@ -49,6 +53,11 @@ widen!(F32x8, 8, bf16, __m128i, _mm_loadu_si128, _mm_storeu_si128, widen_bf16, n
 #[inline(always)]
 unsafe fn first_f32(from: *const f32, count: usize) -> __m256 {
     _mm256_maskload_ps(from, _mm256_loadu_si256(FIRST.as_ptr().add(8 - count).cast()))
+}
+
+#[inline(always)]
+unsafe fn if_positive_f32(values: __m256, others: __m256) -> __m256 {
+    _mm256_blendv_ps(others, values, _mm256_cmp_ps::<_CMP_GT_OQ>(values, _mm256_setzero_ps()))
 }
 
 #[inline(always)]
@@ -88,6 +97,10 @@ vector!(
     _mm256_fmadd_pd,
     _mm256_mul_pd,
     _mm256_add_pd,
+    _mm256_div_pd,
+    _mm256_max_pd,
+    _mm256_min_pd,
+    if_positive_f64,
     spread_f64
 );
 widen!(F64x4, first_f64);
@@ -96,6 +109,11 @@ widen!(F64x4, first_f64);
 unsafe fn first_f64(from: *const f64, count: usize) -> __m256d {
     let mask = _mm_loadu_si128(FIRST.as_ptr().add(8 - count).cast());
     _mm256_maskload_pd(from, _mm256_cvtepi32_epi64(mask))
+}
+
+#[inline(always)]
+unsafe fn if_positive_f64(values: __m256d, others: __m256d) -> __m256d {
+    _mm256_blendv_pd(others, values, _mm256_cmp_pd::<_CMP_GT_OQ>(values, _mm256_setzero_pd()))
 }
 
 #[inline(always)]

@@ -34,6 +34,10 @@ vector!(
     _mm512_fmadd_ps,
     _mm512_mul_ps,
     _mm512_add_ps,
+    _mm512_div_ps,
+    _mm512_max_ps,
+    _mm512_min_ps,
+    if_positive_f32,
     spread_f32
 );
 widen!(F32x16, first_f32);
@@ -46,7 +50,13 @@ unsafe fn first_f32(from: *const f32, count: usize) -> __m512 {
 }
 
 #[inline(always)]
-unsafe fn spread_f32(values: __m512, lanes: &[i32; 16]) -> __m512 {
+pub unsafe fn if_positive_f32(values: __m512, others: __m512) -> __m512 {
+    let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(values, _mm512_setzero_ps());
+    _mm512_mask_blend_ps(positive, others, values)
+}
+
+#[inline(always)]
+pub unsafe fn spread_f32(values: __m512, lanes: &[i32; 16]) -> __m512 {
     _mm512_permutexvar_ps(_mm512_loadu_epi32(lanes.as_ptr()), values)
 }
 
@@ -82,6 +92,10 @@ vector!(
     _mm512_fmadd_pd,
     _mm512_mul_pd,
     _mm512_add_pd,
+    _mm512_div_pd,
+    _mm512_max_pd,
+    _mm512_min_pd,
+    if_positive_f64,
     spread_f64
 );
 widen!(F64x8, first_f64);
@@ -89,6 +103,12 @@ widen!(F64x8, first_f64);
 #[inline(always)]
 unsafe fn first_f64(from: *const f64, count: usize) -> __m512d {
     _mm512_maskz_loadu_pd(((1u32 << count) - 1) as __mmask8, from)
+}
+
+#[inline(always)]
+unsafe fn if_positive_f64(values: __m512d, others: __m512d) -> __m512d {
+    let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(values, _mm512_setzero_pd());
+    _mm512_mask_blend_pd(positive, others, values)
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::avx512::Avx512;
+use super::avx512::{Avx512, if_positive_f32, spread_f32};
 use super::vector::{FUSED, Vector, Widen, vector};
 use super::{Block, ByRows, DepthwiseFn, Dots, Kernel, Rows, Run, by_rows, generic};
 use crate::element::Element;
@@ -60,7 +60,11 @@ vector!(
     add_dot,
     _mm512_mul_ps,
     _mm512_add_ps,
-    spread,
+    _mm512_div_ps,
+    _mm512_max_ps,
+    _mm512_min_ps,
+    if_positive_f32,
+    spread_f32,
     store_narrow
 );
 
@@ -73,11 +77,6 @@ unsafe fn store_narrow(to: *mut u16, sums: __m512) {
 unsafe fn add_dot(pairs: __m512, weights: __m512, sum: __m512) -> __m512 {
     let bits = |pairs: __m512| std::mem::transmute::<__m512, __m512bh>(pairs);
     _mm512_dpbf16_ps(sum, bits(pairs), bits(weights))
-}
-
-#[inline(always)]
-unsafe fn spread(values: __m512, lanes: &[i32; 16]) -> __m512 {
-    _mm512_permutexvar_ps(_mm512_loadu_epi32(lanes.as_ptr()), values)
 }
 
 /// Numbers as they are stored have +0 as partners.

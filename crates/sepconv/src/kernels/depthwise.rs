@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use ndarray::{ArrayView4, s};
 
+use super::epilogue::Epilogue;
 use super::generic::{PIXELS, SHARED};
 use super::memory::Buffer;
 use super::tile::Tile;
@@ -23,6 +24,7 @@ pub struct Depthwise<T: Element> {
     dots: Option<Dots<T>>,
     /// Whether the tile's rows are pairs for the product.
     in_pairs: bool,
+    epilogue: Option<Epilogue<T>>,
     numerics: Numerics,
     geometry: Geometry,
     filter: Buffer<T::Sum>,
@@ -93,6 +95,7 @@ impl<T: Element> Depthwise<T> {
             filter: pack(filter, geometry, filter_stride, dots.map_or(T::widen, |dots| dots.pair))?,
             dots,
             in_pairs: false,
+            epilogue: None,
             filter_stride,
             rows: places(&geometry.height)?,
             columns: places(&geometry.width)?,
@@ -112,7 +115,12 @@ impl<T: Element> Depthwise<T> {
     pub fn in_pairs(self, wanted: bool) -> Self {
         // Behind the last of an odd number of results there would have to be a zero.
         let zeros = self.spread.is_empty() || self.geometry.k().is_multiple_of(2);
-        Self { in_pairs: wanted && self.dots.is_some() && zeros, ..self }
+        Self { in_pairs: wanted && self.dots.is_some() && self.epilogue.is_none() && zeros, ..self }
+    }
+
+    /// The same with steps behind it, where a tile is filled.
+    pub fn finished(self, epilogue: Epilogue<T>) -> Self {
+        Self { epilogue: Some(epilogue).filter(|epilogue| !epilogue.is_empty()), ..self }
     }
 
     pub fn geometry(&self) -> &Geometry {
@@ -127,6 +135,9 @@ impl<T: Element> Depthwise<T> {
         tile.set_in_pairs(self.in_pairs);
         // SAFETY: the tile has these rows, of whole vectors.
         unsafe { self.write(input, tile.target(), rows) }
+        if let Some(epilogue) = &self.epilogue {
+            epilogue.finish_tile(tile);
+        }
     }
 
     /// The results of these output pixels.

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::tile::{panel, row_stride};
 use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
-use super::{Block, Correlation, Entry, Pack, Rows, Run, Step, Then};
-use crate::element::Element;
+use super::{Block, Correlation, Entry, Finish, Pack, Rows, Run, Step, Then, epilogue};
+use crate::element::{Element, is_sum};
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
 /// the latency of the additions.
@@ -773,6 +773,75 @@ pub unsafe fn narrow_rows<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Rows
             i += 1;
         }
     }
+}
+
+/// Rounds sums to the storage type, and takes the steps behind them, each of which is rounded.
+///
+/// # Safety
+/// What [`Finish`] says of its pointers holds, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn finish<S: Element<Sum = V::Element>, V: Widen<S>>(finish: &Finish<V::Element>) {
+    let mut row = 0;
+    while row < finish.rows {
+        let four = V::REGISTERS && row + 4 <= finish.rows;
+        for column in (0..finish.columns).step_by(V::LANES) {
+            if four {
+                finish_rows::<S, V, 4>(finish, row, column);
+            } else {
+                finish_rows::<S, V, 1>(finish, row, column);
+            }
+        }
+        row += if four { 4 } else { 1 };
+    }
+}
+
+/// A vector of each of `ROWS` rows.
+#[inline(always)]
+unsafe fn finish_rows<S: Element<Sum = V::Element>, V: Widen<S>, const ROWS: usize>(
+    finish: &Finish<V::Element>,
+    row: usize,
+    column: usize,
+) {
+    let place = |r: usize| finish.start.byte_offset((row + r) as isize * finish.stride).add(column);
+    let mut values = [V::splat(V::Element::ZERO); ROWS];
+    for r in 0..ROWS {
+        values[r] = V::load(place(r)).round();
+    }
+    let numbers = |first: usize| V::load(finish.numbers.add(first + column));
+    let number = |number: f64| V::splat(V::Element::from_f64(number));
+    for step in finish.steps {
+        match *step {
+            epilogue::Step::Add(first) => {
+                let numbers = numbers(first);
+                values = values.map(|x| x.add(numbers).round());
+            }
+            epilogue::Step::Multiply(first) => {
+                let numbers = numbers(first);
+                values = values.map(|x| x.mul(numbers).round());
+            }
+            epilogue::Step::Relu => values = values.map(|x| relu::<S, V>(x)),
+            epilogue::Step::Relu6 => values = values.map(|x| number(6.0).smaller(relu::<S, V>(x))),
+            epilogue::Step::LeakyRelu(alpha) => {
+                let alpha = V::splat(S::from_f64(alpha.into()).widen());
+                values = values.map(|x| x.if_positive(x.mul(alpha).round()));
+            }
+            epilogue::Step::HardSwish => {
+                let gate = |x: V| number(6.0).smaller(relu::<S, V>(x.add(number(3.0)).round()));
+                values = values.map(|x| x.mul(gate(x).div(number(6.0)).round()).round());
+            }
+        }
+    }
+    for r in 0..ROWS {
+        values[r].store(place(r));
+    }
+}
+
+#[inline(always)]
+unsafe fn relu<S: Element<Sum = V::Element>, V: Widen<S>>(x: V) -> V {
+    let zero = V::splat(V::Element::ZERO);
+    let larger = zero.larger(x);
+    // Where sums are stored as they are, no zero is negative.
+    if const { is_sum::<S>() } { larger.add(zero) } else { larger }
 }
 
 /// Adds to each tap's sum the products of its pixel values and the gradients, pixel after pixel.

@@ -13,6 +13,7 @@ use crate::element::Element;
 use crate::numerics::Products;
 
 pub mod depthwise;
+pub mod epilogue;
 mod generic;
 pub mod memory;
 pub mod pointwise;
@@ -151,6 +152,7 @@ pub struct Kernel<T: Element> {
     pack: [PackFn<T>; 2],
     widen: WidenFn<T>,
     narrow: NarrowFn<T>,
+    finish: FinishFn<T>,
     /// By fused or separate products.
     correlate: [CorrelateFn<T>; 2],
 }
@@ -182,6 +184,7 @@ type WidenFn<T> = unsafe fn(&Rows<T, <T as Element>::Sum>);
 type NarrowFn<T> = unsafe fn(&Rows<<T as Element>::Sum, T>);
 /// Of so many rows and columns before.
 type PairFn<T> = unsafe fn(&Rows<T, T>);
+type FinishFn<T> = unsafe fn(&Finish<<T as Element>::Sum>);
 type CorrelateFn<T> = unsafe fn(&Correlation<T>);
 
 impl<T: Element> Kernel<T> {
@@ -391,6 +394,19 @@ pub struct Rows<From, To> {
     pub columns: usize,
 }
 
+/// Rows of sums, which the steps behind them are to take the place of.
+pub struct Finish<'a, T> {
+    /// Whole vectors of them are there.
+    pub start: *mut T,
+    /// Bytes from one row to the next.
+    pub stride: isize,
+    pub rows: usize,
+    pub columns: usize,
+    pub steps: &'a [epilogue::Step],
+    /// For each step that has them, the numbers of the first column and those behind it, in whole vectors.
+    pub numbers: *const T,
+}
+
 /// Output pixels, equally far apart in the image and in the gradient, for the sums of the depthwise filter's gradient over them:
 /// of some taps and some channels.
 pub struct Correlation<'a, T: Element> {
@@ -456,6 +472,7 @@ macro_rules! kernel {
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
                 widen: widen_rows::<$element, $vector>,
                 narrow: narrow_rows::<$element, $vector>,
+                finish: finish::<$element, $vector>,
                 correlate: [
                     correlate::<$element, $vector, { $crate::kernels::vector::FUSED }>,
                     correlate::<$element, $vector, { $crate::kernels::vector::SEPARATE }>,
@@ -561,6 +578,14 @@ macro_rules! wrappers {
         ) {
             // SAFETY: the caller's promise.
             unsafe { $crate::kernels::generic::narrow_rows::<S, V>(sums) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn finish<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            rows: &$crate::kernels::Finish<S::Sum>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::finish::<S, V>(rows) }
         }
 
         $(#[target_feature(enable = $features)])?

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 
 use super::portable::Portable;
 use super::vector::{Vector, Widen, vector, widen};
-use super::{Block, Correlation, InstructionSet, Kernel, Proof, Rows, Run, generic, kernels};
+use super::{Block, Correlation, Finish, InstructionSet, Kernel, Proof, Rows, Run, generic, kernels};
 use crate::element::{Element, is_sum};
 use crate::subnormals::results_flushed;
 
@@ -45,6 +45,10 @@ vector!(
     mul_add_f32,
     vmulq_f32,
     vaddq_f32,
+    vdivq_f32,
+    larger_f32,
+    smaller_f32,
+    if_positive_f32,
     spread_f32
 );
 widen!(F32x4, first_f32);
@@ -66,6 +70,21 @@ unsafe fn first_f32(from: *const f32, count: usize) -> float32x4_t {
         1 => vld1q_lane_f32::<0>(from, zero),
         0 => zero,
     }
+}
+
+#[inline(always)]
+unsafe fn larger_f32(values: float32x4_t, others: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcgtq_f32(values, others), values, others)
+}
+
+#[inline(always)]
+unsafe fn smaller_f32(values: float32x4_t, others: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcltq_f32(values, others), values, others)
+}
+
+#[inline(always)]
+unsafe fn if_positive_f32(values: float32x4_t, others: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcgtzq_f32(values), values, others)
 }
 
 #[inline(always)]
@@ -113,6 +132,10 @@ vector!(
     mul_add_f64,
     vmulq_f64,
     vaddq_f64,
+    vdivq_f64,
+    larger_f64,
+    smaller_f64,
+    if_positive_f64,
     spread_f64
 );
 widen!(F64x2, first_f64);
@@ -130,6 +153,21 @@ unsafe fn first_f64(from: *const f64, count: usize) -> float64x2_t {
         1 => vld1q_lane_f64::<0>(from, zero),
         0 => zero,
     }
+}
+
+#[inline(always)]
+unsafe fn larger_f64(values: float64x2_t, others: float64x2_t) -> float64x2_t {
+    vbslq_f64(vcgtq_f64(values, others), values, others)
+}
+
+#[inline(always)]
+unsafe fn smaller_f64(values: float64x2_t, others: float64x2_t) -> float64x2_t {
+    vbslq_f64(vcltq_f64(values, others), values, others)
+}
+
+#[inline(always)]
+unsafe fn if_positive_f64(values: float64x2_t, others: float64x2_t) -> float64x2_t {
+    vbslq_f64(vcgtzq_f64(values), values, others)
 }
 
 #[inline(always)]
@@ -244,6 +282,11 @@ unsafe fn correlate<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: u
 #[cold]
 unsafe fn correlate_again<S: Element<Sum = V::Element>, V: Widen<S>>(pixels: &Correlation<S>, products: usize) {
     (portable::<S>(V::LANES).correlate[products])(pixels)
+}
+
+// Portably throughout: what it reads is not there a second time.
+unsafe fn finish<S: Element<Sum = V::Element>, V: Widen<S>>(rows: &Finish<S::Sum>) {
+    (portable::<S>(V::LANES).finish)(rows)
 }
 
 // No arithmetic, nothing flushed.

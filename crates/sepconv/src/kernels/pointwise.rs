@@ -6,6 +6,7 @@ use std::ops::Range;
 use ndarray::ArrayView2;
 use rayon::ThreadPool;
 
+use super::epilogue::Epilogue;
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
 use super::transpose::transpose;
@@ -22,6 +23,7 @@ pub struct Pointwise<'a, T: Element> {
     columns: usize,
     filter: Filter<'a, T>,
     sums: Sums<T>,
+    epilogue: Option<Epilogue<T>>,
 }
 
 /// How the sums are taken.
@@ -68,7 +70,7 @@ impl<T: Element> Pointwise<'static, T> {
         let (k, columns) = filter.dim();
         let sums = Sums::of(&kernel, k, numerics);
         let filter = Filter::Packed(pack(&kernel, &sums, filter, None, 1)?);
-        Ok(Self { kernel, k, columns, filter, sums })
+        Ok(Self { kernel, k, columns, filter, sums, epilogue: None })
     }
 }
 
@@ -77,7 +79,12 @@ impl<'a, T: Element> Pointwise<'a, T> {
     pub fn once(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &Numerics) -> Self {
         let (k, columns) = filter.dim();
         let sums = Sums::of(&kernel, k, numerics);
-        Self { kernel, k, columns, filter: Filter::Given(filter), sums }
+        Self { kernel, k, columns, filter: Filter::Given(filter), sums, epilogue: None }
+    }
+
+    /// The same with steps behind it, for [`multiply`](Self::multiply).
+    pub fn finished(self, epilogue: Epilogue<T>) -> Self {
+        Self { epilogue: Some(epilogue).filter(|epilogue| !epilogue.is_empty()), ..self }
     }
 
     /// Packs all of the filter, on the calling thread and as many in all of the pool, or of rayon's current one.
@@ -108,7 +115,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let levels = groups.iter().flatten().map(Step::level).max().unwrap_or(0);
         let order = Order { place: [0..usize::MAX, 0..usize::MAX], products, groups };
         let sums = Sums { length: k, dots: None, orders: vec![order], levels };
-        Some(Self { kernel, k, columns, filter: Filter::Given(filter), sums })
+        Some(Self { kernel, k, columns, filter: Filter::Given(filter), sums, epilogue: None })
     }
 
     /// Elements of scratch for the sums of so many rows, with all levels, and for so many products of the panels.
@@ -326,7 +333,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let columns = vectors * self.kernel.lanes;
         let (level, levels) = scratch.split_at_mut(self.level_elements(tile.rows()));
         let level: *mut T::Sum = level.as_mut_ptr().cast();
-        let narrow = self.sums.dots.is_some() && matches!(&order.groups[..], [steps] if steps.len() == 1);
+        let pairs = self.sums.dots.is_some() && self.epilogue.is_none();
+        let narrow = pairs && matches!(&order.groups[..], [steps] if steps.len() == 1);
         let direct = (is_sum::<T>() || narrow) && part.len() == columns;
         let target = output.at(rows.start, part.start);
         let nothing = (panel.start.cast(), 0);
@@ -383,6 +391,11 @@ impl<'a, T: Element> Pointwise<'a, T> {
                 block = block.skip_rows(height * count);
                 done += count;
             }
+        }
+        if let Some(epilogue) = &self.epilogue {
+            let (start, stride) = block.targets[0];
+            // SAFETY: the rows of level 0, which have just been computed, whether in the output or not.
+            unsafe { epilogue.finish((start, stride as isize), [rows.len(), columns], column) };
         }
         if !direct {
             let narrow = Rows {

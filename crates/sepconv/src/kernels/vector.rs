@@ -37,6 +37,13 @@ pub trait Vector: Copy {
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     unsafe fn mul(self, factor: Self) -> Self;
     unsafe fn add(self, addend: Self) -> Self;
+    unsafe fn div(self, divisor: Self) -> Self;
+    /// `self > other ? self : other`: the other where one is NaN or both are zeros.
+    unsafe fn larger(self, other: Self) -> Self;
+    /// `self < other ? self : other`, likewise.
+    unsafe fn smaller(self, other: Self) -> Self;
+    /// `self > 0 ? self : other`.
+    unsafe fn if_positive(self, other: Self) -> Self;
     /// Lane `l` is what lane `lanes[l]` was.
     unsafe fn spread(self, lanes: &[i32; 16]) -> Self;
 }
@@ -100,7 +107,8 @@ pub fn prefetch<T, const FAR: bool>(place: *const T) {
 macro_rules! vector {
     (
         $name:ident($register:ty), $element:ty, $lanes:literal, $unrolled:literal, $splat:ident, $load:ident, $store:ident,
-        $mul_add:ident, $mul:ident, $add:ident, $spread:ident $(, $narrow:ident)?
+        $mul_add:ident, $mul:ident, $add:ident, $div:ident, $larger:ident, $smaller:ident, $if_positive:ident, $spread:ident
+        $(, $narrow:ident)?
     ) => {
         #[derive(Clone, Copy)]
         pub struct $name($register);
@@ -149,6 +157,22 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn add(self, addend: Self) -> Self {
                 Self($add(self.0, addend.0))
+            }
+            #[inline(always)]
+            unsafe fn div(self, divisor: Self) -> Self {
+                Self($div(self.0, divisor.0))
+            }
+            #[inline(always)]
+            unsafe fn larger(self, other: Self) -> Self {
+                Self($larger(self.0, other.0))
+            }
+            #[inline(always)]
+            unsafe fn smaller(self, other: Self) -> Self {
+                Self($smaller(self.0, other.0))
+            }
+            #[inline(always)]
+            unsafe fn if_positive(self, other: Self) -> Self {
+                Self($if_positive(self.0, other.0))
             }
             #[inline(always)]
             unsafe fn spread(self, lanes: &[i32; 16]) -> Self {

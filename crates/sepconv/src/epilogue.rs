@@ -1,0 +1,88 @@
+//! Steps behind the two parts of a separable convolution: bias, batch normalisation, activations. Each is rounded to the
+//! storage type, as an operation of its own would round it, so that the result has the bits of the operations one after the
+//! other.
+
+use crate::element::{Element, Number};
+use crate::error::Error;
+
+/// One step, channel by channel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step<'a, T> {
+    /// Adds a number for each channel: a bias, or the second half of a batch normalisation.
+    Add(&'a [T]),
+    /// Multiplies by a number for each channel: the first half of a batch normalisation.
+    Multiply(&'a [T]),
+    /// max(x, 0); NaN stays, and of f32 and f64 no zero is negative (as where TensorFlow's loops are vectorised).
+    Relu,
+    /// min(max(x, 0), 6), likewise.
+    Relu6,
+    /// x where it is positive, otherwise x times this number, rounded to the storage type.
+    LeakyRelu(f32),
+    /// x * (relu6(x + 3) / 6), rounded after each of the four.
+    HardSwish,
+}
+
+/// The steps behind the depthwise part, whose channels are in_channels * channel_multiplier, and those behind the pointwise
+/// part, whose channels are out_channels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Epilogues<'a, T> {
+    pub depthwise: Vec<Step<'a, T>>,
+    pub pointwise: Vec<Step<'a, T>>,
+}
+
+impl<T> Epilogues<'_, T> {
+    /// No steps.
+    pub const NONE: Self = Self { depthwise: Vec::new(), pointwise: Vec::new() };
+}
+
+impl<T: Element> Epilogues<'_, T> {
+    /// That each step has a number for each channel.
+    pub(crate) fn check(&self, k: usize, out_channels: usize) -> Result<(), Error> {
+        for (part, steps, expected) in [("depthwise", &self.depthwise, k), ("pointwise", &self.pointwise, out_channels)]
+        {
+            let lengths = steps.iter().map(|step| step.numbers().map_or(expected, <[T]>::len));
+            if let Some((step, got)) = lengths.enumerate().find(|(_, length)| *length != expected) {
+                return Err(Error::Step { part, step, expected, got });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T: Element> Step<'_, T> {
+    /// One for each channel, if it has them.
+    pub(crate) fn numbers(&self) -> Option<&[T]> {
+        match self {
+            Self::Add(numbers) | Self::Multiply(numbers) => Some(numbers),
+            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) | Self::HardSwish => None,
+        }
+    }
+
+    /// Of one element.
+    pub(crate) fn apply(&self, value: T, channel: usize) -> T {
+        let (x, number) = (value.widen(), |number: f64| T::Sum::from_f64(number));
+        let rounded = |sum: T::Sum| T::narrow(sum).widen();
+        T::narrow(match self {
+            Self::Add(values) => x.add(values[channel].widen()),
+            Self::Multiply(values) => x.mul(values[channel].widen()),
+            Self::Relu => relu::<T>(x),
+            Self::Relu6 => smaller(number(6.0), relu::<T>(x)),
+            Self::LeakyRelu(_) if x > number(0.0) => x,
+            Self::LeakyRelu(alpha) => x.mul(T::from_f64((*alpha).into()).widen()),
+            Self::HardSwish => {
+                let gate = smaller(number(6.0), relu::<T>(rounded(x.add(number(3.0)))));
+                x.mul(rounded(gate.div(number(6.0))))
+            }
+        })
+    }
+}
+
+fn relu<T: Element>(x: T::Sum) -> T::Sum {
+    let zero = T::Sum::ZERO;
+    let largest = if zero > x { zero } else { x };
+    if crate::element::is_sum::<T>() { largest.add(zero) } else { largest }
+}
+
+fn smaller<T: Number>(limit: T, x: T) -> T {
+    if limit < x { limit } else { x }
+}
