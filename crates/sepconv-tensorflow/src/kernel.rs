@@ -1,5 +1,5 @@
-//! The op and its kernels: TensorFlow's tensors in, [`sepconv::SeparableConv2d`] on the calling thread and ours,
-//! TensorFlow's tensor out.
+//! The op, the same with steps behind its parts, and their kernels: TensorFlow's tensors in, [`sepconv::SeparableConv2d`] on
+//! the calling thread and ours, TensorFlow's tensor out.
 
 use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use half::{bf16, f16};
 use ndarray::{ArrayView4, ArrayViewMut4};
 use rayon::ThreadPool;
+use sepconv::epilogue::Epilogues;
 use sepconv::{Element, Geometry, Orders, Plan, SeparableConv2d};
 
 use crate::carrier;
 use crate::shape_function::OutputShape;
 use crate::statistics::{self, Counter};
+use crate::steps::{Word, words};
 use crate::tensorflow::kernel::{self, Construction, Context, Kernel};
 use crate::tensorflow::op::Op;
 use crate::tensorflow::status::Failure;
@@ -26,12 +28,29 @@ const OP: Op = Op {
     outputs: &[c"output: T"],
 };
 
-/// The op's definition and shape function. TensorFlow may end the process if it is there already.
-pub fn register_op() -> Result<(), Failure> {
-    OP.register::<OutputShape>()
+/// The same with [steps] behind the depthwise and the pointwise part, in words, and the numbers of those that have some, one
+/// after the other. Constant are then filters and numbers.
+const FUSED_OP: Op = Op {
+    name: c"Sepconv>FusedSeparableConv2D",
+    attrs: &[
+        c"T: {half, bfloat16, float, double}",
+        c"N: int >= 0",
+        c"numerics: string",
+        c"constant_filters: bool = false",
+        c"depthwise_steps: string = ''",
+        c"pointwise_steps: string = ''",
+    ],
+    inputs: &[c"input: T", c"depthwise_filter: T", c"pointwise_filter: T", c"geometry: int32", c"numbers: N * T"],
+    outputs: &[c"output: T"],
+};
+
+/// The ops' definitions and shape function. TensorFlow may end the process if they are there already.
+pub fn register_ops() -> Result<(), Failure> {
+    OP.register::<OutputShape>()?;
+    FUSED_OP.register::<OutputShape>()
 }
 
-/// The kernel of every element type that is served.
+/// The kernels of every element type that is served.
 pub fn register_kernels() -> Result<(), Failure> {
     register::<f16>()?;
     register::<bf16>()?;
@@ -41,41 +60,50 @@ pub fn register_kernels() -> Result<(), Failure> {
 
 /// An element type that the op serves.
 trait Served: Element + TensorElement {
-    const KERNEL_NAME: &'static CStr;
+    const KERNEL_NAMES: [&'static CStr; 2];
     const CALLS: &'static Counter;
 }
 
 macro_rules! served {
-    ($type:ty, $name:literal, $calls:ident) => {
+    ($type:ty, $name:literal, $fused:literal, $calls:ident) => {
         impl Served for $type {
-            const KERNEL_NAME: &'static CStr = $name;
+            const KERNEL_NAMES: [&'static CStr; 2] = [$name, $fused];
             const CALLS: &'static Counter = &statistics::$calls;
         }
     };
 }
 
-served!(f16, c"SepconvSeparableConv2DFloat16", FLOAT16_CALLS);
-served!(bf16, c"SepconvSeparableConv2DBfloat16", BFLOAT16_CALLS);
-served!(f32, c"SepconvSeparableConv2DFloat32", FLOAT32_CALLS);
-served!(f64, c"SepconvSeparableConv2DFloat64", FLOAT64_CALLS);
+served!(f16, c"SepconvSeparableConv2DFloat16", c"SepconvFusedSeparableConv2DFloat16", FLOAT16_CALLS);
+served!(bf16, c"SepconvSeparableConv2DBfloat16", c"SepconvFusedSeparableConv2DBfloat16", BFLOAT16_CALLS);
+served!(f32, c"SepconvSeparableConv2DFloat32", c"SepconvFusedSeparableConv2DFloat32", FLOAT32_CALLS);
+served!(f64, c"SepconvSeparableConv2DFloat64", c"SepconvFusedSeparableConv2DFloat64", FLOAT64_CALLS);
 
 fn register<T: Served>() -> Result<(), Failure> {
-    kernel::register::<Node<T>>(OP.name, T::KERNEL_NAME, c"T", T::DATA_TYPE)
+    let [name, fused] = T::KERNEL_NAMES;
+    kernel::register::<Node<T, false>>(OP.name, name, c"T", T::DATA_TYPE)?;
+    kernel::register::<Node<T, true>>(FUSED_OP.name, fused, c"T", T::DATA_TYPE)
 }
 
 /// The kernel of one node.
-struct Node<T: Served> {
+struct Node<T: Served, const FUSED: bool> {
     orders: Orders,
     /// Whether the filters never change while somebody holds them: then they are packed once.
     constant_filters: bool,
+    /// Behind the depthwise and the pointwise part.
+    steps: [Vec<Word>; 2],
     packed: Mutex<Option<Arc<Packed<T>>>>,
 }
 
-impl<T: Served> Kernel for Node<T> {
+impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
     fn new(construction: &Construction) -> Result<Self, Failure> {
         let orders = construction.string(c"numerics")?.parse::<Orders>().map_err(sepconv::Error::from)?;
         let constant_filters = construction.boolean(c"constant_filters")?;
-        Ok(Self { orders, constant_filters, packed: Mutex::new(None) })
+        let mut steps = [Vec::new(), Vec::new()];
+        for (steps, attribute) in steps.iter_mut().zip([c"depthwise_steps", c"pointwise_steps"]).filter(|_| FUSED) {
+            *steps = words(&construction.string(attribute)?)
+                .map_err(|error| Failure::invalid_argument(format!("{}: {error}", attribute.to_string_lossy())))?;
+        }
+        Ok(Self { orders, constant_filters, steps, packed: Mutex::new(None) })
     }
 
     fn compute(&self, context: &Context) -> Result<(), Failure> {
@@ -87,6 +115,7 @@ impl<T: Served> Kernel for Node<T> {
         let numerics = self.orders.pick(geometry.batch, geometry.rows());
         // Whatever can be refused is refused before memory is taken.
         numerics.check(geometry.k())?;
+        let constants = Constants { filters, numbers: self.numbers(context)? };
         let mut output = context.allocate_output::<T>(0, &geometry.output_shape())?;
         let input = view::<T>(&input, geometry.input_shape())?;
         let output =
@@ -98,14 +127,30 @@ impl<T: Served> Kernel for Node<T> {
                 .pool(pool.clone())
         };
         if self.constant_filters {
-            self.packed(convolution, filters, &geometry, &pool)?.plan.run_into(input, output)?;
+            self.packed(convolution, constants, &geometry, &pool)?.plan.run_into(input, output)?;
         } else {
-            let [depthwise_filter, pointwise_filter] = views::<T>(&filters, &geometry)?;
-            convolution().run_into(input, depthwise_filter, pointwise_filter, output)?;
+            let [depthwise_filter, pointwise_filter] = views::<T>(&constants.filters, &geometry)?;
+            let epilogues = self.epilogues(&constants.numbers)?;
+            convolution().fused(&epilogues).run_into(input, depthwise_filter, pointwise_filter, output)?;
         }
         statistics::KERNEL_CALLS.add();
         T::CALLS.add();
+        if FUSED {
+            statistics::FUSED_CALLS.add();
+        }
         Ok(())
+    }
+}
+
+/// The filters, and the numbers of the steps that have some.
+struct Constants {
+    filters: [Tensor; 2],
+    numbers: Vec<Tensor>,
+}
+
+impl Constants {
+    fn all(&self) -> impl Iterator<Item = &Tensor> {
+        self.filters.iter().chain(&self.numbers)
     }
 }
 
@@ -115,30 +160,53 @@ struct Packed<T: Served> {
     geometry: Geometry,
     pool: Arc<ThreadPool>,
     /// Nobody can put others in their places while these are held.
-    filters: [Tensor; 2],
+    constants: Constants,
 }
 
-impl<T: Served> Node<T> {
+impl<T: Served, const FUSED: bool> Node<T, FUSED> {
+    /// The tensors of the steps that have numbers.
+    fn numbers(&self, context: &Context) -> Result<Vec<Tensor>, Failure> {
+        let expected = self.steps.iter().flatten().filter(|word| word.has_numbers()).count();
+        let got = context.inputs() - OP.inputs.len();
+        if got != expected {
+            let message = format!("numbers must be {expected} tensors, as many as steps that have some, got {got}");
+            return Err(Failure::invalid_argument(message));
+        }
+        (0..expected).map(|n| context.input((OP.inputs.len() + n) as i32)).collect()
+    }
+
+    fn epilogues<'a>(&self, numbers: &'a [Tensor]) -> Result<Epilogues<'a, T>, Failure> {
+        let mut numbers = numbers.iter().map(|tensor| tensor.elements::<T>());
+        let mut steps = |words: &[Word]| words.iter().map(|word| word.step(&mut numbers)).collect::<Result<_, _>>();
+        let [depthwise, pointwise] = &self.steps;
+        Ok(Epilogues { depthwise: steps(depthwise)?, pointwise: steps(pointwise)? })
+    }
+
     /// What the last call packed, if it was the same, or packed anew.
     fn packed(
         &self,
         convolution: impl FnOnce() -> SeparableConv2d,
-        filters: [Tensor; 2],
+        constants: Constants,
         geometry: &Geometry,
         pool: &Arc<ThreadPool>,
     ) -> Result<Arc<Packed<T>>, Failure> {
-        let views = views::<T>(&filters, geometry)?;
         let mut last = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(packed) =
             last.as_ref().filter(|packed| packed.geometry == *geometry && Arc::ptr_eq(&packed.pool, pool))
         {
-            let before = self::views::<T>(&packed.filters, geometry)?;
-            if before.map(|filter| filter.as_ptr()) == views.map(|filter| filter.as_ptr()) {
+            let same = |(a, b): (&Tensor, &Tensor)| match (a.elements::<T>(), b.elements::<T>()) {
+                (Ok(a), Ok(b)) => std::ptr::eq(a, b),
+                _ => false,
+            };
+            if packed.constants.all().zip(constants.all()).all(same) {
                 return Ok(packed.clone());
             }
         }
-        let plan = convolution().plan(geometry.input_shape(), views[0], views[1])?;
-        let packed = Arc::new(Packed { plan, geometry: *geometry, pool: pool.clone(), filters });
+        let [depthwise_filter, pointwise_filter] = views::<T>(&constants.filters, geometry)?;
+        let epilogues = self.epilogues(&constants.numbers)?;
+        let convolution = convolution();
+        let plan = convolution.fused(&epilogues).plan(geometry.input_shape(), depthwise_filter, pointwise_filter)?;
+        let packed = Arc::new(Packed { plan, geometry: *geometry, pool: pool.clone(), constants });
         *last = Some(packed.clone());
         Ok(packed)
     }

@@ -17,5 +17,6 @@ mod queries;
 mod registration;
 mod shape_function;
 mod statistics;
+mod steps;
 mod tensorflow;
 mod threads;

@@ -67,7 +67,7 @@ fn attempt(before: &'static CStr) -> State {
 }
 
 fn register_all() -> Result<(), Failure> {
-    kernel::register_op()?;
+    kernel::register_ops()?;
     gradient::register_ops()?;
     kernel::register_kernels()?;
     gradient::register_kernels()

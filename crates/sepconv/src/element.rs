@@ -34,7 +34,6 @@ pub trait Number: Element<Sum = Self> + PartialOrd {
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     fn mul(self, factor: Self) -> Self;
     fn add(self, addend: Self) -> Self;
-    fn div(self, divisor: Self) -> Self;
 }
 
 /// True for the types that are stored as they are summed up.
@@ -102,10 +101,6 @@ macro_rules! number {
             #[inline(always)]
             fn add(self, addend: Self) -> Self {
                 self + addend
-            }
-            #[inline(always)]
-            fn div(self, divisor: Self) -> Self {
-                self / divisor
             }
         }
     };

@@ -18,7 +18,8 @@ pub enum Step<'a, T> {
     Relu6,
     /// x where it is positive, otherwise x times this number, rounded to the storage type.
     LeakyRelu(f32),
-    /// x * (relu6(x + 3) / 6), rounded after each of the four.
+    /// x * (relu6(x + 3) * (1 / 6)), rounded after each of the four and 1 / 6 too: TensorFlow's graphs multiply so where a
+    /// division by 6 is written.
     HardSwish,
 }
 
@@ -71,7 +72,7 @@ impl<T: Element> Step<'_, T> {
             Self::LeakyRelu(alpha) => x.mul(T::from_f64((*alpha).into()).widen()),
             Self::HardSwish => {
                 let gate = smaller(number(6.0), relu::<T>(rounded(x.add(number(3.0)))));
-                x.mul(rounded(gate.div(number(6.0))))
+                x.mul(rounded(gate.mul(T::from_f64(1.0 / 6.0).widen())))
             }
         })
     }

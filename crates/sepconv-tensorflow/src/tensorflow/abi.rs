@@ -130,6 +130,7 @@ table! {
     fn OpKernelConstruction_GetAttrBool(&KernelConstruction, *const c_char, &mut c_uchar, &TfStatus);
     fn OpKernelConstruction_Failure(&KernelConstruction, &TfStatus);
     fn OpKernelContext_Failure(&KernelContext, &TfStatus);
+    fn NumInputs(&KernelContext) -> c_int;
     fn GetInput(&KernelContext, c_int, &mut Owned<TfTensor>, &TfStatus);
     fn AllocateOutput(&KernelContext, c_int, DataType, *const i64, c_int, usize, &TfStatus) -> Owned<TfTensor>;
 }

@@ -115,6 +115,12 @@ impl<'a> Context<'a> {
         Self { context, status: Status::new() }
     }
 
+    /// How many there are.
+    pub fn inputs(&self) -> usize {
+        // SAFETY: the context lives for this call.
+        unsafe { (abi().NumInputs)(self.context) }.try_into().unwrap_or(0)
+    }
+
     pub fn input(&self, index: i32) -> Result<Tensor, Failure> {
         let mut tensor = None;
         // SAFETY: the context lives for this call; an index out of range is a failure.

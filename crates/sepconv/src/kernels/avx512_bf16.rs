@@ -60,7 +60,6 @@ vector!(
     add_dot,
     _mm512_mul_ps,
     _mm512_add_ps,
-    _mm512_div_ps,
     _mm512_max_ps,
     _mm512_min_ps,
     if_positive_f32,

@@ -775,6 +775,9 @@ pub unsafe fn narrow_rows<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Rows
     }
 }
 
+/// So many rows at a time hide the latency of the steps.
+const FINISHED: usize = 8;
+
 /// Rounds sums to the storage type, and takes the steps behind them, each of which is rounded.
 ///
 /// # Safety
@@ -783,15 +786,15 @@ pub unsafe fn narrow_rows<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Rows
 pub unsafe fn finish<S: Element<Sum = V::Element>, V: Widen<S>>(finish: &Finish<V::Element>) {
     let mut row = 0;
     while row < finish.rows {
-        let four = V::REGISTERS && row + 4 <= finish.rows;
+        let many = V::REGISTERS && row + FINISHED <= finish.rows;
         for column in (0..finish.columns).step_by(V::LANES) {
-            if four {
-                finish_rows::<S, V, 4>(finish, row, column);
+            if many {
+                finish_rows::<S, V, FINISHED>(finish, row, column);
             } else {
                 finish_rows::<S, V, 1>(finish, row, column);
             }
         }
-        row += if four { 4 } else { 1 };
+        row += if many { FINISHED } else { 1 };
     }
 }
 
@@ -826,8 +829,9 @@ unsafe fn finish_rows<S: Element<Sum = V::Element>, V: Widen<S>, const ROWS: usi
                 values = values.map(|x| x.if_positive(x.mul(alpha).round()));
             }
             epilogue::Step::HardSwish => {
+                let sixth = V::splat(S::from_f64(1.0 / 6.0).widen());
                 let gate = |x: V| number(6.0).smaller(relu::<S, V>(x.add(number(3.0)).round()));
-                values = values.map(|x| x.mul(gate(x).div(number(6.0)).round()).round());
+                values = values.map(|x| x.mul(gate(x).mul(sixth).round()).round());
             }
         }
     }

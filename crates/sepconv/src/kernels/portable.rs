@@ -57,10 +57,6 @@ impl<T: Number, const N: usize> Vector for Lanes<T, N> {
         Self(std::array::from_fn(|l| self.0[l].add(addend.0[l])))
     }
     #[inline(always)]
-    unsafe fn div(self, divisor: Self) -> Self {
-        Self(std::array::from_fn(|l| self.0[l].div(divisor.0[l])))
-    }
-    #[inline(always)]
     unsafe fn larger(self, other: Self) -> Self {
         Self(std::array::from_fn(|l| if self.0[l] > other.0[l] { self.0[l] } else { other.0[l] }))
     }

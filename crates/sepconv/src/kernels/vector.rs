@@ -37,7 +37,6 @@ pub trait Vector: Copy {
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     unsafe fn mul(self, factor: Self) -> Self;
     unsafe fn add(self, addend: Self) -> Self;
-    unsafe fn div(self, divisor: Self) -> Self;
     /// `self > other ? self : other`: the other where one is NaN or both are zeros.
     unsafe fn larger(self, other: Self) -> Self;
     /// `self < other ? self : other`, likewise.
@@ -107,7 +106,7 @@ pub fn prefetch<T, const FAR: bool>(place: *const T) {
 macro_rules! vector {
     (
         $name:ident($register:ty), $element:ty, $lanes:literal, $unrolled:literal, $splat:ident, $load:ident, $store:ident,
-        $mul_add:ident, $mul:ident, $add:ident, $div:ident, $larger:ident, $smaller:ident, $if_positive:ident, $spread:ident
+        $mul_add:ident, $mul:ident, $add:ident, $larger:ident, $smaller:ident, $if_positive:ident, $spread:ident
         $(, $narrow:ident)?
     ) => {
         #[derive(Clone, Copy)]
@@ -157,10 +156,6 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn add(self, addend: Self) -> Self {
                 Self($add(self.0, addend.0))
-            }
-            #[inline(always)]
-            unsafe fn div(self, divisor: Self) -> Self {
-                Self($div(self.0, divisor.0))
             }
             #[inline(always)]
             unsafe fn larger(self, other: Self) -> Self {
