@@ -341,7 +341,7 @@ def test_times(measured):
     assert ways == [three, three, three, three, {"model"}]
     for layer in measured["layers"]:
         for way, timing in layer["times"].items():
-            assert timing["seconds"] > 0 and 0 < timing["of_peak"] < 1.5
+            assert timing["median"] >= timing["seconds"] > 0 and 0 < timing["of_peak"] < 1.5
             operations = 2 * layer["multiply_adds"]["separable" if way == "sepconv" else way]
             assert timing["of_peak"] == pytest.approx(operations / timing["seconds"] / machine["peak"])
         assert layer["times"].get("sepconv", {}).get("path") in (None, "op", "tensorflow")

@@ -30,9 +30,11 @@ take with TensorFlow's ops and with sepconv's, as a part of the machine's peak.
 Parameters are those of filters and matrices; biases and normalisation are left out. Exit status:
 0, or 1 where something given cannot be used."""
 EPILOG = """\
-The peak is the best rate of products of large float32 matrices by TensorFlow, on the same threads
-in the same run: a processor's multiply-add units can do a little more. Needs rich; charts need
-matplotlib, Keras models Keras 3."""
+Times are the best of some calls; --json has their medians too. The peak is the best rate of
+TensorFlow's products of 768x768 float32 matrices, on the same threads in the same run. It stands
+in for the peak of the processor's multiply-add units, which ci/bench measures and which is
+somewhat higher: a layer can come out above 100 %. Needs rich; charts need matplotlib, Keras
+models Keras 3."""
 
 
 def add_arguments(parser) -> None:
@@ -150,7 +152,7 @@ def _row(layer, timings, machine):
         operations = {"model": model, "standard": standard, "separable": separable, "sepconv": separable}
         row["times"] = {
             way: {
-                **{"seconds": timing.seconds, "path": timing.path, "reason": timing.reason},
+                **{"seconds": timing.seconds, "median": timing.median, "path": timing.path, "reason": timing.reason},
                 "of_peak": timing.seconds and 2 * operations[way].multiply_adds / timing.seconds / machine["peak"],
             }
             for way, timing in timings.items()

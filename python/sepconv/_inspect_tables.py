@@ -110,9 +110,9 @@ def _below_layers(report):
     if machine is None:
         return "\n".join(lines)
     lines.append(
-        f"Times on {machine['threads']} thread(s), of the products alone: std, TensorFlow's convolution; TF, its own "
-        f"ops for the separable one (or the layer as it is); ours, sepconv's. Of peak: the model's own layer, the "
-        f"faster way, of {machine['peak'] / 1e9:.1f} GFLOP/s in float32 matrix products."
+        f"Times on {machine['threads']} thread(s), the best of some calls, of the products alone: std, TensorFlow's "
+        f"convolution; TF, its own ops for the separable one (or the layer as it is); ours, sepconv's. Of peak: the "
+        f"model's own layer, the faster way, of {machine['peak'] / 1e9:.1f} GFLOP/s in float32 matrix products."
     )
     if any(((row["times"] or {}).get("sepconv") or {}).get("path") == "tensorflow" for row in report["layers"]):
         lines.append("*: sepconv leaves this layer to TensorFlow's own ops; --json says why.")

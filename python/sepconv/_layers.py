@@ -3,6 +3,8 @@ convolution belongs to which 1x1 convolution. All shapes are those that TensorFl
 """
 
 import collections
+import dataclasses
+import math
 import os.path
 import re
 
@@ -99,7 +101,7 @@ class _Search:
         if operation.type not in _DEPTHWISE:  # a grouped convolution, whose filter holds all that come out
             multiplier //= layer["input"][3]
         common = layer["common"] | {"kernel": (height, width), "channel_multiplier": multiplier}
-        pointwise, between = self._pointwise_behind(end.outputs[0])
+        pointwise, between = self._pointwise_behind(end.outputs[0], operation)
         if pointwise is None:
             output = layer["output"]
             weights = self._weights(operation.inputs[1])
@@ -184,7 +186,7 @@ class _Search:
 
     # Which 1x1 convolution belongs to a depthwise one
 
-    def _pointwise_behind(self, tensor):
+    def _pointwise_behind(self, tensor, depthwise):
         """The only 1x1 convolution that takes a depthwise result and the types of the steps between, or None.
 
         Steps take the result, what was made of it step by step, and one number per channel or for the whole image: so
@@ -192,7 +194,7 @@ class _Search:
         """
         reached, steps, found = {tensor.ref()}, [], []
         waiting, stuck = collections.deque(tensor.consumers()), 0
-        whole = tensor.shape.num_elements() // max(1, tf.TensorShape(self._shape(tensor)[1:3]).num_elements())
+        batch, *_, channels = self._image(tensor, depthwise)
         while waiting and stuck < len(waiting):
             step = waiting.popleft()
             if step.name in steps or step in found:
@@ -201,13 +203,12 @@ class _Search:
                 found.append(step)
             elif step.type in _STEPS and all(t.ref() in reached or _one_a_channel(t) for t in step.inputs):
                 steps.append(step.name)
-                images = [
-                    output for output in step.outputs if output.shape.num_elements() == tensor.shape.num_elements()
-                ]
+                size = tensor.shape.num_elements()
+                images = [output for output in step.outputs if output.shape.num_elements() == size]
                 reached.update(image.ref() for image in images)
                 waiting.extend(consumer for image in images for consumer in image.consumers())
-            elif step.type == "Shape" or step.outputs and (step.outputs[0].shape.num_elements() or whole + 1) <= whole:
-                pass
+            elif step.type == "Shape" or _elements(step) <= batch * channels:
+                pass  # made of the whole image
             else:
                 waiting.append(step)
                 stuck += 1
@@ -290,6 +291,12 @@ def _channels_first(operation):
     return operation.type != _OURS and operation.get_attr("data_format") == b"NCHW"
 
 
+def _elements(operation):
+    """Of its first output; infinitely many where it has none, or nobody knows."""
+    known = operation.outputs[0].shape.num_elements() if operation.outputs else None
+    return math.inf if known is None else known
+
+
 def _one_a_channel(tensor):
     """Whether it is no image: one number, or one per channel, or the same for all pixels."""
     rank = tensor.shape.rank
@@ -326,8 +333,7 @@ def _named(placed, keras_names):
         name = " + ".join(dict.fromkeys(short))
         counts[name] += 1
         name = name if counts[name] == 1 else f"{name} ({counts[name]})"
-        fields = {field: getattr(layer, field) for field in layer.__dataclass_fields__}
-        result.append(Layer(**fields | {"name": name, "first": first, "last": last}))
+        result.append(dataclasses.replace(layer, name=name, first=first, last=last))
     return result
 
 

@@ -18,7 +18,9 @@ from sepconv._cost import Layer
 
 LINKS = 4
 LEAST_CALLS = 3
-_SIDE = 1536  # of the product that stands for the machine's peak: 5 % of it, at most, goes into reading and writing
+# Of the product that stands for the machine's peak: large enough to be worth its packing, and small enough that a
+# processor's own cache holds it. And how often it is taken at a time.
+_SIDE, _TIMES = 768, 8
 
 
 @dataclasses.dataclass
@@ -26,12 +28,14 @@ class Timing:
     """One way to compute a layer.
 
     Attributes:
-        seconds: The median; None where it failed.
+        seconds: The best, which other programs of the machine disturb least; None where it failed.
+        median: Of all calls.
         path: "op" or "tensorflow", what sepconv's function computed with; None for TensorFlow's own.
         reason: Why it went that way, or failed.
     """
 
     seconds: float | None = None
+    median: float | None = None
     path: str | None = None
     reason: str | None = None
 
@@ -70,16 +74,15 @@ def measure(layers: list[Layer], seconds: float, tick) -> tuple[dict, float]:
     Returns:
         A dictionary from a layer's name to its `Timing`s by way: "model" (as it is in the model, by TensorFlow), and
         where they differ or exist "standard" (TensorFlow's convolution), "separable" (`tf.nn.separable_conv2d`) and
-        "sepconv"; and the peak in operations per second, two of them a multiply-add: the best of products of large
-        float32 matrices, taken between the layers.
+        "sepconv"; and the peak in operations per second, two of them a multiply-add: the best of products of float32
+        matrices, taken between the layers.
     """
     found, product = {}, _product()
-    product()
-    peak = _readings(product, 3)
+    peak = _readings(product, 2 * _TIMES)
     for layer in distinct(layers):
         tick(layer.name)
         found[_key(layer)] = _layer(layer, seconds)
-        peak += _readings(product, 1)
+        peak += _readings(product, _TIMES)
     return {layer.name: found[_key(layer)] for layer in layers}, 2 * _SIDE**3 / min(peak)
 
 
@@ -120,7 +123,7 @@ def _layer(layer, seconds):
         for way, call in calls.items():
             times[way] += _readings(call, 1)
     for way, each in times.items():
-        timings[way].seconds = statistics.median(each) / LINKS
+        timings[way].seconds, timings[way].median = min(each) / LINKS, statistics.median(each) / LINKS
     own = {"convolution": "standard", "1x1": "model", "dense": "model"}.get(layer.kind, layer.kind)
     if own in timings and own != "model":
         timings["model"] = timings[own]
