@@ -2,6 +2,7 @@
 it cannot use in one line."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -193,6 +194,14 @@ def test_sepconvs_own_op(network, tmp_path):
     assert [len(layer["nodes"]) for layer in ours["layers"]] == [1, 1, 2, 1, 1]
     assert facts(ours) == facts(stock) == EXPECTED
     assert ours["layers"][1]["padding"] == "SAME" and ours["totals"] == stock["totals"]
+
+
+def test_names_are_those_of_the_layers(models, tmp_path):
+    expected = ["conv2d", "separable_conv2d", "depthwise_conv2d + conv2d", "conv2d", "dense"]
+    for kind in ("keras", "saved"):
+        names = [layer["name"] for layer in inspect(tmp_path, models[kind])["layers"]]
+        assert len(set(names)) == len(names)
+        assert [re.sub(r"_\d+", "", name) for name in names] == expected
 
 
 def inspect_model(model, tmp_path, name):

@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(f"sepconv: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # a pager that was left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -70,9 +70,12 @@ def run(options) -> int:
             from sepconv import _chart
     except ModuleNotFoundError as missing:
         raise BadInput(f"no module {missing.name}: pip install rich matplotlib") from None
+    import tensorflow as tf
+
     from sepconv import _inspect_tables
 
     _check_places(options)
+    tf.get_logger().setLevel("ERROR")  # what it has to say of a model's age is not what was asked
     report = examine(options, _progress(Console(stderr=True)))
     if options.json == "-":
         print(json.dumps(report, indent=1))
@@ -261,9 +264,11 @@ def _extents(model, layers, rho):
             for name, shape in model.inputs.items()
             if shape is not None and len(shape) == 4 and None not in shape
         }
+        if not inputs:  # no image, nothing to scale
+            return [layer.output[1:3] for layer in layers], True
         try:
             found, _ = _layers.find(model.graph(inputs), model.inputs, model.layers)
-            if inputs and [layer.name for layer in found] == [layer.name for layer in layers]:
+            if [layer.name for layer in found] == [layer.name for layer in layers]:
                 return [layer.output[1:3] for layer in found], True
         except BadInput:
             pass

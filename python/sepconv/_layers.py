@@ -338,8 +338,18 @@ def _named(placed, keras_names):
 
 
 def _scope(node, keras_names):
-    # Keras opens each layer's scope twice, and TensorFlow numbers what it has seen before.
-    parts = [re.sub(r"(.+)_\d+", lambda m: m[1] if m[1] in keras_names else m[0], part) for part in node.split("/")]
-    while len(parts) > 1 and parts[-1].rstrip("_0123456789") in _PLAIN:
-        parts.pop()
+    """What the node's name says of its layer: without what the op adds."""
+    parts, layer = node.split("/"), 1
+    for i, part in enumerate(parts[:-1]):
+        # Keras opens each layer's scope twice, and TensorFlow numbers what it has seen before.
+        name, _, number = part.rpartition("_")
+        if number.isdecimal() and name in keras_names:
+            parts[i], layer = name, i + 1
+    dropped = set()  # a word that comes again is the layer's own name
+    while len(parts) > layer and _plain(parts[-1]) in _PLAIN - dropped:
+        dropped.add(_plain(parts.pop()))
     return "/".join(parts)
+
+
+def _plain(word):
+    return re.sub(r"_\d+$", "", word)
