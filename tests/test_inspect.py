@@ -130,6 +130,13 @@ def test_where_mobilenets_work_is(mobilenet):
     }
 
 
+def test_a_kernel_that_is_not_square():
+    layer = _cost.Layer("", (), "separable", (2, 8, 8, 6), (2, 8, 8, 10), (3, 5), channel_multiplier=2)
+    assert layer.cost() == layer.separable() == _cost.Cost(15 * 12 + 12 * 10, 128 * (15 * 12 + 12 * 10))
+    assert layer.standard() == _cost.Cost(15 * 60, 128 * 15 * 60)
+    assert layer.predicted_ratio() == _cost.Fraction(1, 10) + _cost.Fraction(1, 15)
+
+
 # Its tables 6 and 7: millions of multiply-adds, and of parameters.
 PUBLISHED = {
     **{(1, 1): (569, 4.2), (0.75, 1): (325, 2.6), (0.5, 1): (149, 1.3), (0.25, 1): (41, 0.5)},
