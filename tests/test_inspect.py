@@ -1,6 +1,7 @@
 """`python -m sepconv inspect` counts what was published, finds the same layers in every kind of model, and refuses what
 it cannot use in one line."""
 
+import io
 import json
 import re
 
@@ -13,7 +14,8 @@ from conftest import THREADS
 from fresh import attempt
 from helpers import kernel_calls
 from matplotlib.image import imread
-from sepconv import __main__, _cost, _layers
+from rich.console import Console
+from sepconv import __main__, _cost, _inspect_tables, _layers
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 LAYERS = keras.layers
@@ -389,6 +391,19 @@ def test_the_table_and_json_on_the_standard_output(models, capsys):
     report = json.loads(capsys.readouterr().out)
     assert {"schema", "model", "kind", "inputs", "layers", "totals", "groups", "multipliers", "notes"} <= set(report)
     assert report["schema"] == 1 and report["machine"] is None
+
+
+def test_a_narrow_terminal(measured):
+    printed = {}
+    for width in (80, 200):
+        console = Console(file=io.StringIO(), width=width, highlight=False)
+        _inspect_tables.show(measured, console)
+        printed[width] = console.file.getvalue()
+    name = re.escape(measured["layers"][1]["name"])
+    (wide,) = re.findall(rf"^{name} .*", printed[200], re.MULTILINE)
+    narrow = re.findall(rf"^{name} .*", printed[80], re.MULTILINE)
+    assert len(narrow) == 3 and max(map(len, narrow)) <= 80
+    assert [cell for line in narrow for cell in line.split()[1:]] == wide.split()[1:]
 
 
 # What is refused

@@ -1,5 +1,6 @@
 """The report of `inspect` as tables for people; see `_inspect.examine` for what it holds."""
 
+from rich.markup import escape
 from rich.table import Table
 
 WORK_NAMES = {
@@ -8,13 +9,16 @@ WORK_NAMES = {
     "convolution": "standard convolutions",
     "dense": "fully connected",
 }
+WIDE = 150  # columns that all there is to say of a layer needs
 
 
 def show(report: dict, console) -> None:
     """Prints everything."""
     inputs = ", ".join(f"{name} {_shape(shape)}" for name, shape in report["inputs"].items())
     _say(console, f"{report['model']} ({report['kind']}), input {inputs}\n")
-    console.print(_layers(report))
+    for table in _layers(report, console.width):
+        console.print(table)
+        console.print()
     _say(console, _below_layers(report))
     for heading, table in _parts(report):
         _say(console, f"\n{heading}")
@@ -63,25 +67,38 @@ def _table(texts, numbers):
     return view
 
 
-def _layers(report):
-    measured = report["machine"] is not None
-    times = ("std ms", "TF ms", "ours ms", "of peak") if measured else ()
-    costs = "params std", "params sep", "mult-adds std", "mult-adds sep", "ratio", "1/N+1/k²"
-    view = _table(("layer", "kind", "input → channels", "kernel"), (*costs, *times))
-    for row in report["layers"]:
-        parameters, products = row["parameters"], row["multiply_adds"]
-        both = row["kind"] not in ("1x1", "dense")
-        pair = [
-            text
-            for cost in (parameters, products)
-            for text in (short(cost["standard"]) if both else "", short(cost["separable"]))
-        ]
-        ratios = [_number(row["ratio"], ".4f"), _number(row["predicted_ratio"], ".4f")]
-        view.add_row(row["name"], row["kind"], shapes(row), kernel(row), *pair, *ratios, *(_times(row) * measured))
-    totals = report["totals"]
-    pair = [short(totals[cost][way]) for cost in ("parameters", "multiply_adds") for way in ("standard", "separable")]
-    view.add_row("all", "", "", "", *pair, _number(totals["ratio"], ".4f"), "", *("",) * len(times), style="bold")
-    return view
+def _layers(report, width):
+    """One table of all layers; where that does not fit, one of what they are, one of their costs and one of times."""
+    parts = [(_WHAT, _what), (_COSTS, _costs)] + [(_TIMES, _times)] * (report["machine"] is not None)
+    for chosen in [parts] if width >= WIDE else [[part] for part in parts]:
+        texts = [heading for headings, _ in chosen if headings is _WHAT for heading in headings]
+        numbers = [heading for headings, _ in chosen if headings is not _WHAT for heading in headings]
+        view = _table(("layer", *texts), numbers)
+        for row in report["layers"]:
+            view.add_row(escape(row["name"]), *(cell for _, cells in chosen for cell in cells(row)))
+        if any(headings is _COSTS for headings, _ in chosen):
+            totals = {**report["totals"], "predicted_ratio": None}
+            blank = ("",) * (len(texts) + 1)
+            view.add_row("all", *blank[1:], *_costs(totals), style="bold")
+        yield view
+
+
+_WHAT = "kind", "input → channels", "kernel"
+_COSTS = "params\nstd", "params\nsep", "mult-adds\nstd", "mult-adds\nsep", "ratio", "1/N\n+1/k²"
+_TIMES = "std ms", "TF ms", "ours ms", "of peak"
+
+
+def _what(row):
+    return row["kind"], shapes(row), kernel(row)
+
+
+def _costs(row):
+    both = row.get("kind") not in ("1x1", "dense")
+    for key in ("parameters", "multiply_adds"):
+        yield short(row[key]["standard"]) if both else ""
+        yield short(row[key]["separable"])
+    yield _number(row["ratio"], ".4f")
+    yield _number(row["predicted_ratio"], ".4f")
 
 
 def _times(row):
