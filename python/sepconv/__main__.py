@@ -1,0 +1,48 @@
+"""`python -m sepconv COMMAND`: what the package does on the command line.
+
+Exit status: 0 it went well, 1 something given cannot be used, in one line on the standard error.
+"""
+
+import argparse
+import os
+import sys
+
+from sepconv import _inspect
+from sepconv._command import BadInput
+
+COMMANDS = {"inspect": _inspect}
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses like everything else here: in one line."""
+
+    def error(self, message):
+        raise BadInput(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    main = Parser(prog="python -m sepconv", description="A command's own --help says more.")
+    commands = main.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        options = parser().parse_args(arguments)
+        return options.run(options)
+    except BadInput as error:
+        print(f"sepconv: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # a pager that was left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,501 @@
+"""`python -m sepconv inspect` counts what was published, finds the same layers in every kind of model, and refuses what
+it cannot use in one line."""
+
+import io
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import sepconv
+import tensorflow as tf
+from conftest import THREADS
+from fresh import attempt
+from helpers import kernel_calls
+from matplotlib.image import imread
+from rich.console import Console
+from sepconv import __main__, _cost, _inspect_tables, _layers
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+LAYERS = keras.layers
+
+
+def inspect(tmp_path, model, *options):
+    """The command's report; without times unless `options` ask for them."""
+    path = tmp_path / "report.json"
+    measuring = [] if "--measure" in options else ["--no-measure"]
+    assert __main__.main(["inspect", str(model), "--json", str(path), *measuring, *map(str, options)]) == 0
+    return json.loads(path.read_text())
+
+
+def layers_of(function, *shapes):
+    """The layers of a function of images, in a graph as a frozen one is."""
+    with tf.Graph().as_default() as graph:
+        images = [tf.compat.v1.placeholder(tf.float32, shape, f"image{i}") for i, shape in enumerate(shapes)]
+        function(*images)
+    return _layers.find(graph, [image.op.name for image in images])[0]
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def standard(folder):
+    """One 3x3 convolution of 28x28x192 to 256 channels."""
+    model = keras.Sequential([keras.Input([28, 28, 192]), LAYERS.Conv2D(256, 3, padding="same", use_bias=False)])
+    model.save(folder / "standard.keras")
+    return inspect(folder, folder / "standard.keras")
+
+
+@pytest.fixture(scope="module")
+def mobilenet(folder):
+    return inspect(folder, "MobileNet")
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Most kinds of layers, and a dilated one."""
+    image = keras.Input([16, 16, 3])
+    x = LAYERS.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
+    x = LAYERS.SeparableConv2D(12, 3, padding="same", dilation_rate=2, depth_multiplier=2, activation="relu")(x)
+    y = LAYERS.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    y = LAYERS.ReLU(6)(LAYERS.BatchNormalization()(y))
+    x = LAYERS.add([x, LAYERS.Conv2D(12, 1)(y)])
+    x = LAYERS.Conv2D(16, 3, groups=2)(x)
+    return keras.Model(image, LAYERS.Dense(5)(LAYERS.GlobalAveragePooling2D()(x)))
+
+
+# Kind, input, output, kernel, strides, rate, groups, channel multiplier.
+EXPECTED = [
+    ["convolution", [1, 16, 16, 3], [1, 8, 8, 8], [3, 3], [2, 2], [1, 1], 1, 1],
+    ["separable", [1, 8, 8, 8], [1, 8, 8, 12], [3, 3], [1, 1], [2, 2], 1, 2],
+    ["separable", [1, 8, 8, 12], [1, 8, 8, 12], [3, 3], [1, 1], [1, 1], 1, 1],
+    ["grouped", [1, 8, 8, 12], [1, 6, 6, 16], [3, 3], [1, 1], [1, 1], 2, 1],
+    ["dense", [1, 1, 1, 16], [1, 1, 1, 5], [1, 1], [1, 1], [1, 1], 1, 1],
+]
+COSTS = [  # parameters and multiply-adds, as the model is
+    (27 * 8, 64 * 27 * 8),
+    (9 * 16 + 16 * 12, 64 * (9 * 16 + 16 * 12)),
+    (9 * 12 + 12 * 12, 64 * (9 * 12 + 12 * 12)),
+    (9 * 6 * 16, 36 * 9 * 6 * 16),
+    (16 * 5, 16 * 5),
+]
+
+
+def facts(report):
+    names = "kind", "input", "output", "kernel", "strides", "rate", "groups", "channel_multiplier"
+    return [[layer[name] for name in names] for layer in report["layers"]]
+
+
+# Published figures
+
+
+def test_a_layer_of_inceptions_size(standard):
+    (layer,) = standard["layers"]
+    assert layer["multiply_adds"] == {"model": 346_816_512, "standard": 346_816_512, "separable": 39_889_920}
+    assert layer["ratio"] == pytest.approx(0.1150, abs=5e-5)
+    assert layer["ratio"] == pytest.approx(1 / 256 + 1 / 9) == layer["predicted_ratio"]
+    assert standard["totals"]["ratio"] == layer["ratio"] and layer["name"] == "conv2d"
+
+
+def test_groups_from_standard_to_separable(standard):
+    groups = standard["groups"]
+    counts = [row["groups"] for row in groups["rows"]]
+    assert counts[:3] == [1, 3, 4] and counts[-1] == 192 and counts == sorted(counts)
+    assert (groups["squeezed"]["channels"], groups["squeezed"]["parameters"]) == (32, 79_872)
+    assert groups["rows"][0]["parameters"] == 442_368
+    products = [row["multiply_adds"] for row in groups["rows"]]
+    assert products[0] == 346_816_512 and products[-1] == 39_889_920 and products == sorted(products, reverse=True)
+    three = groups["rows"][1]
+    assert three["parameters"] == 3 * 9 * 64 * 64 + 192 * 256
+
+
+def test_where_mobilenets_work_is(mobilenet):
+    """Table 2 of its paper, where the share of the first convolution's multiply-adds must be a slip: the shares there
+    add up to 99.3 %."""
+    work = mobilenet["totals"]["work"]
+    shares = {
+        kind: (round(100 * w["of_multiply_adds"], 2), round(100 * w["of_parameters"], 2)) for kind, w in work.items()
+    }
+    assert shares == {
+        "1x1": (94.86, 74.59),
+        "depthwise": (3.06, 1.06),
+        "convolution": (1.91, 0.02),
+        "dense": (0.18, 24.33),
+    }
+
+
+def test_a_kernel_that_is_not_square():
+    layer = _cost.Layer("", (), "separable", (2, 8, 8, 6), (2, 8, 8, 10), (3, 5), channel_multiplier=2)
+    assert layer.cost() == layer.separable() == _cost.Cost(15 * 12 + 12 * 10, 128 * (15 * 12 + 12 * 10))
+    assert layer.standard() == _cost.Cost(15 * 60, 128 * 15 * 60)
+    assert layer.predicted_ratio() == _cost.Fraction(1, 10) + _cost.Fraction(1, 15)
+
+
+# Its tables 6 and 7: millions of multiply-adds, and of parameters.
+PUBLISHED = {
+    **{(1, 1): (569, 4.2), (0.75, 1): (325, 2.6), (0.5, 1): (149, 1.3), (0.25, 1): (41, 0.5)},
+    **{(1, 6 / 7): (418, 4.2), (1, 5 / 7): (290, 4.2), (1, 4 / 7): (186, 4.2)},
+}
+
+
+def test_mobilenets_multipliers(mobilenet):
+    rows = {(row["alpha"], row["rho"]): row for row in mobilenet["multipliers"]}
+    assert len(rows) == 16 and set(PUBLISHED) <= set(rows)
+    for (alpha, rho), (products, parameters) in PUBLISHED.items():
+        row = rows[alpha, rho]
+        assert abs(row["multiply_adds"] / 1e6 - products) < 1 and round(row["parameters"] / 1e6, 1) == parameters
+        assert row["predicted_ratio"] == pytest.approx(alpha**2 * rho**2) and row["exact"]
+        assert row["ratio"] == row["multiply_adds"] / rows[1, 1]["multiply_adds"]
+        # Depthwise convolutions grow with alpha alone, so the model's cost falls more slowly.
+        assert row["ratio"] >= row["predicted_ratio"] - 1e-12
+
+
+def test_a_thinner_mobilenet_is_the_one_that_keras_builds(folder, mobilenet):
+    keras.applications.MobileNet(alpha=0.75, input_shape=(160, 160, 3), weights=None).save(folder / "thin.keras")
+    built = inspect(folder, folder / "thin.keras", "--alpha", "1", "--rho", "1")["totals"]
+    (row,) = [r for r in mobilenet["multipliers"] if r["alpha"] == 0.75 and r["rho"] == pytest.approx(5 / 7)]
+    assert row["multiply_adds"] == built["multiply_adds"]["model"]
+    assert row["parameters"] == built["parameters"]["model"]
+
+
+# Kinds of models
+
+
+@pytest.fixture(scope="module")
+def models(folder, network):
+    """Every kind of file of one network."""
+    places = {
+        kind: folder / name for kind, name in {"keras": "a.keras", "h5": "a.h5", "saved": "a", "pb": "a.pb"}.items()
+    }
+    network.save(places["keras"])
+    network.save(places["h5"])
+    tf.saved_model.save(network, str(places["saved"]))
+    function = tf.function(lambda image: network(image, training=False))
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function(tf.TensorSpec([None, 16, 16, 3])))
+    places["pb"].write_bytes(frozen.graph.as_graph_def().SerializeToString())
+    return places
+
+
+@pytest.mark.parametrize("kind", ["keras", "h5", "saved", "pb"])
+def test_every_kind_of_model(kind, models, tmp_path):
+    report = inspect(tmp_path, models[kind], "--rho", "1")
+    assert facts(report) == EXPECTED
+    assert [(r["parameters"]["model"], r["multiply_adds"]["model"]) for r in report["layers"]] == COSTS
+    totals = report["totals"]
+    assert totals["multiply_adds"]["model"] == sum(cost for _, cost in COSTS)
+    assert totals["parameters"]["model"] == sum(parameters for parameters, _ in COSTS)
+    assert list(report["inputs"].values()) == [[1, 16, 16, 3]] and report["notes"] == []
+    assert set(report["layers"][2]["between"]) >= {"Relu6"} and report["layers"][1]["between"] == []
+
+
+def test_sepconvs_own_op(network, tmp_path):
+    stock = inspect_model(network, tmp_path, "stock.keras")
+    ours = inspect_model(sepconv.keras.convert(keras.models.clone_model(network)), tmp_path, "ours.keras")
+    assert [len(layer["nodes"]) for layer in stock["layers"]] == [1, 2, 2, 1, 1]
+    assert [len(layer["nodes"]) for layer in ours["layers"]] == [1, 1, 2, 1, 1]
+    assert facts(ours) == facts(stock) == EXPECTED
+    assert ours["layers"][1]["padding"] == "SAME" and ours["totals"] == stock["totals"]
+
+
+def test_names_are_those_of_the_layers(models, tmp_path):
+    expected = ["conv2d", "separable_conv2d", "depthwise_conv2d + conv2d", "conv2d", "dense"]
+    for kind in ("keras", "saved"):
+        names = [layer["name"] for layer in inspect(tmp_path, models[kind])["layers"]]
+        assert len(set(names)) == len(names)
+        assert [re.sub(r"_\d+", "", name) for name in names] == expected
+
+
+def inspect_model(model, tmp_path, name):
+    model.save(tmp_path / name)
+    return inspect(tmp_path, tmp_path / name)
+
+
+def test_nested_functions_signatures_and_open_shapes(tmp_path):
+    class Model(tf.Module):
+        def __init__(self):
+            self.filter = tf.Variable(ones(3, 3, 4, 6))
+
+        @tf.function
+        def inner(self, x, filter):
+            return tf.nn.relu(tf.nn.conv2d(x, filter, 1, "VALID"))
+
+        @tf.function
+        def outer(self, x):
+            return {"y": self.inner(self.inner(x, self.filter)[..., :4], self.filter)}
+
+    model = Model()
+    spec = tf.TensorSpec([None, None, None, 4], name="x")
+    signatures = {"one": model.outer.get_concrete_function(spec)}
+    tf.saved_model.save(model, str(tmp_path / "nested"), signatures)
+    report = inspect(tmp_path, tmp_path / "nested", "--input-shape", "12,10,4")
+    assert [layer["output"] for layer in report["layers"]] == [[1, 10, 8, 6], [1, 8, 6, 6]]
+    assert report["totals"]["parameters"]["model"] == 9 * 4 * 6  # shared
+    report = inspect(tmp_path, tmp_path / "nested", "--input-shape", "x=12,10,4", "--signature", "one")
+    assert report["inputs"] == {"x": [1, 12, 10, 4]}
+
+
+def test_an_architecture_by_name_with_a_shape(tmp_path):
+    report = inspect(tmp_path, "MobileNetV2", "--input-shape", "96,96,3")
+    kinds = [layer["kind"] for layer in report["layers"]]
+    # Its paper's bottlenecks: an expansion (but in the first), a depthwise convolution and a projection.
+    assert (kinds.count("separable"), kinds.count("1x1"), kinds.count("depthwise")) == (17, 17, 0)
+    assert report["inputs"] == {next(iter(report["inputs"])): [1, 96, 96, 3]}
+
+
+# Which layers there are
+
+
+def test_what_belongs_together():
+    depthwise, pointwise = ones(3, 3, 4, 1), ones(1, 1, 4, 8)
+
+    def kinds(between):
+        def function(x):
+            y = tf.nn.depthwise_conv2d(x, depthwise, [1, 1, 1, 1], "SAME")
+            return tf.nn.conv2d(between(x, y), pointwise, 1, "VALID")
+
+        return [layer.kind for layer in layers_of(function, [1, 6, 6, 4])]
+
+    apart = ["depthwise", "1x1"]
+    assert kinds(lambda x, y: y) == ["separable"]
+    assert kinds(lambda x, y: tf.nn.silu(tf.nn.bias_add(y, ones(4)))) == ["separable"]
+    assert kinds(lambda x, y: y * tf.sigmoid(tf.reduce_mean(y, [1, 2], keepdims=True))) == ["separable"]
+    assert kinds(lambda x, y: x + y) == apart
+    assert kinds(lambda x, y: tf.nn.max_pool2d(y, 3, 1, "SAME")) == apart
+    assert kinds(lambda x, y: tf.concat([y[:, :3], x[:, 3:]], 1)) == apart
+
+
+def test_two_takers_of_a_depthwise_result():
+    def function(x):
+        y = tf.nn.depthwise_conv2d(x, ones(3, 3, 4, 1), [1, 1, 1, 1], "SAME")
+        return [tf.nn.conv2d(y, ones(1, 1, 4, 8), 1, "VALID") for _ in range(2)]
+
+    assert [layer.kind for layer in layers_of(function, [1, 6, 6, 4])] == ["depthwise", "1x1", "1x1"]
+
+
+def test_products_of_a_single_pixel_and_of_every_pixel():
+    def function(x, y):
+        return (
+            tf.nn.conv2d(x, ones(1, 1, 4, 8), 1, "VALID"),
+            tf.matmul(y, ones(8, 3)),
+            tf.matmul(y, y, transpose_a=True),
+        )
+
+    one, every, of_images = layers_of(function, [1, 1, 1, 4], [10, 8])
+    assert (one.kind, every.kind, of_images.kind) == ("dense", "1x1", "dense")
+    assert [layer.cost() for layer in (one, every, of_images)] == [
+        *(_cost.Cost(32, 32), _cost.Cost(24, 240)),
+        _cost.Cost(0, 8 * 10 * 8),  # no weights
+    ]
+
+
+def test_channels_first():
+    def function(x):
+        y = tf.nn.conv2d(x, ones(3, 3, 2, 6), [1, 1, 2, 2], "SAME", data_format="NCHW")
+        return tf.nn.conv2d(y, ones(1, 1, 6, 5), 1, "VALID", data_format="NCHW")
+
+    first, second = layers_of(function, [1, 4, 10, 8])
+    assert (first.kind, first.input, first.output, first.groups) == ("grouped", (1, 10, 8, 4), (1, 5, 4, 6), 2)
+    assert (second.kind, second.first, second.last) == ("1x1", False, True)
+
+
+def test_what_is_not_counted_is_said(tmp_path):
+    def body(x):
+        return tf.nn.conv2d(x, ones(1, 1, 4, 4), 1, "VALID")
+
+    with tf.Graph().as_default() as graph:
+        image = tf.compat.v1.placeholder(tf.float32, [1, 4, 4, 4], "image")
+        x = tf.einsum("bhwc,cd->bhwd", body(image), ones(4, 4))
+        tf.function(lambda x: tf.while_loop(lambda _: True, body, [x], maximum_iterations=3))(x)
+    path = tmp_path / "loop.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    notes = inspect(tmp_path, path)["notes"]
+    assert notes == ["1 Einsum not counted", "1 products inside branches or loops not counted"]
+
+
+def test_a_resolution_that_the_graph_does_not_take(tmp_path):
+    flat = [keras.Input([8, 8, 3]), LAYERS.Conv2D(4, 3, padding="same"), LAYERS.Flatten(), LAYERS.Dense(2)]
+    keras.Sequential(flat).save(tmp_path / "flat.keras")
+    report = inspect(tmp_path, tmp_path / "flat.keras", "--alpha", "1", "--rho", "1,1/2")
+    assert [row["exact"] for row in report["multipliers"]] == [True, False]
+    assert [row["multiply_adds"] for row in report["multipliers"]] == [64 * 108 + 512, 16 * 108 + 512]
+    assert "takes no other resolution" in report["notes"][0]
+
+
+@pytest.mark.parametrize(
+    "channels, expected",
+    [(192, [1, 3, 4, 8, 16, 32, 64, 192]), (728, [1, 4, 8, 26, 52, 104, 364, 728]), (1, [1]), (7, [1, 7])],
+)
+def test_numbers_of_groups(channels, expected):
+    assert _cost.groups_of(channels) == expected
+
+
+# Times and pictures
+
+
+@pytest.fixture(scope="module")
+def measured(folder, models):
+    before = kernel_calls()
+    report = inspect(
+        *(folder, models["keras"], "--measure", "--threads", THREADS, "--seconds", 0.01),
+        *("--chart", folder / "chart.png"),
+    )
+    assert kernel_calls() > before
+    return report
+
+
+def test_times(measured):
+    machine = measured["machine"]
+    assert machine["threads"] == THREADS and machine["peak"] > 1e9
+    ways = [set(layer["times"]) for layer in measured["layers"]]
+    three = {"model", "standard", "separable", "sepconv"}
+    assert ways == [three, three, three, three, {"model"}]
+    for layer in measured["layers"]:
+        for way, timing in layer["times"].items():
+            assert timing["median"] >= timing["seconds"] > 0 and 0 < timing["of_peak"] < 1.5
+            operations = 2 * layer["multiply_adds"]["separable" if way == "sepconv" else way]
+            assert timing["of_peak"] == pytest.approx(operations / timing["seconds"] / machine["peak"])
+        assert layer["times"].get("sepconv", {}).get("path") in (None, "op", "tensorflow")
+    assert measured["layers"][2]["times"]["sepconv"]["path"] == "op"
+    theirs = sum(layer["times"]["model"]["seconds"] for layer in measured["layers"])
+    assert measured["totals"]["seconds"]["tensorflow"] == pytest.approx(theirs)
+
+
+def test_the_picture(measured, folder):
+    picture = imread(folder / "chart.png")
+    assert min(picture.shape[:2]) > 500 and picture.std() > 0
+
+
+def test_the_page_is_one_file(models, tmp_path):
+    path = tmp_path / "chart.html"
+    inspect(tmp_path, models["keras"], "--chart", path)
+    text = path.read_text()
+    assert "<svg" in text and "conv2d" in text and f"{sum(cost for _, cost in COSTS):,}" in text
+    for fetched in ("<script", "<link", "<img", "@import", 'href="http', "src=", "url(http"):
+        assert fetched not in text
+
+
+def test_the_table_and_json_on_the_standard_output(models, capsys):
+    assert __main__.main(["inspect", str(models["keras"]), "--no-measure"]) == 0
+    printed = capsys.readouterr().out
+    total = sum(products for _, products in COSTS)
+    assert f"{total:,} as the model is" in printed and "(Inception)" in printed and "alpha²·rho²" in printed
+    assert __main__.main(["inspect", str(models["keras"]), "--no-measure", "--json", "-"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"schema", "model", "kind", "inputs", "layers", "totals", "groups", "multipliers", "notes"} <= set(report)
+    assert report["schema"] == 1 and report["machine"] is None
+
+
+def test_a_narrow_terminal(measured):
+    printed = {}
+    for width in (80, 200):
+        console = Console(file=io.StringIO(), width=width, highlight=False)
+        _inspect_tables.show(measured, console)
+        printed[width] = console.file.getvalue()
+    name = re.escape(measured["layers"][1]["name"])
+    (wide,) = re.findall(rf"^{name} .*", printed[200], re.MULTILINE)
+    narrow = re.findall(rf"^{name} .*", printed[80], re.MULTILINE)
+    assert len(narrow) == 3 and max(map(len, narrow)) <= 80
+    assert [cell for line in narrow for cell in line.split()[1:]] == wide.split()[1:]
+
+
+# What is refused
+
+
+@pytest.fixture(scope="module")
+def broken(folder):
+    for name in ("broken.keras", "broken.h5", "broken.pb"):
+        (folder / name).write_bytes(b"\x08nonsense\xff" * 20)
+    (folder / "empty.pb").touch()
+    (folder / "text.txt").touch()
+    (folder / "hollow").mkdir()
+    tf.saved_model.save(tf.Module(), str(folder / "silent"))
+    with tf.Graph().as_default() as graph:
+        image = tf.compat.v1.placeholder(tf.float32, [None, None, None, 3], "image")
+        tf.nn.conv2d(image, ones(3, 3, 3, 4), 1, "SAME")
+    (folder / "open.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    with tf.Graph().as_default() as graph:
+        tf.nn.relu(tf.compat.v1.placeholder(tf.float32, [1, 2], "image"))
+    (folder / "idle.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    text = graph.as_graph_def()
+    text.node.add(name="odd", op="NobodysOp")
+    (folder / "odd.pb").write_bytes(text.SerializeToString())
+    return folder
+
+
+REFUSED = {
+    "nowhere.keras": "MODEL {}: no such file or folder",
+    "broken.keras": "MODEL {}: Keras cannot load it: ",
+    "broken.h5": "MODEL {}: Keras cannot load it: ",
+    "broken.pb": "MODEL {}: not a frozen graph: ",
+    "empty.pb": "MODEL {}: the graph has no nodes",
+    "text.txt": "MODEL {}: must be a .keras or .h5 file",
+    "hollow": "MODEL {}: TensorFlow cannot load it: ",
+    "silent": "MODEL {}: the SavedModel has no signature",
+    "open.pb": "--input-shape: needed, for node ",
+    "idle.pb": "MODEL {}: has no convolution and no matrix product",
+    "odd.pb": "NobodysOp",
+    "open.pb --input-shape 8,8,4": "--input-shape 8,8,4: input image takes any,any,3",
+    "open.pb --input-shape 8,3": "--input-shape 8,3: input image takes any,any,3",
+    "open.pb --input-shape other=8,8,3": "--input-shape other=8,8,3: the model has no such input, it has image",
+    "open.pb --input-shape 8,x": "--input-shape: '8,x' must be whole numbers of 1 or more",
+    "open.pb --signature x": "--signature x: only a SavedModel has signatures",
+    "a --signature x": "--signature x: must be one of serving_default",
+    "a --layer x": "--layer x: must be a convolution of more than one pixel: ",
+    "a --squeeze 100": "--squeeze 100: must be at most the ",
+    "a --squeeze 0": "--squeeze: '0' is not a whole number of 1 or more",
+    "a --alpha 1,5": "--alpha: '1,5' must be numbers above 0 and up to 4",
+    "a --rho 1/0": "--rho: '1/0' must be numbers above 0 and up to 4",
+    "a --seconds 61": "--seconds: '61' must be a number from 0 to 60",
+    "a --chart chart.pdf": "--chart chart.pdf: must end in .png or .html",
+    "a --chart no/chart.png": "--chart no/chart.png: no folder no",
+    "a --json .": "--json .: cannot be written",
+    "a --measure --threads 63": "--threads 63: TensorFlow already runs in this process",
+    "a --unknown": "unrecognized arguments: --unknown",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_refused_in_one_line(arguments, broken, models, capsys):
+    name, *options = arguments.split()
+    path = broken / name
+    measuring = [] if "--measure" in options else ["--no-measure"]
+    assert __main__.main(["inspect", str(path), *measuring, *options]) == 1
+    printed = capsys.readouterr()
+    lines = printed.err.strip().splitlines()
+    assert [line.startswith("sepconv: error: ") for line in lines] == [True] and not printed.out
+    assert REFUSED[arguments].format(path) in lines[0]
+
+
+def test_a_name_that_is_nearly_right(capsys):
+    assert __main__.main(["inspect", "Xceptoin", "--no-measure"]) == 1
+    assert "did you mean Xception?" in capsys.readouterr().err
+    assert __main__.main([]) == 1
+    assert "required: COMMAND" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["inspect", "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "alpha^2 * rho^2" in printed and "float32" in printed
+
+
+def test_it_runs_as_a_module(models):
+    code = "import runpy, sys; sys.argv = ['sepconv', *sys.argv[1:]]; runpy.run_module('sepconv', run_name='__main__')"
+    ended = attempt(code, "inspect", str(models["pb"]), "--no-measure")
+    assert ended.status == 0 and "depthwise separable" in ended.output
+
+
+def test_without_rich(models, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
+    assert __main__.main(["inspect", str(models["pb"]), "--no-measure"]) == 1
+    assert "pip install rich" in capsys.readouterr().err
