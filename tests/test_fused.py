@@ -1,0 +1,198 @@
+"""The op with steps behind its parts, which models are rewritten to: the bits of TensorFlow's operations one after the
+other, static shapes, and what is refused.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import sepconv
+import tensorflow as tf
+from conftest import ONEDNN, THREADS
+from fresh import in_fresh_process
+from helpers import same
+
+PROMISED = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
+DTYPES = [tf.float16, tf.bfloat16, tf.float32, tf.float64]
+STEPS = {
+    "add": lambda x, numbers: x + next(numbers),
+    "multiply": lambda x, numbers: x * next(numbers),
+    "relu": lambda x, _: tf.nn.relu(x),
+    "relu6": lambda x, _: tf.nn.relu6(x),
+    "leaky_relu(0.2)": lambda x, _: tf.nn.leaky_relu(x, 0.2),
+    # As graphs compute it, which multiply by a sixth what is to be divided by 6.
+    "hard_swish": lambda x, _: x * (tf.nn.relu6(x + 3) * (1 / 6)),
+}
+
+
+# Arguments: a folder with a model and an image, the library, how many threads.
+RUN_SAVED = """
+import sys
+import numpy as np, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[3]))
+tf.load_op_library(sys.argv[2])
+model = tf.saved_model.load(sys.argv[1] + "/model")
+np.save(sys.argv[1] + "/result.npy", model.call(tf.constant(np.load(sys.argv[1] + "/image.npy"))))
+assert "sepconv" not in sys.modules
+"""
+
+
+def op(*arguments, **attributes):
+    return tf.load_op_library(sepconv.library_path()).sepconv_fused_separable_conv2d(*arguments, **attributes)
+
+
+def carrier(strides, padding):
+    """As graphs hold attributes."""
+    return tf.zeros([0, *strides, 1, 1, ["SAME", "VALID"].index(padding)], tf.int32)
+
+
+class Layer:
+    """A layer with random filters and numbers for the steps behind its parts."""
+
+    def __init__(self, rng, dtype, image, kernel, multiplier, out_channels, strides, padding, steps):
+        k = image[3] * multiplier
+        shapes = [*kernel, image[3], multiplier], [1, 1, k, out_channels]
+        self.filters = [tf.Variable(rng.standard_normal(shape) / 3, dtype=dtype) for shape in shapes]
+        self.steps, channels = steps, (k, out_channels)
+        counted = [(n, word) for n, words in enumerate(steps) for word in words if word in ("add", "multiply")]
+        self.numbers = [tf.Variable(rng.standard_normal(channels[n]), dtype=dtype) for n, _ in counted]
+        self.strides, self.padding = strides, padding
+        self.image = tf.constant(rng.standard_normal(image), dtype)
+
+    def theirs(self, x):
+        numbers, (depthwise_filter, pointwise_filter) = iter(self.numbers), self.filters
+        # TensorFlow's own depthwise operation wants equal strides of both directions.
+        x = tf.nn.depthwise_conv2d(x, depthwise_filter, [1, *self.strides, 1], self.padding)
+        for word in self.steps[0]:
+            x = STEPS[word](x, numbers)
+        x = tf.nn.conv2d(x, pointwise_filter, 1, "VALID")
+        for word in self.steps[1]:
+            x = STEPS[word](x, numbers)
+        return x
+
+    def ours(self, x, **more):
+        attributes = {"strides": [1, *self.strides, 1], "padding": self.padding}
+        explanation = sepconv.explain(x, *self.filters, **attributes)
+        if explanation.path != "op":
+            pytest.skip(explanation.reason)
+        words = {
+            f"{part}_steps": " ".join(words) for part, words in zip(("depthwise", "pointwise"), self.steps, strict=True)
+        }
+        return op(
+            *(x, *self.filters, carrier(self.strides, self.padding), self.numbers),
+            numerics=explanation.numerics,
+            **words,
+            **more,
+        )
+
+
+PAIRS = [*itertools.product(STEPS, repeat=2)]
+CASES = [
+    ([1, 7, 7, 64], (3, 3), 1, 96, (1, 1), "SAME", (["multiply", "add", "relu6"], ["multiply", "add", "relu6"])),
+    ([2, 9, 8, 13], (3, 3), 2, 21, (2, 2), "VALID", (["add", "relu"], ["add", "leaky_relu(0.2)"])),
+    (
+        [2, 6, 7, 33],
+        (5, 3),
+        1,
+        8,
+        (1, 1),
+        "SAME",
+        (["multiply", "add", "hard_swish"], ["multiply", "add", "hard_swish"]),
+    ),
+    ([1, 12, 12, 16], (3, 3), 1, 40, (2, 2), "SAME", ([], ["relu"])),
+    ([1, 12, 12, 16], (3, 3), 1, 40, (1, 1), "SAME", (["leaky_relu(0.2)"], [])),
+]
+
+
+@PROMISED
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[5]}")
+def test_the_bits_of_operations_one_after_the_other(rng, dtype, case):
+    layer = Layer(rng, dtype, *case)
+    expected = layer.theirs(layer.image)
+    before = sepconv.stats()["fused_calls"]
+    assert same(tf.function(layer.ours)(layer.image), expected)
+    assert same(layer.ours(layer.image), expected)
+    assert sepconv.stats()["fused_calls"] - before == 2
+
+
+@PROMISED
+@pytest.mark.parametrize("steps", PAIRS, ids=" ".join)
+def test_any_step_may_follow_any_other(rng, steps):
+    case = [2, 5, 6, 18], (3, 3), 1, 17, (1, 1), "SAME", ([*steps], [*reversed(steps)])
+    layer = Layer(rng, tf.float32, *case)
+    # Eagerly: TensorFlow's graphs add two additions up first, and multiply two factors.
+    assert same(layer.ours(layer.image), layer.theirs(layer.image))
+
+
+@PROMISED
+def test_constant_filters_and_numbers_are_packed_once(rng):
+    layer = Layer(rng, tf.float32, *CASES[0])
+    constants = [tf.constant(variable.numpy()) for variable in (*layer.filters, *layer.numbers)]
+    layer.filters, layer.numbers = constants[:2], constants[2:]
+    function = tf.function(lambda x: layer.ours(x, constant_filters=True))
+    for scale in (1, 2, 3):
+        assert same(function(scale * layer.image), layer.ours(scale * layer.image))
+    # Other numbers at other places are seen.
+    layer.numbers = [-number for number in layer.numbers]
+    assert same(layer.ours(layer.image, constant_filters=True), layer.ours(layer.image))
+
+
+def test_static_shapes_are_kept(rng):
+    layer = Layer(rng, tf.float32, *CASES[1])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 9, None, 13])])
+    def convolve(x):
+        return op(
+            *(x, *layer.filters, carrier(layer.strides, layer.padding), layer.numbers),
+            numerics="reproducible",
+            depthwise_steps="add relu",
+            pointwise_steps="add leaky_relu(0.2)",
+        )
+
+    assert convolve.get_concrete_function().output_shapes.as_list() == [None, 4, None, 21]
+    assert convolve(layer.image).shape == [2, 4, 3, 21]
+
+
+@PROMISED
+def test_a_saved_model_needs_the_library_only(rng, tmp_path):
+    layer = Layer(rng, tf.float32, *CASES[0])
+    module = tf.Module()
+    module.variables_of_it = [*layer.filters, *layer.numbers]
+    module.call = tf.function(layer.ours, input_signature=[tf.TensorSpec(layer.image.shape)])
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    np.save(tmp_path / "image.npy", layer.image)
+    in_fresh_process(
+        RUN_SAVED,
+        *(str(tmp_path), sepconv.library_path(), str(THREADS)),
+    )
+    assert same(np.load(tmp_path / "result.npy"), layer.theirs(layer.image))
+
+
+def test_what_is_refused(rng):
+    x, depthwise_filter, pointwise_filter = tf.ones([1, 4, 4, 2]), tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 5])
+
+    def refused(numbers, depthwise_steps="", pointwise_steps=""):
+        arguments = x, depthwise_filter, pointwise_filter, carrier((1, 1), "SAME"), numbers
+        words = {"depthwise_steps": depthwise_steps, "pointwise_steps": pointwise_steps}
+        with pytest.raises(tf.errors.InvalidArgumentError) as error:
+            op(*arguments, numerics="reproducible", **words)
+        return error.value.message
+
+    assert (
+        "depthwise_steps: a step must be add, multiply, relu, relu6, leaky_relu(number) or hard_swish, got"
+        in refused([], "gelu")
+    )
+    assert "numbers must be 1 tensors, as many as steps that have some, got 0" in refused([], "", "relu add")
+    assert "numbers must be 0 tensors" in refused([tf.ones([2])], "relu")
+    message = refused([tf.ones([2]), tf.ones([4])], "multiply", "add")
+    assert "step 0 behind the pointwise part must have a number for each of 5 channels, got 4" in message
+
+
+def test_a_gradient_is_not_to_be_had(rng):
+    x = tf.ones([1, 4, 4, 2])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = op(x, tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 5]), carrier((1, 1), "SAME"), [], numerics="reproducible")
+    with pytest.raises(LookupError, match="Sepconv>FusedSeparableConv2D"):
+        tape.gradient(y, x)
