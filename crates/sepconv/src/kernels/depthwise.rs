@@ -118,7 +118,7 @@ impl<T: Element> Depthwise<T> {
         Self { in_pairs: wanted && self.dots.is_some() && self.epilogue.is_none() && zeros, ..self }
     }
 
-    /// The same with steps behind it, where a tile is filled.
+    /// The same with steps behind it.
     pub fn finished(self, epilogue: Epilogue<T>) -> Self {
         Self { epilogue: Some(epilogue).filter(|epilogue| !epilogue.is_empty()), ..self }
     }
@@ -135,9 +135,6 @@ impl<T: Element> Depthwise<T> {
         tile.set_in_pairs(self.in_pairs);
         // SAFETY: the tile has these rows, of whole vectors.
         unsafe { self.write(input, tile.target(), rows) }
-        if let Some(epilogue) = &self.epilogue {
-            epilogue.finish_tile(tile);
-        }
     }
 
     /// The results of these output pixels.
@@ -229,6 +226,8 @@ impl<T: Element> Depthwise<T> {
         let steps = [of_row.wrapping_mul(height.rate as isize), of_column.wrapping_mul(width.rate as isize)];
         let Numerics { rounding, products, .. } = self.numerics;
         let entries = self.entries(y, &columns[0], steps);
+        let (finish, numbers) =
+            self.epilogue.as_ref().map_or((&[][..], std::ptr::null()), |epilogue| epilogue.steps(0));
         let run = Run {
             pixels: &pixels[..there],
             kernel,
@@ -249,6 +248,8 @@ impl<T: Element> Depthwise<T> {
             spread: &self.spread,
             target: Target { next: target.next * apart as isize, ..target },
             narrow: self.in_pairs,
+            finish,
+            numbers,
         };
         let spread = usize::from(!self.spread.is_empty());
         let function = match (self.dots, rounding, products) {

@@ -1,21 +1,23 @@
 //! The steps behind one part of the operation, with their numbers packed.
 
 use super::memory::Buffer;
-use super::tile::Tile;
 use super::{Finish, Kernel};
 use crate::element::Element;
 use crate::epilogue;
 use crate::error::Error;
 
-/// As [`epilogue::Step`]; where there are numbers, the place of the first.
+/// As [`epilogue::Step`].
 #[derive(Clone, Copy)]
 pub enum Step {
+    /// The place of the first number.
     Add(usize),
     Multiply(usize),
     Relu,
     Relu6,
-    LeakyRelu(f32),
-    HardSwish,
+    /// The factor, rounded to the storage type.
+    LeakyRelu(f64),
+    /// A sixth, rounded likewise.
+    HardSwish(f64),
 }
 
 /// Steps for rows of so many channels.
@@ -44,8 +46,8 @@ impl<T: Element> Epilogue<T> {
             epilogue::Step::Multiply(_) => Step::Multiply(next()),
             epilogue::Step::Relu => Step::Relu,
             epilogue::Step::Relu6 => Step::Relu6,
-            epilogue::Step::LeakyRelu(alpha) => Step::LeakyRelu(*alpha),
-            epilogue::Step::HardSwish => Step::HardSwish,
+            epilogue::Step::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64((*alpha).into()).to_f64()),
+            epilogue::Step::HardSwish => Step::HardSwish(T::from_f64(1.0 / 6.0).to_f64()),
         };
         Ok(Self { kernel, steps: steps.iter().map(step).collect(), numbers })
     }
@@ -54,17 +56,10 @@ impl<T: Element> Epilogue<T> {
         self.steps.is_empty()
     }
 
-    /// Takes the steps with all of a tile's rows, which have been filled and are not pairs yet.
-    pub fn finish_tile(&self, tile: &mut Tile<T::Sum>) {
-        if self.is_empty() {
-            return;
-        }
-        let target = tile.target();
-        for (first, place, columns) in tile.pieces(0) {
-            let stride = target.next * size_of::<T::Sum>() as isize;
-            // SAFETY: the tile has the rows, of whole vectors.
-            unsafe { self.finish((place.cast_mut(), stride), [tile.all_rows(), columns], first) };
-        }
+    /// The steps, and the numbers from that channel on.
+    pub fn steps(&self, channel: usize) -> (&[Step], *const T::Sum) {
+        let numbers = self.numbers.as_ref().map_or(std::ptr::null(), |numbers| numbers.as_ptr().wrapping_add(channel));
+        (&self.steps, numbers)
     }
 
     /// Takes the steps with so many rows and columns of sums (a place, and the bytes from one row to the next), of which
@@ -76,8 +71,8 @@ impl<T: Element> Epilogue<T> {
         if self.is_empty() {
             return;
         }
-        let numbers = self.numbers.as_ref().map_or(std::ptr::null(), |numbers| numbers.as_ptr().wrapping_add(first));
-        let finish = Finish { start, stride, rows, columns, steps: &self.steps, numbers };
+        let (steps, numbers) = self.steps(first);
+        let finish = Finish { start, stride, rows, columns, steps, numbers };
         // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
         unsafe { (self.kernel.finish)(&finish) }
     }

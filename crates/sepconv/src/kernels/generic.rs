@@ -471,7 +471,7 @@ unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, const EACH: boo
     if EACH { sum.round() } else { sum }
 }
 
-/// Into the target, rounded. The vectors lie in one panel, and the last one may be stored whole.
+/// Into the target, rounded, after the steps. The vectors lie in one panel, and the last one may be stored whole.
 #[inline(always)]
 unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, const N: usize, const EACH: bool>(
     run: &Run<S>,
@@ -479,24 +479,35 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
     k: usize,
     sums: &[[V; N]; P],
 ) {
+    let next = run.target.next * size_of::<V::Element>() as isize;
     if V::NARROWS && run.narrow {
         let panel_length = panel::<S>();
         let target =
             run.target.start.add(k / panel_length * run.target.panel_stride).cast::<u16>().add(k % panel_length);
         for p in 0..P {
-            let target = target.byte_offset((pixel + p) as isize * run.target.next * size_of::<V::Element>() as isize);
             for v in 0..N {
-                sums[p][v].store_narrow(target.add(v * V::LANES));
+                sums[p][v].store_narrow(target.byte_offset((pixel + p) as isize * next).add(v * V::LANES));
             }
         }
         return;
+    }
+    let mut sums = *sums;
+    if !EACH {
+        sums = sums.map(|row| row.map(|sum| sum.round()));
+    }
+    if !run.finish.is_empty() {
+        let numbers = run.numbers.wrapping_add(k);
+        if const { is_sum::<S>() } {
+            take_steps::<V, P, N, false>(run.finish, numbers, &mut sums, |x| x);
+        } else {
+            take_steps::<V, P, N, true>(run.finish, numbers, &mut sums, |x| x.round());
+        }
     }
     let panel_length = panel::<S::Sum>();
     let target = run.target.start.add(k / panel_length * run.target.panel_stride + k % panel_length);
     for p in 0..P {
         for v in 0..N {
-            let sum = if EACH { sums[p][v] } else { sums[p][v].round() };
-            sum.store(target.offset((pixel + p) as isize * run.target.next).add(v * V::LANES));
+            sums[p][v].store(target.byte_offset((pixel + p) as isize * next).add(v * V::LANES));
         }
     }
 }
@@ -513,7 +524,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
 ) -> *const u8 {
     let mut ahead = block.ahead.0;
     let apart = if ACROSS { 1 } else { row_stride::<V::Element>() };
-    for step in block.steps {
+    for (n, step) in block.steps.iter().enumerate() {
         match step {
             Step::Chain { products, stride, level, then } => {
                 let mut target = block.target(*level);
@@ -532,6 +543,9 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                     }
                     if *then == Then::Add {
                         add_to::<V, ROWS, VECTORS>(target, &mut sums);
+                    }
+                    if finishes::<V, PRODUCTS, ACROSS>() && n + 1 == block.steps.len() {
+                        take_steps::<V, ROWS, VECTORS, false>(block.finish, block.numbers, &mut sums, |x| x);
                     }
                     if V::NARROWS && block.narrow {
                         store_narrow::<V, ROWS, VECTORS>(target, &sums);
@@ -556,6 +570,11 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
         }
     }
     ahead
+}
+
+/// Whether the product takes the steps behind a sum itself: of the most usual products, and where no call has to begin again.
+pub const fn finishes<V: Vector, const PRODUCTS: usize, const ACROSS: bool>() -> bool {
+    cfg!(target_arch = "x86_64") && V::REGISTERS && PRODUCTS == FUSED && !ACROSS
 }
 
 /// [`chain`] over successive products, each of which has a row of the tile.
@@ -810,42 +829,61 @@ unsafe fn finish_rows<S: Element<Sum = V::Element>, V: Widen<S>, const ROWS: usi
     for r in 0..ROWS {
         values[r] = V::load(place(r)).round();
     }
-    let numbers = |first: usize| V::load(finish.numbers.add(first + column));
-    let number = |number: f64| V::splat(V::Element::from_f64(number));
-    for step in finish.steps {
-        match *step {
-            epilogue::Step::Add(first) => {
-                let numbers = numbers(first);
-                values = values.map(|x| x.add(numbers).round());
-            }
-            epilogue::Step::Multiply(first) => {
-                let numbers = numbers(first);
-                values = values.map(|x| x.mul(numbers).round());
-            }
-            epilogue::Step::Relu => values = values.map(|x| relu::<S, V>(x)),
-            epilogue::Step::Relu6 => values = values.map(|x| number(6.0).smaller(relu::<S, V>(x))),
-            epilogue::Step::LeakyRelu(alpha) => {
-                let alpha = V::splat(S::from_f64(alpha.into()).widen());
-                values = values.map(|x| x.if_positive(x.mul(alpha).round()));
-            }
-            epilogue::Step::HardSwish => {
-                let sixth = V::splat(S::from_f64(1.0 / 6.0).widen());
-                let gate = |x: V| number(6.0).smaller(relu::<S, V>(x.add(number(3.0)).round()));
-                values = values.map(|x| x.mul(gate(x).mul(sixth).round()).round());
-            }
-        }
+    let mut values = values.map(|value| [value]);
+    let numbers = finish.numbers.wrapping_add(column);
+    if const { is_sum::<S>() } {
+        take_steps::<V, ROWS, 1, false>(finish.steps, numbers, &mut values, |x| x);
+    } else {
+        take_steps::<V, ROWS, 1, true>(finish.steps, numbers, &mut values, |x| x.round());
     }
     for r in 0..ROWS {
-        values[r].store(place(r));
+        values[r][0].store(place(r));
     }
 }
 
+/// Takes the steps with vectors of some rows, whose first column's numbers are there; `ROUNDED` if sums are stored as another
+/// type than they are taken in, as which `round` rounds them.
 #[inline(always)]
-unsafe fn relu<S: Element<Sum = V::Element>, V: Widen<S>>(x: V) -> V {
-    let zero = V::splat(V::Element::ZERO);
-    let larger = zero.larger(x);
+unsafe fn take_steps<V: Vector, const ROWS: usize, const VECTORS: usize, const ROUNDED: bool>(
+    steps: &[epilogue::Step],
+    numbers: *const V::Element,
+    values: &mut [[V; VECTORS]; ROWS],
+    round: impl Fn(V) -> V,
+) {
+    let number = |number: f64| V::splat(V::Element::from_f64(number));
     // Where sums are stored as they are, no zero is negative.
-    if const { is_sum::<S>() } { larger.add(zero) } else { larger }
+    let relu = |x: V| {
+        let larger = number(0.0).larger(x);
+        if ROUNDED { larger } else { larger.add(number(0.0)) }
+    };
+    let relu6 = |x: V| number(6.0).smaller(relu(x));
+    macro_rules! each {
+        (|$x:ident, $v:ident| $value:expr) => {
+            for $v in 0..VECTORS {
+                for r in 0..ROWS {
+                    let $x = values[r][$v];
+                    values[r][$v] = $value;
+                }
+            }
+        };
+    }
+    for step in steps {
+        match *step {
+            epilogue::Step::Add(first) => {
+                each!(|x, v| round(x.add(V::load(numbers.wrapping_add(first + v * V::LANES)))));
+            }
+            epilogue::Step::Multiply(first) => {
+                each!(|x, v| round(x.mul(V::load(numbers.wrapping_add(first + v * V::LANES)))));
+            }
+            epilogue::Step::Relu => each!(|x, v| relu(x)),
+            epilogue::Step::Relu6 => each!(|x, v| relu6(x)),
+            epilogue::Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(round(x.mul(number(alpha))))),
+            epilogue::Step::HardSwish(sixth) => {
+                let gate = |x: V| round(relu6(round(x.add(number(3.0)))).mul(number(sixth)));
+                each!(|x, v| round(x.mul(gate(x))));
+            }
+        }
+    }
 }
 
 /// Adds to each tap's sum the products of its pixel values and the gradients, pixel after pixel.

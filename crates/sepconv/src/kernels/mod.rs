@@ -144,6 +144,8 @@ pub struct Kernel<T: Element> {
     shares: bool,
     /// By [`Products`], vectors of a column panel (1, 2), rows (from 1).
     product: [[ByRows<T::Sum>; 2]; 4],
+    /// Whether that of fused products takes the steps of [`Block::finish`]; the others must have none.
+    finishes: bool,
     /// By fused or separate products, vectors of a column panel, rows: of tiles that have a row for each product. None where
     /// a call may have to begin again (see `neon`), as it must find the sums that it goes on with.
     product_across: [[ByRows<T::Sum>; 2]; 2],
@@ -257,8 +259,11 @@ pub struct Run<'a, T: Element> {
     pub spread: &'a [Spread],
     /// Of the first pixel.
     pub target: Target<T::Sum>,
-    /// Whether sums are stored as pairs of the storage type, by a vector that does that.
+    /// Whether sums are stored as pairs of the storage type, by a vector that does that; then there are no steps.
     pub narrow: bool,
+    /// What is to be done with the sums, and the first channel's numbers for that, as in [`Finish`].
+    pub finish: &'a [epilogue::Step],
+    pub numbers: *const T::Sum,
 }
 
 impl<T: Element> Run<'_, T> {
@@ -334,6 +339,10 @@ pub struct Block<'a, T> {
     pub targets: [(*mut T, usize); 2],
     /// Whether level 0 is stored rounded to the storage type, by a vector that does that: then a single step makes it.
     pub narrow: bool,
+    /// What is to be done with a sum where the last of the steps makes it: none where sums are rounded to be stored. And
+    /// the first column's numbers for that, as in [`Finish`].
+    pub finish: &'a [epilogue::Step],
+    pub numbers: *const T,
     /// Elements from level 1 to level 2, and so on.
     pub level_stride: usize,
     /// Products of a whole sum.
@@ -394,7 +403,7 @@ pub struct Rows<From, To> {
     pub columns: usize,
 }
 
-/// Rows of sums, which the steps behind them are to take the place of.
+/// Rows of sums, in whose place are to come what the steps behind them make of them.
 pub struct Finish<'a, T> {
     /// Whole vectors of them are there.
     pub start: *mut T,
@@ -464,6 +473,7 @@ macro_rules! kernel {
                     $crate::kernels::products!($vector, PAIRED, false, $ones, $twos),
                     $crate::kernels::products!($vector, PAIRED, false, $ones, $twos),
                 ],
+                finishes: $crate::kernels::generic::finishes::<$vector, { $crate::kernels::vector::FUSED }, false>(),
                 product_across: [
                     $crate::kernels::products!($vector, FUSED, true, $across_ones, $across_twos),
                     $crate::kernels::products!($vector, SEPARATE, true, $across_ones, $across_separates),

@@ -185,6 +185,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
                         overrun: false,
                         targets: [to(first), to(levels)],
                         narrow: false,
+                        finish: &[],
+                        numbers: std::ptr::null(),
                         level_stride: level,
                         k: products.len(),
                     };
@@ -355,6 +357,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
                 (levels.as_mut_ptr().cast(), columns * size_of::<T::Sum>()),
             ],
             narrow: narrow && direct,
+            finish: &[],
+            numbers: std::ptr::null(),
             level_stride: self.level_elements(tile.rows()),
             k: self.k,
         };
@@ -365,8 +369,16 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let (height, higher) = (rows.len() / blocks, rows.len() % blocks);
         // The first blocks ask for what follows of the filter, the others for what is ahead, if for anything.
         let asking = self.asking_blocks();
+        let last = order.groups.last().and_then(|steps| steps.last());
+        let by_product = is_sum::<T>()
+            && self.kernel.finishes
+            && order.products == Products::Fused
+            && matches!(last, Some(Step::Chain { level: 0, .. }));
         let mut begin = 0;
-        for steps in &order.groups {
+        for (n, steps) in order.groups.iter().enumerate() {
+            if let (true, true, Some(epilogue)) = (by_product, n + 1 == order.groups.len(), &self.epilogue) {
+                (block.finish, block.numbers) = epilogue.steps(column);
+            }
             let end = steps.iter().map(Step::end).max().unwrap_or(0);
             block.steps = steps;
             block.ahead = match panel.next {
@@ -392,7 +404,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
                 done += count;
             }
         }
-        if let Some(epilogue) = &self.epilogue {
+        if let (false, Some(epilogue)) = (by_product, &self.epilogue) {
             let (start, stride) = block.targets[0];
             // SAFETY: the rows of level 0, which have just been computed, whether in the output or not.
             unsafe { epilogue.finish((start, stride as isize), [rows.len(), columns], column) };
