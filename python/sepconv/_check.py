@@ -38,9 +38,13 @@ def check(original: pathlib.Path, other: pathlib.Path, inputs: pathlib.Path | No
         seed: Of these.
     """
     with tempfile.TemporaryDirectory() as folder:
-        results = [
-            _run(model, inputs, seed, pathlib.Path(folder, f"{n}.npz")) for n, model in enumerate((original, other))
-        ]
+        places = [pathlib.Path(folder, f"{n}.npz") for n in range(2)]
+        running = [_start(model, inputs, seed, to) for model, to in zip((original, other), places, strict=True)]
+        try:
+            results = [_finish(*each) for each in running]
+        finally:
+            for process, *_ in running:
+                process.kill()
     found = []
     for name, array in results[0].items():
         again = results[1].get(name)
@@ -50,14 +54,19 @@ def check(original: pathlib.Path, other: pathlib.Path, inputs: pathlib.Path | No
     return found
 
 
-def _run(model, inputs, seed, results) -> dict:
+def _start(model, inputs, seed, results):
     threads = str(tf.config.threading.get_intra_op_parallelism_threads())
     command = [sys.executable, "-m", "sepconv._check", *map(str, (model, inputs or "", seed, results, threads))]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if ended.returncode:
-        said = [line for line in ended.stdout.splitlines() if line.startswith(_SAYS)]
-        reason = said[-1].removeprefix(_SAYS) if said else f"its process ended with status {ended.returncode}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=environment, text=True, **pipes), model, results
+
+
+def _finish(process, model, results) -> dict:
+    output, _ = process.communicate()
+    if process.returncode:
+        said = [line for line in output.splitlines() if line.startswith(_SAYS)]
+        reason = said[-1].removeprefix(_SAYS) if said else f"its process ended with status {process.returncode}"
         raise BadModel(f"{model}: cannot be run: {reason}")
     with np.load(results) as arrays:
         return dict(arrays)

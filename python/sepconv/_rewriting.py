@@ -115,9 +115,8 @@ def _transform(model, output, overwrite, progress, types, change) -> Rewritten:
         _functions.give_new_names(definition, functions)
         return Rewritten(definition, Report(tuple(layers)))
     if isinstance(model, concrete_function.ConcreteFunction):
-        definition = model.graph.as_graph_def()
-        layers, functions = changed(definition, [tensor.name for tensor in model.outputs])
-        _functions.give_new_names(definition, functions)
+        definition = _functions.library_of(model)
+        layers, _ = changed(definition)
         return Rewritten(_functions.like(model, definition), Report(tuple(layers)))
     raise TypeError(f"model must be a GraphDef, a concrete function or a path, got {type(model).__name__}")
 

@@ -110,10 +110,12 @@ def _scaled(chain: Chain) -> tuple:
         [factor] = _values(factor)
         if np.broadcast_shapes(filter.shape, factor.shape) != filter.shape:
             break
-        # TensorFlow's own kernel, as its optimiser does.
-        operation = tf.raw_ops.Mul if step.type == "Mul" else tf.raw_ops.RealDiv
+        # With TensorFlow's own kernels, as its optimiser does, which turns quotients into products.
         with eager.eager_mode():
-            filter = operation(x=tf.constant(filter), y=tf.constant(factor)).numpy()
+            factor = tf.constant(factor)
+            if step.type == "RealDiv":
+                factor = tf.raw_ops.Reciprocal(x=factor)
+            filter = tf.raw_ops.Mul(x=tf.constant(filter), y=factor).numpy()
         scales.append(step)
         image = step.outputs[0]
     return tuple(scales), filter if scales else None
@@ -150,7 +152,8 @@ def _difference(found: Takeover, context: Context) -> str:
             return f"TensorFlow refuses it: {one_line(error)}"
         equal = sum(_bits.equal(a, b) for a, b in zip(theirs, results, strict=True))
         elements = sum(array.size for array in theirs)
-        behind = f", with {', '.join(op.type for op in found.rest)} behind it" if found.rest else ""
+        steps = [op.type for op in found.rest if op.type != "Identity"]
+        behind = f", with {', '.join(steps)} behind it" if steps else ""
         _compared[key] = (
             ""
             if equal == elements
