@@ -11,7 +11,7 @@ import sepconv
 import tensorflow as tf
 from conftest import THREADS
 from fresh import attempt, in_fresh_process
-from helpers import kernel_calls, same
+from helpers import HERE, kernel_calls, same
 from sepconv import _check, _orders
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -153,7 +153,7 @@ BEHIND = {
 @pytest.mark.parametrize("function", [False, True], ids=["graph", "function"])
 @pytest.mark.parametrize("name", BEHIND)
 def test_what_stands_behind(name, function, arrays, rng):
-    """TensorFlow's optimiser multiplies constants into constant filters, and fuses biases: the bits stay all the same."""
+    """TensorFlow's optimiser multiplies constants into constant filters, and fuses biases: the bits stay."""
     x, *filters = arrays
     scale, bias = rng.uniform(0.5, 1.5, [2, 16]).astype(np.float32)
 
@@ -240,7 +240,7 @@ def test_an_order_that_is_not_the_models_own_is_noticed(arrays, monkeypatch):
 
 
 def test_a_function_and_its_variables(arrays):
-    """A concrete function, of which a part is a function of its own; its variables and gradients; the next assignment."""
+    """A concrete function, of which a part is a function of its own; what is assigned to its variables; gradients."""
     x, *filters = [tf.constant(array) for array in arrays]
     variables = [tf.Variable(filter) for filter in filters]
     inner = tf.function(lambda x: tf.nn.separable_conv2d(x, *variables, **PLAIN))
@@ -273,6 +273,26 @@ def test_a_function_and_its_variables(arrays):
     again = sepconv.restore(ours).model
     before = kernel_calls()
     assert same(again(x, scale)["y"], concrete(x, scale)["y"]) and kernel_calls() == before
+
+
+def test_what_xla_compiles_is_left(arrays):
+    x, *filters = arrays
+    inner = tf.function(lambda x: tf.nn.separable_conv2d(x, *filters, **PLAIN))
+    compiled = tf.function(lambda x: inner(x) + 1, jit_compile=True)
+    report = sepconv.rewrite(graph_of(lambda x: compiled(x) + inner(x * 2), x.shape)).report
+    assert report.layers and all("XLA" in layer.reason for layer in report.left) and not report.replaced
+
+
+def test_what_was_saved_with_the_op_is_restored(tmp_path: pathlib.Path):
+    """Paddings of all kinds and unequal strides (`saved_models/save.py`); the numerics were not TensorFlow's."""
+    folder = sorted((HERE / "saved_models").glob("*/"))[0]
+    example = np.load(folder / "example.npz")
+    report = sepconv.restore(folder, tmp_path / "restored").report
+    assert report.replaced and not report.left, str(report)
+    before = kernel_calls()
+    result = tf.saved_model.load(tmp_path / "restored").convolve(example["x"])
+    assert kernel_calls() == before
+    np.testing.assert_allclose(result, example["y"], rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_to_replace():
@@ -321,7 +341,7 @@ for batch in (1, 2):
 
 
 def test_a_saved_model_in_processes_that_only_load_the_library(tmp_path: pathlib.Path):
-    """Variables, their assignment, assets and signatures survive; the bits are those of the model in a fresh process."""
+    """Variables, assignments, assets and signatures survive; the bits are those of the model in a fresh process."""
     tf.saved_model.save(Model(tmp_path), str(tmp_path / "model"))
     result = sepconv.rewrite(tmp_path / "model", tmp_path / "ours")
     assert [layer.replaced for layer in result.report.layers] == [True], str(result.report)

@@ -19,10 +19,12 @@ class Body:
     Attributes:
         function: The function's name; "" for the graph.
         nodes: The nodes, as the model has them.
+        compiled: Whether XLA compiles it.
     """
 
-    def __init__(self, definition, function, kept=()):
+    def __init__(self, definition, function, kept=(), compiled=False):
         self._definition, self._function, self._kept = definition, function, kept
+        self.compiled = compiled
         self.function = "" if function is None else function.signature.name
         self.nodes = definition.node if function is None else function.node_def
 
@@ -139,10 +141,40 @@ def bodies(definition, types: set, kept=()) -> list:
         kept: Names of the graph's tensors that somebody takes besides its nodes.
     """
     found = [Body(definition, None, kept)] if any(node.op in types for node in definition.node) else []
+    compiled = _compiled(definition)
     for function in definition.library.function:
         if any(node.op in types for node in function.node_def):
-            found.append(Body(definition, function))
+            found.append(Body(definition, function, compiled=function.signature.name in compiled))
     return found
+
+
+def called(nodes) -> set:
+    """Names of all functions that some nodes call, or hand on; and the types of the nodes, which may be such."""
+    return {node.op for node in nodes} | {function.name for node in nodes for function in functions_of(node)}
+
+
+def functions_of(node):
+    """The functions that its attributes name."""
+    for value in node.attr.values():
+        if value.HasField("func"):
+            yield value.func
+        yield from value.list.func
+
+
+_COMPILED = "_XlaMustCompile"
+
+
+def _compiled(definition) -> set:
+    """Names of the functions that are compiled by XLA, and of all that these call."""
+    functions = {function.signature.name: function for function in definition.library.function}
+    nodes = [*definition.node, *[node for function in functions.values() for node in function.node_def]]
+    waiting = {name for name, f in functions.items() if _COMPILED in f.attr and f.attr[_COMPILED].b}
+    waiting |= called(node for node in nodes if _COMPILED in node.attr and node.attr[_COMPILED].b)
+    compiled = set()
+    while waiting:
+        compiled |= waiting
+        waiting = set().union(*[called(functions[name].node_def) for name in waiting if name in functions]) - compiled
+    return compiled & set(functions)
 
 
 def one_line(error) -> str:

@@ -39,8 +39,11 @@ def _threads(text):
     return int(text)
 
 
-def use_threads(threads: int) -> None:
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+def prepare(arguments) -> None:
+    """Before any work is done."""
+    if arguments.json not in (None, "-") and not pathlib.Path(arguments.json).parent.is_dir():
+        raise BadModel(f"--json {arguments.json}: no such folder")
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
 
 
 def transform(function, arguments):

@@ -6,13 +6,15 @@ from tensorflow.python.framework import ops
 from tensorflow.python.saved_model import function_deserialization, nested_structure_coder
 from tensorflow.python.util import compat
 
+from sepconv._bodies import called, functions_of
+
 
 def give_new_names(definition, changed: set) -> None:
     """Gives the functions of a GraphDef that were changed, and those that call them, names that no other function of
     the process has: who holds the old ones too could not tell them apart."""
     changed = set(changed)
     while True:
-        callers = {f.signature.name for f in definition.library.function if _called(f.node_def) & changed}
+        callers = {f.signature.name for f in definition.library.function if called(f.node_def) & changed}
         if callers <= changed:
             break
         changed |= callers
@@ -28,21 +30,10 @@ def give_new_names(definition, changed: set) -> None:
     _rename(definition.node, names)
 
 
-def _functions_of(node):
-    for value in node.attr.values():
-        if value.HasField("func"):
-            yield value.func
-        yield from value.list.func
-
-
-def _called(nodes) -> set:
-    return {node.op for node in nodes} | {function.name for node in nodes for function in _functions_of(node)}
-
-
 def _rename(nodes, names) -> None:
     for node in nodes:
         node.op = names.get(node.op, node.op)
-        for function in _functions_of(node):
+        for function in functions_of(node):
             function.name = names.get(function.name, function.name)
 
 

@@ -10,6 +10,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments) -> int:
-    _command.use_threads(arguments.threads)
+    _command.prepare(arguments)
     _command.show(_command.transform(_rewriting.restore, arguments), arguments)
     return 0

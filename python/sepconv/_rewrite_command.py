@@ -3,7 +3,8 @@
 import argparse
 import pathlib
 
-from sepconv import _command, _rewriting
+from sepconv import _check, _command, _rewriting
+from sepconv._bodies import BadModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,20 +15,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run both models, each in a fresh process, and compare the bits; 1 if any differ",
     )
     parser.add_argument(
-        "--inputs", type=pathlib.Path, metavar="NPZ", help="arrays for --check, by the inputs' names (default: random)"
+        "--inputs",
+        type=pathlib.Path,
+        metavar="NPZ",
+        help="--check on these arrays, by the inputs' names (default: random numbers)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default: %(default)s)")
 
 
 def run(arguments) -> int:
-    _command.use_threads(arguments.threads)
-    report = _command.transform(_rewriting.rewrite, arguments)
-    if not arguments.check:
-        _command.show(report, arguments)
-        return 0
-    from sepconv import _check
-
-    with _command.waiting("running both models"):
-        outputs = _check.check(arguments.input, arguments.output, arguments.inputs, arguments.seed)
-    _command.show(report, arguments, check=outputs)
-    return int(not all(output.same for output in outputs))
+    if arguments.inputs is not None and not arguments.inputs.is_file():
+        raise BadModel(f"--inputs {arguments.inputs}: no such file")
+    _command.prepare(arguments)
+    report, outputs = _command.transform(_rewriting.rewrite, arguments), None
+    try:
+        if arguments.check or arguments.inputs is not None:
+            with _command.waiting("running both models"):
+                outputs = _check.check(arguments.input, arguments.output, arguments.inputs, arguments.seed)
+    finally:
+        _command.show(report, arguments, outputs)
+    return 0 if outputs is None else int(not all(output.same for output in outputs))

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 from tensorflow.python.eager.polymorphic_function import concrete_function
 
 from sepconv import _chains, _files, _functions, _restoring
@@ -103,6 +104,11 @@ def _transform(model, output, overwrite, progress, types, change) -> Rewritten:
                 functions.add(body.function)
         return layers, functions
 
+    with context.eager_mode():
+        return _transformed(model, output, overwrite, changed)
+
+
+def _transformed(model, output, overwrite, changed) -> Rewritten:
     if isinstance(model, (str, pathlib.Path)):
         if output is None:
             raise TypeError("output must say where the result is written")
@@ -124,6 +130,9 @@ def _transform(model, output, overwrite, progress, types, change) -> Rewritten:
 def _rewrite_body(body: Body, progress) -> list:
     layers, edit = [], body.edit()
     for chain in _chains.find(body.graph, body.kept):
+        if body.compiled:
+            hindrance = "the function is compiled by XLA (jit_compile=True), which has no kernel of the op"
+            chain = dataclasses.replace(chain, hindrance=hindrance)
         layers.append(_rewrite_chain(chain, edit, body.function))
         progress(layers[-1].node)
     return layers
