@@ -135,6 +135,20 @@ def test_a_pad_in_front_stays(arrays):
     assert "Pad" in types(ours) and same(run(ours, x), run(original, x))
 
 
+def test_who_stands_beside_what_was_replaced_stays(arrays):
+    """A node that is to be placed where another one is, which is gone."""
+    x, *filters = arrays
+
+    def build(x):
+        pixels = depthwise(x, filters[0])
+        with v1.colocate_with(pixels.op):
+            return conv(pixels, filters[1]) + tf.identity(x[0, 0, 0, 0])
+
+    original = graph_of(build, x.shape)
+    assert b"loc:@DepthwiseConv2dNative" in original.SerializeToString()
+    assert same(run(replaced(original), x), run(original, x))
+
+
 BEHIND = {
     "bias and ReLU": lambda y, m, b: tf.nn.relu(tf.nn.bias_add(y, b)),
     "ReLU6": lambda y, m, b: tf.nn.relu6(y),
@@ -352,6 +366,42 @@ def test_a_saved_model_in_processes_that_only_load_the_library(tmp_path: pathlib
     ]
     assert printed[0] == printed[1] == printed[2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "ours", "restored", "words.txt"]
+
+
+@pytest.mark.parametrize("resources", [False, True], ids=["references", "resources"])
+def test_a_saved_model_of_tensorflow_1(resources, arrays, tmp_path: pathlib.Path):
+    """Layers in the graph itself, with variables of both kinds, and in the body of a loop."""
+    x, *filters = arrays
+    ones = tf.ones([3, 3, 16, 1]).numpy(), tf.ones([1, 1, 16, 16]).numpy() / 9
+    with tf.Graph().as_default(), v1.Session() as session:
+        placeholder = v1.placeholder(tf.float32, [None, None, None, 6])
+        variables = [v1.get_variable(f"v{n}", initializer=f, use_resource=resources) for n, f in enumerate(filters)]
+        y = tf.nn.separable_conv2d(placeholder, *variables, **PLAIN, dilations=[2, 2])
+        shapes = [tf.TensorShape([]), tf.TensorShape([None, None, None, 16])]
+        _, y = v1.while_loop(
+            lambda i, y: i < 2, lambda i, y: (i + 1, tf.nn.separable_conv2d(y, *ones, **PLAIN)), [0, y], shapes
+        )
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(tmp_path / "model"), {"x": placeholder}, {"y": y})
+    report = sepconv.rewrite(tmp_path / "model", tmp_path / "ours").report
+    assert len(report.replaced) == 2 and not report.left, str(report)
+    before, results = kernel_calls(), []
+    for name in ("model", "ours"):
+        signature = tf.saved_model.load(tmp_path / name).signatures["serving_default"]
+        results.append(signature(x=tf.constant(x))["y"])
+    assert same(*results) and kernel_calls() - before == 3
+
+
+def test_what_is_restored_can_be_exported(arrays, tmp_path: pathlib.Path):
+    x, *filters = arrays
+    model = tf.Module()
+    convolve = tf.function(lambda x: sepconv.separable_conv2d(x, *filters, **PLAIN, dilations=[2, 2]))
+    model.convolve = convolve
+    tf.saved_model.save(model, str(tmp_path / "ours"), convolve.get_concrete_function(tf.TensorSpec(x.shape)))
+    assert sepconv.restore(tmp_path / "ours", tmp_path / "restored").report.replaced
+    with pytest.raises(Exception, match=OP):
+        tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "ours")).convert()
+    assert tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "restored")).convert()
 
 
 COMMAND = """

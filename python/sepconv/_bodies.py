@@ -51,14 +51,14 @@ class Body:
         return {tensor.name for tensor in self.graph.outputs} | {f"{op.name}:0" for op in self.graph.control_outputs}
 
     def edit(self) -> "Edit":
-        return Edit(self.nodes, self._function)
+        return Edit(self.nodes, self._function, self.kept)
 
 
 class Edit:
     """Changes nodes in place: of a graph, or of a function whose references to tensors name the output as well."""
 
-    def __init__(self, nodes, function=None):
-        self._nodes, self._function = nodes, function
+    def __init__(self, nodes, function=None, kept=()):
+        self._nodes, self._function, self._kept = nodes, function, set(map(_node_of, kept))
         self.by_name = {node.name: node for node in nodes}
 
     def tensor(self, node: str, output: str) -> str:
@@ -106,16 +106,17 @@ class Edit:
     def remove(self, names, unused) -> None:
         """Removes nodes, and what only computes numbers for inputs that are `unused` now, or theirs."""
         names, candidates = set(names), set(map(_node_of, unused))
+        gone = {f"loc:@{name}".encode() for name in names}
+        for node in self._nodes:
+            if "_class" in node.attr and gone.intersection(node.attr["_class"].list.s):
+                node.attr["_class"].list.s[:] = [place for place in node.attr["_class"].list.s if place not in gone]
         while True:
             for name in names:
                 candidates.update(map(_node_of, self.by_name.pop(name).input))
             for n in reversed([n for n, node in enumerate(self._nodes) if node.name in names]):
                 del self._nodes[n]
             taken = {_node_of(input) for node in self._nodes for input in node.input}
-            if self._function is not None:
-                taken |= {_node_of(tensor) for tensor in self._function.ret.values()}
-                taken |= set(self._function.control_ret.values())
-            idle = [name for name in candidates - taken if name in self.by_name]
+            idle = [name for name in candidates - taken - self._kept if name in self.by_name]
             names = {name for name in idle if self.by_name[name].op in _NUMBERS}
             if not names:
                 return

@@ -63,10 +63,11 @@ def _written(output, overwrite, folder):
 
 def graph_of(path: pathlib.Path):
     """The GraphDef of a file that holds one, in binary or as text."""
+    if hint := _HINTS.get(path.name, _HINTS.get(path.suffix)):
+        raise BadModel(f"{path}: holds no GraphDef: {hint}")
     definition = _parsed(path, tf.compat.v1.GraphDef(), path.suffix in _TEXT)
     if not definition.node:
-        hint = _HINTS.get(path.name, _HINTS.get(path.suffix))
-        raise BadModel(f"{path}: holds no GraphDef" + (f" ({hint})" if hint else ""))
+        raise BadModel(f"{path}: holds no GraphDef")
     return definition
 
 

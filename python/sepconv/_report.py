@@ -84,7 +84,7 @@ class Report:
     def summary(self) -> str:
         """One line."""
         if not self.layers:
-            return "nothing to replace: there is no depthwise convolution"
+            return "nothing to replace, the model is the same"
         return f"{len(self.replaced)} replaced, {len(self.left)} left"
 
     def __str__(self) -> str:

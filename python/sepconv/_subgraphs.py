@@ -79,7 +79,7 @@ def constant(op: tf.Operation, besides: tf.Tensor | None = None) -> bool:
     seen, waiting = set(), [op]
     while waiting:
         op = waiting.pop()
-        if op.type in _SOURCES or op._is_stateful:
+        if op.type in _SOURCES or op.op_def.is_stateful:
             return False
         seen.add(op)
         waiting += [tensor.op for tensor in op.inputs if tensor is not besides and tensor.op not in seen]
