@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 from tensorflow.python.eager import context
-from tensorflow.python.eager.polymorphic_function import concrete_function
 
 from sepconv import _chains, _files, _functions, _restoring
 from sepconv._bodies import Body, bodies
@@ -14,7 +13,8 @@ from sepconv._chains import Left
 from sepconv._report import Layer, Report
 from sepconv._takeover import takeover
 
-Model = tf.compat.v1.GraphDef | concrete_function.ConcreteFunction | str | pathlib.Path
+ConcreteFunction = tf.types.experimental.ConcreteFunction
+Model = tf.compat.v1.GraphDef | ConcreteFunction | str | pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _transformed(model, output, overwrite, changed) -> Rewritten:
         layers, functions = changed(definition)
         _functions.give_new_names(definition, functions)
         return Rewritten(definition, Report(tuple(layers)))
-    if isinstance(model, concrete_function.ConcreteFunction):
+    if isinstance(model, ConcreteFunction):
         definition = _functions.library_of(model)
         layers, _ = changed(definition)
         return Rewritten(_functions.like(model, definition), Report(tuple(layers)))
