@@ -11,9 +11,12 @@ import sys
 
 from sepconv import _vectorized as _vectorized  # registers what tf.vectorized_map asks for
 from sepconv import compat
+from sepconv._bodies import BadModel
 from sepconv._convolution import Explanation, explain, explain_gradients, separable_conv2d, warmup
 from sepconv._library import library_path, stats, version
 from sepconv._patch import Patch, patch
+from sepconv._report import Report
+from sepconv._rewriting import restore, rewrite
 
 # TensorFlow has imported Keras 3 by now, if it is there: this costs nothing, and Keras finds the layers of its files.
 # Otherwise `import sepconv.keras` says what is missing.
@@ -24,13 +27,17 @@ if "keras" in sys.modules:
 __version__ = version()
 
 __all__ = [
+    "BadModel",
     "Explanation",
     "Patch",
+    "Report",
     "compat",
     "explain",
     "explain_gradients",
     "library_path",
     "patch",
+    "restore",
+    "rewrite",
     "separable_conv2d",
     "stats",
     "warmup",

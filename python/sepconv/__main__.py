@@ -7,10 +7,10 @@ import argparse
 import os
 import sys
 
-from sepconv import _inspect
+from sepconv import _inspect, _restore_command, _rewrite_command
 from sepconv._command import BadInput
 
-COMMANDS = {"inspect": _inspect}
+COMMANDS = {"inspect": _inspect, "rewrite": _rewrite_command, "restore": _restore_command}
 
 
 class Parser(argparse.ArgumentParser):

@@ -14,9 +14,10 @@ import numpy as np
 
 from sepconv import _library, _probes
 from sepconv._arguments import Call
-from sepconv._constant import Constant
+from sepconv._context import Context
 
-CONTEXTS = {"tensorflow": _probes.Eager, "tensorflow-constant": Constant}
+# By the names that `numerics` has for them; a `Context` stands for itself.
+CONTEXTS = {"tensorflow": _probes.Eager, "tensorflow-constant": Context()}
 
 # Where the height or width is unknown when a graph is built, orders are revealed for images of these extents, small
 # ones first, as long as a product stays below that many multiply-adds (some milliseconds): a single pixel, which
@@ -40,7 +41,7 @@ class Order:
     reason: str
 
 
-def order_of(call: Call, context: str) -> Order:
+def order_of(call: Call, context: str | Context) -> Order:
     """The order of a call; where its extents are unknown, several to choose from.
 
     Raises:
@@ -57,13 +58,13 @@ def order_of(call: Call, context: str) -> Order:
     return found
 
 
-def _reveal(call: Call, context: str) -> Order:
+def _reveal(call: Call, context: str | Context) -> Order:
     if context == "tensorflow":
         _probes.refuse_while_profiling()
     geometry = _library.geometry(call.request())
     if hindrance := _hindrance(call, geometry):
         return hindrance
-    probe = CONTEXTS[context](call, geometry)
+    probe = CONTEXTS.get(context, context)(call, geometry)
     k, columns = call.pointwise_filter[2:]
     image = (*geometry["output"][:3], k)
     parts = {
@@ -178,10 +179,10 @@ def _array(pointer, shape, dtype) -> np.ndarray:
     return np.frombuffer((ctypes.c_byte * length).from_address(pointer or 0), dtype.as_numpy_dtype).reshape(shape)
 
 
-def _predict(call: Call, context: str) -> Order:
+def _predict(call: Call, context: str | Context) -> Order:
     """Orders for several extents, for the kernel to choose from by the rows that it sees."""
     orders = []
-    for example in _examples(call):
+    for example in examples(call):
         geometry = _library.geometry(example.request())
         order = order_of(example, context)
         if order.numerics:
@@ -192,7 +193,7 @@ def _predict(call: Call, context: str) -> Order:
     return Order("; ".join(orders), "the shape is unknown: the kernel picks the order revealed for the nearest one")
 
 
-def _examples(call: Call):
+def examples(call: Call):
     """The call with its unknown batch, height and width filled in."""
     batch, height, width, channels = call.input
     unknown = [n for n, extent in enumerate((height, width)) if extent is None]

@@ -1,0 +1,245 @@
+"""Finds separable convolutions that a graph puts together from TensorFlow's operations: (Pad,) (SpaceToBatchND,)
+DepthwiseConv2dNative, (BatchToSpaceND,) steps between, a 1x1 Conv2D, steps behind; and says of each which call it is.
+
+A chain says why it is none that the op can take over; what is between and behind, it lists and does not judge.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework import tensor_util
+
+from sepconv import _convolution, _library, _subgraphs
+from sepconv._arguments import Call
+
+# What may stand between the two convolutions and behind them: each makes one image of the same extents of an image.
+STEPS = {
+    *("Add", "AddV2", "BiasAdd", "Div", "Maximum", "Minimum", "Mul", "RealDiv", "Sub"),
+    *("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
+    *("Elu", "Identity", "LeakyRelu", "Relu", "Relu6", "Selu", "Sigmoid", "Softplus", "Tanh"),
+}
+# Of those behind, so many are looked at: what TensorFlow's optimiser fuses with a convolution is no longer.
+_MOST_BEHIND = 4
+
+# Heights at which a padding that is computed when the graph runs is tried, and widths, beside each other: every
+# remainder of common rates, and those of usual images.
+_HEIGHTS = [*range(1, 41), 64, 129, 224, 299, 512]
+_WIDTHS = [*range(17, 57), 65, 128, 225, 224, 513]
+
+
+class Left(Exception):
+    """Why something stays as it is; the message is a phrase."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """One depthwise convolution and what belongs to it, as operations of the graph that it was found in.
+
+    `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there.
+    """
+
+    depthwise: tf.Operation
+    pad: tf.Operation | None = None
+    space_to_batch: tf.Operation | None = None
+    batch_to_space: tf.Operation | None = None
+    between: tuple = ()
+    pointwise: tf.Operation | None = None
+    behind: tuple = ()
+    call: Call | None = None
+    hindrance: str | None = None
+
+    @property
+    def input(self) -> tf.Tensor:
+        return (self.space_to_batch or self.depthwise).inputs[0]
+
+    @property
+    def filters(self) -> tuple:
+        return self.depthwise.inputs[1], self.pointwise.inputs[1]
+
+    @property
+    def parts(self) -> tuple:
+        """The operations that the op stands for, in their order."""
+        parts = self.space_to_batch, self.depthwise, self.batch_to_space, *self.between, self.pointwise
+        return tuple(part for part in parts if part is not None)
+
+
+def find(graph: tf.Graph, kept: set) -> list:
+    """All chains of a graph; `kept` holds the names of tensors that somebody outside of it takes."""
+    depthwise = [op for op in graph.get_operations() if op.type == "DepthwiseConv2dNative"]
+    return [_chain(op, kept) for op in depthwise]
+
+
+def _chain(depthwise, kept) -> Chain:
+    found = {}
+    try:
+        _follow(depthwise, kept, found)
+        return Chain(depthwise, **found, call=_call(Chain(depthwise, **found)))
+    except Left as left:
+        return Chain(depthwise, **found, hindrance=str(left))
+
+
+def _follow(depthwise, kept, found):
+    before = depthwise.inputs[0].op
+    if before.type == "SpaceToBatchND":
+        found["space_to_batch"] = before
+        if _consumer(before, kept) is not depthwise:
+            raise Left(f"{before.name} has other consumers")
+    first = found.get("space_to_batch", depthwise).inputs[0].op
+    if first.type in ("Pad", "PadV2", "MirrorPad"):
+        found["pad"] = first
+    if not depthwise.outputs[0].consumers():
+        raise Left("no 1x1 convolution takes what it gives")
+    last, step = depthwise, _only_consumer(depthwise, kept)
+    if step.type == "BatchToSpaceND":
+        found["batch_to_space"] = step
+        last, step = step, _only_consumer(step, kept)
+    found["between"] = ()
+    while step.type in STEPS:
+        found["between"] += (step,)
+        last, step = step, _only_consumer(step, kept)
+    if step.type != "Conv2D" or step.inputs[0].op is not last:
+        raise Left("no 1x1 convolution takes what it gives")
+    found["pointwise"] = step
+    behind = []
+    while len(behind) < _MOST_BEHIND and (step := _consumer(step, kept)) is not None and step.type in STEPS:
+        behind.append(step)
+    found["behind"] = tuple(behind)
+
+
+def _consumer(op, kept):
+    """The one operation that takes anything of this one, of which that is a single tensor; or None."""
+    takers = [(taker, output) for output in op.outputs for taker in output.consumers()]
+    if len(takers) != 1 or op._control_outputs or any(output.name in kept for output in op.outputs):
+        return None
+    return takers[0][0] if takers[0][1] is op.outputs[0] else None
+
+
+def _only_consumer(op, kept):
+    step = _consumer(op, kept)
+    if step is None:
+        raise Left(f"what {op.name} gives has other consumers")
+    return step
+
+
+def _call(chain: Chain) -> Call:
+    depthwise, pointwise = chain.depthwise, chain.pointwise
+    for op in chain.parts:
+        if "GPU" in op.device.upper():
+            raise Left(f"{op.name} is placed on a GPU")
+    for op in (depthwise, pointwise):
+        if op.get_attr("data_format") != b"NHWC":
+            raise Left(f"{op.name} has the data format {op.get_attr('data_format').decode()}")
+        if set(op.get_attr("dilations")) != {1}:
+            raise Left(f"{op.name} has dilations of its own, {list(op.get_attr('dilations'))}")
+    _check_pointwise(pointwise)
+    if chain.between:
+        raise Left(f"between the two convolutions stands {', '.join(op.type for op in chain.between)}")
+    input, filters = chain.input, chain.filters
+    if input.dtype not in _convolution.DTYPES:
+        raise Left(f"the op does not take {input.dtype.name}")
+    shapes = [_shape(tensor) for tensor in (input, *filters)]
+    if None in shapes[1] + shapes[2] or shapes[0][3] is None:
+        raise Left("the shape of a filter, or the number of channels, is unknown")
+    if 0 in shapes[1] + shapes[2]:
+        raise Left("a filter is empty")
+    if shapes[1][2] * shapes[1][3] != shapes[2][2]:
+        raise Left(f"{pointwise.name} takes its channels in groups")
+    strides = tuple(depthwise.get_attr("strides")[1:3])
+    call = Call(*shapes, input.dtype, strides, "VALID", (1, 1))
+    call = dataclasses.replace(call, **(_plain(chain) if chain.space_to_batch is None else _dilated(chain, call)))
+    geometry = _library.geometry(call.request())
+    if "error" in geometry:
+        raise Left(geometry["error"])
+    return call
+
+
+def _shape(tensor) -> tuple:
+    return tuple(tensor.shape.as_list()) if tensor.shape.rank == 4 else (None,) * 4
+
+
+def _check_pointwise(op) -> None:
+    kernel, strides = _shape(op.inputs[1])[:2], list(op.get_attr("strides"))
+    if kernel != (1, 1):
+        raise Left(f"the filter of {op.name} is not known to be 1x1")
+    if strides != [1, 1, 1, 1]:
+        raise Left(f"{op.name} has strides, {strides}")
+    if any(op.get_attr("explicit_paddings")):
+        raise Left(f"{op.name} has padding")
+
+
+def _plain(chain: Chain) -> dict:
+    """Padding and rate where nothing is dilated."""
+    if chain.batch_to_space is not None:
+        raise Left("there is a BatchToSpaceND and no SpaceToBatchND")
+    padding = chain.depthwise.get_attr("padding").decode()
+    if padding == "EXPLICIT":
+        pairs = chain.depthwise.get_attr("explicit_paddings")
+        padding = tuple(pairs[2:4]), tuple(pairs[4:6])
+    return {"padding": padding}
+
+
+def _dilated(chain: Chain, call: Call) -> dict:
+    """Padding and rate where SpaceToBatchND deals the image out and BatchToSpaceND puts it together again."""
+    if chain.batch_to_space is None:
+        raise Left("there is a SpaceToBatchND and no BatchToSpaceND")
+    if chain.depthwise.get_attr("padding") != b"VALID":
+        raise Left(f"{chain.depthwise.name} pads what SpaceToBatchND has dealt out")
+    rate, again = [tensor_util.constant_value(op.inputs[1]) for op in (chain.space_to_batch, chain.batch_to_space)]
+    if rate is None or again is None or rate.tolist() != again.tolist() or len(rate) > 2:
+        raise Left("the block shapes are not one pair of constants")
+    rate = (*rate.tolist(), 1)[:2]
+    call = dataclasses.replace(call, rate=rate)
+    seen = _paddings(chain, call)
+    # Those that TensorFlow's function computes, from the image's extents or by itself.
+    (_, paddings, crops), *_ = seen
+    explicit = tuple((before, after - crop) for (before, after), (_, crop) in zip(paddings, crops, strict=True))
+    for padding in ("SAME", "VALID", explicit):
+        candidate = dataclasses.replace(call, padding=padding)
+        if all(_gives(candidate, *each) for each in seen):
+            return {"padding": padding, "rate": rate}
+    raise Left("SpaceToBatchND pads, or BatchToSpaceND crops, as tf.nn.separable_conv2d does not")
+
+
+def _gives(call: Call, image, paddings, crops) -> bool:
+    """Whether the geometry has these paddings and crops for an image of these extents."""
+    example = dataclasses.replace(call, input=(call.input[0] or 1, *image, call.input[3]))
+    geometry = _library.geometry(example.request())
+    if "error" in geometry:  # an image that the kernel does not fit into tells nothing
+        return not call.known
+    return (geometry["paddings"], geometry["crops"]) == (paddings, crops)
+
+
+def _paddings(chain: Chain, call: Call) -> list:
+    """Heights and widths with the paddings and crops that the graph takes for them."""
+    tensors = chain.space_to_batch.inputs[2], chain.batch_to_space.inputs[2]
+    constants = [tensor_util.constant_value(tensor) for tensor in tensors]
+    known, found = call.input[1:3], []
+    if None not in known and not any(value is None for value in constants):
+        return [(known, *[_pairs(value) for value in constants])]
+    if not any(value is None for value in constants):
+        paddings, crops = [_pairs(value) for value in constants]
+        for image in zip(_HEIGHTS, _WIDTHS, strict=True):
+            image = [extent if fixed is None else fixed for extent, fixed in zip(image, known, strict=True)]
+            dealt = zip(image, paddings, call.rate, strict=True)
+            image = [extent + -(extent + sum(zeros)) % r for extent, zeros, r in dealt]
+            if all(fixed in (None, extent) for extent, fixed in zip(image, known, strict=True)):
+                found.append((image, paddings, crops))
+    else:
+        part = _subgraphs.Subgraph(tensors, chain.input)
+        if part.others:
+            raise Left("how much is padded depends on more than the image's extents")
+        run = part.function()
+        channels = call.input[3]
+        for image in zip(_HEIGHTS, _WIDTHS, strict=True):
+            image = [extent if fixed is None else fixed for extent, fixed in zip(image, known, strict=True)]
+            zeros = tf.zeros([call.input[0] or 1, *image, channels], call.dtype)
+            found.append((image, *[_pairs(value.numpy()) for value in run(zeros)]))
+    if not found:
+        raise Left("SpaceToBatchND's paddings fit no image")
+    return found
+
+
+def _pairs(array) -> list:
+    """Of height and width, where the array may be of the height alone."""
+    return [*np.reshape(array, [-1, 2]).tolist(), [0, 0]][:2]

@@ -1,0 +1,176 @@
+"""Runs two models on the same inputs, each in a process of its own, and compares the bits of what they give."""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+from sepconv import _bits
+from sepconv._bodies import BadModel
+from sepconv._command import one_line
+
+# For extents that the model leaves open. Batches of one image and of several are different things to TensorFlow.
+_BATCHES = 1, 2
+_EXTENT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One output of both models: of so many `elements` that many are `equal`, and whether all is the `same`, shapes and
+    dtypes too."""
+
+    name: str
+    elements: int
+    equal: int
+    same: bool
+
+
+def check(original: pathlib.Path, other: pathlib.Path, inputs: pathlib.Path | None, seed: int) -> list:
+    """A list of `Output`s.
+
+    Args:
+        original, other: Paths of models, whose signatures are the same.
+        inputs: Of an npz file with an array for each input, by its name or `signature/name`; None: random numbers.
+        seed: Of these.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        places = [pathlib.Path(folder, f"{n}.npz") for n in range(2)]
+        running = [_start(model, inputs, seed, to) for model, to in zip((original, other), places, strict=True)]
+        try:
+            results = [_finish(*each) for each in running]
+        finally:
+            for process, *_ in running:
+                process.kill()
+    found = []
+    for name, array in results[0].items():
+        again = results[1].get(name)
+        alike = again is not None and again.shape == array.shape and again.dtype == array.dtype
+        equal = _bits.equal(array, again) if alike else 0
+        found.append(Output(name, array.size, equal, alike and equal == array.size))
+    return found
+
+
+def _start(model, inputs, seed, results):
+    threads = str(tf.config.threading.get_intra_op_parallelism_threads())
+    command = [sys.executable, "-m", "sepconv._check", *map(str, (model, inputs or "", seed, results, threads))]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=environment, text=True, **pipes), model, results
+
+
+def _finish(process, model, results) -> dict:
+    output, _ = process.communicate()
+    if process.returncode:
+        said = [line for line in output.splitlines() if line.startswith(_SAYS)]
+        reason = said[-1].removeprefix(_SAYS) if said else f"its process ended with status {process.returncode}"
+        raise BadModel(f"{model}: cannot be run: {reason}")
+    with np.load(results) as arrays:
+        return dict(arrays)
+
+
+_SAYS = "sepconv: "
+
+
+def _main():
+    model, inputs, seed, results, threads = sys.argv[1:]
+    tf.config.threading.set_intra_op_parallelism_threads(int(threads))
+    try:
+        given = None
+        if inputs:
+            with np.load(inputs) as arrays:
+                given = dict(arrays)
+        outputs = {}
+        for signature, (specs, function) in _signatures(pathlib.Path(model)).items():
+            for batch in _BATCHES:
+                feeds = _feeds(signature, specs, given, int(seed), batch)
+                for name, tensor in function(feeds).items():
+                    where = "" if given is not None or not _open(specs) else f" (batch {batch})"
+                    outputs["/".join(filter(None, (signature, name))) + where] = _plain(tensor.numpy())
+                if given is not None or not _open(specs):
+                    break
+        if not outputs:
+            raise BadModel("it has no signature with outputs")
+        np.savez(results, **outputs)
+    except Exception as error:  # whatever a model raises; the parent says it
+        print(_SAYS + one_line(error))
+        sys.exit(1)
+
+
+def _plain(array):
+    """As numpy's files can hold it."""
+    if array.dtype.kind == "O":
+        return np.asarray(array.tolist())
+    return _bits.bits(array) if array.dtype.kind == "V" else array
+
+
+def _open(specs) -> bool:
+    return any(spec.shape.rank and spec.shape[0] is None for spec in specs.values())
+
+
+def _feeds(signature, specs, given, seed, batch) -> dict:
+    rng, feeds = np.random.default_rng([seed, batch]), {}
+    for name, spec in sorted(specs.items()):
+        if given is None:
+            feeds[name] = _random(rng, name, spec, batch)
+            continue
+        key = next((key for key in (f"{signature}/{name}", name) if key in given), None)
+        if key is None:
+            raise BadModel(f"the file of inputs has no array {name}, only {', '.join(sorted(given))}")
+        feeds[name] = tf.constant(given[key], spec.dtype)
+    return feeds
+
+
+def _random(rng, name, spec, batch):
+    if spec.shape.rank is None or not (spec.dtype.is_floating or spec.dtype.is_integer or spec.dtype.is_bool):
+        raise BadModel(
+            f"no random numbers fit the input {name} ({spec.dtype.name}, {spec.shape}): give some (--inputs)"
+        )
+    shape = [_EXTENT if extent is None else extent for extent in spec.shape]
+    if shape and spec.shape[0] is None:
+        shape[0] = batch
+    numbers = rng.standard_normal(shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
+    return tf.cast(tf.constant(numbers), spec.dtype)
+
+
+def _signatures(model) -> dict:
+    """By name, the inputs' specs and a function of a dictionary of inputs that gives one of outputs."""
+    if model.is_dir():
+        loaded = tf.saved_model.load(str(model))
+        _signatures.loaded = loaded  # its variables go with it
+        return {
+            name: (function.structured_input_signature[1], lambda feeds, function=function: function(**feeds))
+            for name, function in loaded.signatures.items()
+        }
+    from sepconv import _files
+
+    return {"": _graph_function(_files.graph_of(model))}
+
+
+def _graph_function(definition):
+    """Placeholders in, what no node takes out."""
+    imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
+    operations = imported.graph.get_operations()
+    inputs = [op.outputs[0] for op in operations if op.type == "Placeholder"]
+    outputs = [
+        tensor
+        for op in operations
+        if op.type not in ("Const", "Placeholder") and not any(output.consumers() for output in op.outputs)
+        for tensor in op.outputs
+    ]
+    function = imported.prune(inputs, outputs)
+    names = [tensor.op.name for tensor in inputs]
+
+    def call(feeds):
+        results = function(*[feeds[name] for name in names])
+        return dict(zip((tensor.name for tensor in outputs), results, strict=True))
+
+    return {tensor.op.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}, call
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,159 @@
+"""Models in files: SavedModels, whose variables, assets and signatures stay as they are, and single GraphDefs. What is
+written appears under its name when it is whole.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+import tensorflow as tf
+from google.protobuf import message, text_format
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import meta_graph
+
+from sepconv import _functions
+from sepconv._bodies import BadModel
+from sepconv._command import one_line
+from sepconv._report import Report
+
+_SAVED, _SAVED_TEXT, _FINGERPRINT = "saved_model.pb", "saved_model.pbtxt", "fingerprint.pb"
+_TEXT = ".pbtxt", ".txt"
+
+
+def transform(path: pathlib.Path, output: pathlib.Path, overwrite: bool, change) -> Report:
+    """Writes a model as `change` leaves it.
+
+    Args:
+        path, output: The model's and the result's.
+        overwrite: Whether there may be something at `output`.
+        change: Called with a GraphDef and the names of the tensors that are taken from outside; changes it in place,
+            and gives a list of layers and a set of the names of changed functions.
+    """
+    if not path.exists():
+        raise BadModel(f"{path}: no such file or folder")
+    if path.is_dir() and output.resolve().is_relative_to(path.resolve()) and output.resolve() != path.resolve():
+        raise BadModel(f"{output}: lies within the model {path}")
+    with _written(output, overwrite, path.is_dir()) as place:
+        return (_saved_model if path.is_dir() else _graph)(path, place, change)
+
+
+@contextlib.contextmanager
+def _written(output, overwrite, folder):
+    """A place beside the output that takes its name in the end, or is gone."""
+    if os.path.lexists(output) and not overwrite:
+        raise BadModel(f"{output}: is there already (--overwrite replaces it)")
+    try:
+        whole = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise BadModel(f"{output}: cannot be written: {error.strerror}") from error
+    try:
+        new, old = whole / "new", whole / "old"
+        if folder:
+            new.mkdir()
+        yield new
+        if os.path.lexists(output):
+            output.rename(old)
+        new.rename(output)
+    except OSError as error:
+        raise BadModel(f"{output}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+
+
+def graph_of(path: pathlib.Path):
+    """The GraphDef of a file that holds one, in binary or as text."""
+    if hint := _HINTS.get(path.name, _HINTS.get(path.suffix)):
+        raise BadModel(f"{path}: holds no GraphDef: {hint}")
+    definition = _parsed(path, tf.compat.v1.GraphDef(), path.suffix in _TEXT)
+    if not definition.node:
+        raise BadModel(f"{path}: holds no GraphDef")
+    return definition
+
+
+_EXPORTED = "a Keras model is exported first: model.export(folder)"
+_HINTS = {
+    **{_SAVED: "of a SavedModel the folder is given", ".keras": _EXPORTED, ".h5": _EXPORTED},
+    ".tflite": "a LiteRT model has no graph of TensorFlow's",
+}
+
+
+def _graph(path, place, change) -> Report:
+    definition = graph_of(path)
+    layers, functions = change(definition)
+    if not any(layer.replaced for layer in layers):
+        shutil.copyfile(path, place)
+        return Report(tuple(layers))
+    _functions.give_new_names(definition, functions)
+    text = path.suffix in _TEXT
+    place.write_bytes(text_format.MessageToString(definition).encode() if text else _serialized(definition))
+    return Report(tuple(layers))
+
+
+def _saved_model(path, place, change) -> Report:
+    text = not (path / _SAVED).exists()
+    if text and not (path / _SAVED_TEXT).exists():
+        raise BadModel(f"{path}: holds no {_SAVED}, so it is no SavedModel")
+    model = _parsed(path / (_SAVED_TEXT if text else _SAVED), saved_model_pb2.SavedModel(), text)
+    if not model.meta_graphs:
+        raise BadModel(f"{path}: its {_SAVED} holds no graph")
+    layers = []
+    for graph in model.meta_graphs:
+        found, _ = change(graph.graph_def, _kept(graph))
+        layers += found
+        if any(layer.replaced for layer in found) and graph.meta_info_def.HasField("stripped_op_list"):
+            operations = meta_graph.stripped_op_list_for_graph(graph.graph_def)
+            graph.meta_info_def.stripped_op_list.CopyFrom(operations)
+    replaced = any(layer.replaced for layer in layers)
+    changed = {_SAVED, _SAVED_TEXT, _FINGERPRINT} if replaced else set()
+
+    def ignored(folder, names):
+        return changed.intersection(names) if pathlib.Path(folder) == path else ()
+
+    shutil.copytree(path, place, ignore=ignored, dirs_exist_ok=True)
+    if replaced:
+        (place / _SAVED).write_bytes(_serialized(model))
+        if (path / _FINGERPRINT).exists():
+            _write_fingerprint(place)
+    return Report(tuple(layers))
+
+
+def _kept(graph) -> list:
+    """Names of the tensors that signatures and collections speak of."""
+    names = []
+    for signature in graph.signature_def.values():
+        for tensor in [*signature.inputs.values(), *signature.outputs.values()]:
+            names.append(tensor.name)
+    for collection in graph.collection_def.values():
+        names += collection.node_list.value
+    return [name if ":" in name else f"{name}:0" for name in names if name]
+
+
+def _write_fingerprint(place) -> None:
+    """TensorFlow's hashes of the model, where this TensorFlow can make them; they are not needed to load it."""
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        from tensorflow.python.saved_model import fingerprinting_utils
+
+        fingerprinting_utils.write_fingerprint(str(place))
+
+
+def _parsed(path, proto, text):
+    try:
+        content = path.read_bytes()
+        if text:
+            text_format.Parse(content.decode(), proto)
+        else:
+            proto.ParseFromString(content)
+    except OSError as error:
+        raise BadModel(f"{path}: cannot be read: {error.strerror}") from error
+    except (message.DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
+        raise BadModel(f"{path}: is broken: {one_line(error)}") from error
+    return proto
+
+
+def _serialized(proto) -> bytes:
+    try:
+        return proto.SerializeToString()
+    except (message.EncodeError, ValueError) as error:
+        raise BadModel(f"the result is too large for one file: {one_line(error)}") from error

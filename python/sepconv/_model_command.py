@@ -1,0 +1,106 @@
+"""What the commands that write a model share: their arguments, a bar for the progress, the report on the terminal."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import pathlib
+import sys
+
+import tensorflow as tf
+
+from sepconv._bodies import BadModel
+from sepconv._command import positive
+
+try:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Table
+except ImportError:  # the same without colours, bars and borders
+    Console = None
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", type=pathlib.Path, metavar="IN", help="a SavedModel's folder, or a file with a GraphDef"
+    )
+    parser.add_argument("output", type=pathlib.Path, metavar="OUT", help="where the new model is written")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--json", metavar="PATH", help="write the report as JSON; - for the standard output, without the table"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="TensorFlow's threads within an operation (default: all)",
+    )
+
+
+def prepare(arguments) -> None:
+    """Before any work is done."""
+    if arguments.json not in (None, "-") and not pathlib.Path(arguments.json).parent.is_dir():
+        raise BadModel(f"--json {arguments.json}: no such folder")
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+
+
+def transform(function, arguments):
+    """Calls `sepconv.rewrite` or `restore`, with a bar; gives the report."""
+    with _bar() as progress:
+        return function(arguments.input, arguments.output, overwrite=arguments.overwrite, progress=progress).report
+
+
+@contextlib.contextmanager
+def _bar():
+    if Console is None or not sys.stderr.isatty():
+        yield None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("layers", total=None)
+        yield lambda done, total, node: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def waiting(what: str):
+    if Console is None or not sys.stderr.isatty():
+        yield
+        return
+    with Console(stderr=True).status(what):
+        yield
+
+
+def show(report, arguments, check=None) -> None:
+    """Prints the report and what a check found, and writes the JSON that was asked for."""
+    content = report.as_dict()
+    if check is not None:
+        content["check"] = [dataclasses.asdict(output) for output in check]
+    text = json.dumps(content, indent=2) + "\n"
+    if arguments.json == "-":
+        sys.stdout.write(text)
+        return
+    if arguments.json:
+        try:
+            pathlib.Path(arguments.json).write_text(text)
+        except OSError as error:
+            raise BadModel(f"--json {arguments.json}: cannot be written: {error.strerror}") from error
+    _print_table(report)
+    for output in check or ():
+        verdict = "equal" if output.same else "DIFFERENT"
+        print(f"check: {output.name}: {output.equal} of {output.elements} elements have the same bits: {verdict}")
+    print(f"{arguments.output}: {report.summary()}")
+
+
+def _print_table(report) -> None:
+    if Console is None:
+        print(report)
+        return
+    if not report.layers:
+        return
+    table = Table(show_lines=False)
+    for column in ("layer", "in", "computes", "", "why"):
+        table.add_column(column, overflow="fold")
+    for node, function, what, replaced, reason in report.rows():
+        table.add_row(node, function or "graph", what, "replaced" if replaced else "left", reason)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

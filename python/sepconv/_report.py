@@ -1,0 +1,96 @@
+"""What was replaced in a model, what was left and why: as a table and as JSON."""
+
+import dataclasses
+import json
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One separable convolution of a model.
+
+    Attributes:
+        node: The name of its last node.
+        function: The function of the model that it is in; "" for the graph.
+        replaced: Whether it was.
+        reason: Why, in a phrase.
+        input, depthwise_filter, pointwise_filter, dtype, strides, padding, rate: What it computes, where that is known.
+        numerics: The text of the order of sums that the op follows; None where nothing was replaced.
+        exact: False where a shape is unknown, so that the order is a prediction.
+    """
+
+    node: str
+    function: str
+    replaced: bool
+    reason: str
+    input: tuple | None = None
+    depthwise_filter: tuple | None = None
+    pointwise_filter: tuple | None = None
+    dtype: str | None = None
+    strides: tuple | None = None
+    padding: str | tuple | None = None
+    rate: tuple | None = None
+    numerics: str | None = None
+    exact: bool = True
+
+    @property
+    def what(self) -> str:
+        """Shapes and attributes in a line."""
+        if self.input is None:
+            return ""
+        image, kernel = [_extents(shape) for shape in (self.input, self.depthwise_filter)]
+        text = f"{image}, {kernel} to {self.pointwise_filter[3]}, {self.dtype}, {self.padding}"
+        if set(self.strides) != {1}:
+            text += f", strides {_extents(self.strides)}"
+        return text + (f", rate {_extents(self.rate)}" if set(self.rate) != {1} else "")
+
+
+def _extents(shape) -> str:
+    return "x".join("?" if extent is None else str(extent) for extent in shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was done with every separable convolution of a model, in `layers`; printed, it is a table."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def replaced(self) -> tuple[Layer, ...]:
+        return tuple(layer for layer in self.layers if layer.replaced)
+
+    @property
+    def left(self) -> tuple[Layer, ...]:
+        return tuple(layer for layer in self.layers if not layer.replaced)
+
+    def as_dict(self) -> dict:
+        """The counts `replaced` and `left` and the list `layers`, as JSON takes them."""
+        layers = [dataclasses.asdict(layer) for layer in self.layers]
+        return {"replaced": len(self.replaced), "left": len(self.left), "layers": layers}
+
+    def json(self) -> str:
+        return json.dumps(self.as_dict(), indent=2)
+
+    def rows(self) -> list:
+        """The table's lines, equal layers of one function together: how many, what, done, why."""
+        found: dict = {}
+        for layer in self.layers:
+            key = layer.function, layer.what, layer.replaced, layer.reason
+            found.setdefault(key, []).append(layer.node)
+        return [
+            (nodes[0] if len(nodes) == 1 else f"{nodes[0]} and {len(nodes) - 1} more", function, what, done, reason)
+            for (function, what, done, reason), nodes in found.items()
+        ]
+
+    def summary(self) -> str:
+        """One line."""
+        if not self.layers:
+            return "nothing to replace, the model is the same"
+        return f"{len(self.replaced)} replaced, {len(self.left)} left"
+
+    def __str__(self) -> str:
+        lines = [
+            f"{'replaced' if done else 'left':8}  {node}{' in ' + function if function else ''}"
+            f"{': ' + what if what else ''}; {reason}"
+            for node, function, what, done, reason in self.rows()
+        ]
+        return "\n".join([*lines, self.summary()])

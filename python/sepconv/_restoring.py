@@ -1,0 +1,93 @@
+"""TensorFlow's own operations in the place of the op: in every model that holds it, rewritten or built with it."""
+
+import tensorflow as tf
+from tensorflow.python.framework import function_def_to_graph
+
+from sepconv import _library, _pipeline
+from sepconv._bodies import Body
+from sepconv._chains import Left
+from sepconv._report import Layer
+
+TYPES = {_library.op_name()}
+
+
+def restore_body(body: Body, progress) -> list:
+    """Puts them into a graph or function; a list of `Layer`s."""
+    layers, edit = [], body.edit()
+    for op in [op for op in body.graph.get_operations() if op.type in TYPES]:
+        described = {"node": op.name, "function": body.function}
+        try:
+            call = _attributes(op)
+            _put(edit, op, call, body.function != "")
+            layers.append(Layer(replaced=True, reason="TensorFlow's own operations", **described, **call))
+        except Left as left:
+            layers.append(Layer(replaced=False, reason=str(left), **described))
+        progress(op.name)
+    return layers
+
+
+def _attributes(op) -> dict:
+    """What the layer computes, by the names of `Layer`."""
+    if not op.inputs[3].shape.is_fully_defined():
+        raise Left("its strides, padding and rate are known only when it runs")
+    answer = _library.geometry({"carrier": op.inputs[3].shape.as_list()})
+    if "error" in answer:
+        raise Left(answer["error"])
+    image, *filters = [(tuple(t.shape.as_list()) if t.shape.rank == 4 else (None,) * 4) for t in op.inputs[:3]]
+    padding = answer["padding"]
+    return {
+        **{"input": image, "depthwise_filter": filters[0], "pointwise_filter": filters[1]},
+        **{"dtype": op.inputs[0].dtype.name, "strides": tuple(answer["strides"]), "rate": tuple(answer["rate"])},
+        "padding": padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+    }
+
+
+def _put(edit, op, call, in_function):
+    names = "input", "depthwise_filter", "pointwise_filter"
+    padding = call["padding"]
+    if not isinstance(padding, str):
+        padding = [(0, 0), *padding, (0, 0)]
+
+    def composite(*tensors):
+        strides = [1, *call["strides"], 1]
+        return _pipeline.separable_conv2d(*tensors, strides, padding, None, list(call["rate"]), "composite")
+
+    specs = [tf.TensorSpec(t.shape, t.dtype, name) for t, name in zip(op.inputs, names, strict=False)]
+    traced = tf.function(composite, autograph=False).get_concrete_function(*specs).function_def
+    arguments = [argument.name for argument in traced.signature.input_arg]
+    nodes = {node.name: node for node in traced.node_def}
+    [returned] = traced.ret.values()
+    identity = nodes[returned.split(":")[0]]
+    last = identity.input[0].split(":")[0]
+    if not in_function:
+        nodes = {node.name: node for node in function_def_to_graph.function_def_to_graph_def(traced)[0].node}
+    node = edit.by_name[op.name]
+    tensors, controls = list(node.input[:4]), list(node.input[4:])
+    given = dict(zip(arguments, tensors, strict=False))
+    new, waiting = {}, [last]
+    while waiting:
+        name = waiting.pop()
+        if name in new or name in given:
+            continue
+        # TensorFlow gives the operations of one scope its name.
+        new[name] = node if name == last else edit.new(f"{op.name}/{name.removeprefix('composite/')}", nodes[name].op)
+        waiting += [input.split(":")[0] for input in nodes[name].input]
+    shapes = dict(node.attr).get("_output_shapes")
+    for name, target in new.items():
+        source = nodes[name]
+        target.op = source.op
+        target.device = node.device
+        del target.input[:]
+        target.input.extend(_renamed(input, given, new) for input in source.input)
+        target.attr.clear()
+        for key, value in source.attr.items():
+            target.attr[key].CopyFrom(value)
+    node.input.extend(controls)
+    if shapes is not None:
+        node.attr["_output_shapes"].CopyFrom(shapes)
+    edit.remove([], tensors[3:])
+
+
+def _renamed(input, given, new):
+    name, colon, output = input.partition(":")
+    return given[name] if name in given else f"{new[name].name}{colon}{output}"

@@ -1,0 +1,40 @@
+"""Replaces the separable convolutions of a model by sepconv's op, wherever that changes no bit of what it computes."""
+
+import argparse
+import pathlib
+
+from sepconv import _check, _model_command, _rewriting
+from sepconv._bodies import BadModel
+
+HELP = "put sepconv's op into a SavedModel or a frozen graph, with the same bits"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = __doc__
+    _model_command.add_model_arguments(parser)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="run both models, each in a fresh process, and compare the bits; 1 if any differ",
+    )
+    parser.add_argument(
+        "--inputs",
+        type=pathlib.Path,
+        metavar="NPZ",
+        help="--check on these arrays, by the inputs' names (default: random numbers)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default: %(default)s)")
+
+
+def run(arguments) -> int:
+    if arguments.inputs is not None and not arguments.inputs.is_file():
+        raise BadModel(f"--inputs {arguments.inputs}: no such file")
+    _model_command.prepare(arguments)
+    report, outputs = _model_command.transform(_rewriting.rewrite, arguments), None
+    try:
+        if arguments.check or arguments.inputs is not None:
+            with _model_command.waiting("running both models"):
+                outputs = _check.check(arguments.input, arguments.output, arguments.inputs, arguments.seed)
+    finally:
+        _model_command.show(report, arguments, outputs)
+    return 0 if outputs is None else int(not all(output.same for output in outputs))

@@ -1,0 +1,151 @@
+"""`rewrite` and `restore`: models with the op in the place of TensorFlow's operations, and back."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from sepconv import _chains, _files, _functions, _restoring
+from sepconv._bodies import Body, bodies
+from sepconv._chains import Left
+from sepconv._report import Layer, Report
+from sepconv._takeover import takeover
+
+ConcreteFunction = tf.types.experimental.ConcreteFunction
+Model = tf.compat.v1.GraphDef | ConcreteFunction | str | pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewritten:
+    """What `rewrite` and `restore` return.
+
+    Attributes:
+        model: A model of the kind that was given: a GraphDef, a function, or the path that was written.
+        report: A `Report`: what was replaced, what was left, and why.
+    """
+
+    model: Model
+    report: Report
+
+
+def rewrite(
+    model: Model,
+    output: str | pathlib.Path | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Rewritten:
+    """Replaces the separable convolutions of a model by the op, where that changes no bit of what the model computes.
+
+    They are found in the graph and in all of its functions, whatever made them: depthwise convolutions, dilated or not,
+    that a 1x1 convolution follows. Names, signatures, variables and assets stay. The bits are those that TensorFlow
+    gives in the model's own context, in a fresh process with as many threads as this one: whether filters are
+    constants, and what is fused with them, matters there. Each layer is tried on random numbers in such a process, and
+    left where a bit differs.
+
+    Args:
+        model: A `GraphDef`; a concrete function (`tf.function(...).get_concrete_function(...)`), whose variables the
+            new one shares; or the path of a SavedModel's folder or of a file that holds a GraphDef.
+        output: Where the result is written; for a path only, and needed there.
+        overwrite: Whether `output` may exist.
+        progress: Called with a count, the sum and a node's name, after each layer.
+
+    Returns:
+        A `Rewritten`, with the new `model` and the `report`; what was given stays as it is.
+
+    Raises:
+        sepconv.BadModel: What was given cannot be read, or the output not written. Nothing half-written stays.
+
+    Example:
+        >>> rewritten = sepconv.rewrite("model", "model_with_sepconv")
+        >>> print(rewritten.report)
+        >>> function = sepconv.rewrite(function).model
+    """
+    return _transform(model, output, overwrite, progress, {"DepthwiseConv2dNative"}, _rewrite_body)
+
+
+def restore(
+    model: Model,
+    output: str | pathlib.Path | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Rewritten:
+    """Puts TensorFlow's own operations in the place of the op, in any model that holds it: for exporters that know no
+    others.
+
+    Args, Returns, Raises: As for `rewrite`. The bits are those that TensorFlow gives wherever the new model runs: the
+        same if that is what the op's numerics were revealed from.
+
+    Example:
+        >>> sepconv.restore("model_with_sepconv", "model")
+    """
+    return _transform(model, output, overwrite, progress, _restoring.TYPES, _restoring.restore_body)
+
+
+def _transform(model, output, overwrite, progress, types, change) -> Rewritten:
+    def changed(definition, kept=()) -> tuple:
+        found = bodies(definition, types, kept)
+        total = sum(node.op in types for body in found for node in body.nodes)
+        done = []
+
+        def step(node):
+            done.append(node)
+            if progress is not None:
+                progress(len(done), total, node)
+
+        layers, functions = [], set()
+        for body in found:
+            layers_here = change(body, step)
+            layers += layers_here
+            if body.function and any(layer.replaced for layer in layers_here):
+                functions.add(body.function)
+        return layers, functions
+
+    with context.eager_mode():
+        return _transformed(model, output, overwrite, changed)
+
+
+def _transformed(model, output, overwrite, changed) -> Rewritten:
+    if isinstance(model, (str, pathlib.Path)):
+        if output is None:
+            raise TypeError("output must say where the result is written")
+        return Rewritten(output, _files.transform(pathlib.Path(model), pathlib.Path(output), overwrite, changed))
+    if output is not None:
+        raise TypeError("output is for a model that is given by its path")
+    if isinstance(model, tf.compat.v1.GraphDef):
+        definition = tf.compat.v1.GraphDef.FromString(model.SerializeToString())
+        layers, functions = changed(definition)
+        _functions.give_new_names(definition, functions)
+        return Rewritten(definition, Report(tuple(layers)))
+    if isinstance(model, ConcreteFunction):
+        definition = _functions.library_of(model)
+        layers, _ = changed(definition)
+        return Rewritten(_functions.like(model, definition), Report(tuple(layers)))
+    raise TypeError(f"model must be a GraphDef, a concrete function or a path, got {type(model).__name__}")
+
+
+def _rewrite_body(body: Body, progress) -> list:
+    layers, edit = [], body.edit()
+    for chain in _chains.find(body.graph, body.kept):
+        if body.compiled:
+            hindrance = "the function is compiled by XLA (jit_compile=True), which has no kernel of the op"
+            chain = dataclasses.replace(chain, hindrance=hindrance)
+        layers.append(_rewrite_chain(chain, edit, body.function))
+        progress(layers[-1].node)
+    return layers
+
+
+def _rewrite_chain(chain, edit, function) -> Layer:
+    described = {"node": (chain.pointwise or chain.depthwise).name, "function": function}
+    if chain.call is not None:
+        call = {field.name: getattr(chain.call, field.name) for field in dataclasses.fields(chain.call)}
+        described |= {**call, "dtype": chain.call.dtype.name, "exact": chain.call.known}
+    try:
+        found = takeover(chain)
+    except Left as left:
+        return Layer(replaced=False, reason=str(left), **described)
+    found.apply(edit)
+    return Layer(replaced=True, reason=found.reason, numerics=found.numerics, **described)

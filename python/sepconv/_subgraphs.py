@@ -1,0 +1,86 @@
+"""A part of a graph, cut out so that it can run by itself."""
+
+import hashlib
+
+import tensorflow as tf
+
+# Not functions of their inputs alone, or parts of loops.
+_SOURCES = {
+    *("Placeholder", "PlaceholderWithDefault", "ReadVariableOp", "VarHandleOp", "Variable", "VariableV2"),
+    *("Enter", "Exit", "LoopCond", "Merge", "NextIteration", "Switch"),
+}
+
+
+class Subgraph:
+    """What computes some tensors: given operations, what is made of constants, and what is made of an input's shape.
+
+    Attributes:
+        definition: A GraphDef, with placeholders where it was cut.
+        input: The name of the input's placeholder; None if nothing takes it.
+        others: All other tensors that it was cut at, by the names of their placeholders.
+        outputs: The names of the tensors.
+    """
+
+    def __init__(self, tensors, input: tf.Tensor | None, inside=()):
+        self._cut, self._inside = input, set(inside)
+        self.outputs = [tensor.name for tensor in tensors]
+        self.input, self.others = None, {}
+        operations, leaves, waiting = {}, {}, list(tensors)
+        while waiting:
+            tensor = waiting.pop()
+            if tensor is input or not self._holds(tensor):
+                leaves.setdefault(tensor.name, tensor)
+            elif tensor.op.name not in operations:
+                operations[tensor.op.name] = tensor.op
+                waiting += tensor.op.inputs
+        names = {name: f"sepconv_leaf_{n}" for n, name in enumerate(leaves)}
+        with tf.Graph().as_default() as graph:
+            for name, leaf in leaves.items():
+                tf.compat.v1.placeholder(leaf.dtype, leaf.shape, names[name])
+        self.definition = graph.as_graph_def()
+        for op in operations.values():
+            node = self.definition.node.add()
+            node.CopyFrom(op.node_def)
+            node.device = ""
+            del node.input[:]
+            node.input.extend(names.get(tensor.name, tensor.name) for tensor in op.inputs)
+            node.attr.pop("_class", None)
+        for name, leaf in leaves.items():
+            if leaf is input:
+                self.input = names[name]
+            else:
+                self.others[names[name]] = leaf
+
+    def _holds(self, tensor) -> bool:
+        op = tensor.op
+        return op in self._inside or constant(op) or tensor.dtype.is_integer and constant(op, self._cut)
+
+    def fingerprint(self) -> bytes:
+        """The same for graphs that differ in nothing but the names of their nodes."""
+        names = {node.name: str(n) for n, node in enumerate(self.definition.node)}
+        hashed = hashlib.sha256()
+        for node in self.definition.node:
+            inputs = [f"{names[input.split(':')[0]]}:{input.partition(':')[2] or 0}" for input in node.input]
+            hashed.update(f"{node.op} {inputs}".encode())
+            for key in sorted(node.attr):
+                hashed.update(key.encode() + node.attr[key].SerializeToString(deterministic=True))
+        return hashed.digest()
+
+    def function(self):
+        """A function of the input, if anything takes it, which gives all tensors."""
+        imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(self.definition, name=""), [])
+        tensor = imported.graph.get_tensor_by_name
+        feeds = [] if self.input is None else [tensor(f"{self.input}:0")]
+        return imported.prune(feeds, [tensor(name) for name in self.outputs])
+
+
+def constant(op: tf.Operation, besides: tf.Tensor | None = None) -> bool:
+    """Whether what an operation gives is made of constants alone; and of one more tensor, if it is given."""
+    seen, waiting = set(), [op]
+    while waiting:
+        op = waiting.pop()
+        if op.type in _SOURCES or op.op_def.is_stateful:
+            return False
+        seen.add(op)
+        waiting += [tensor.op for tensor in op.inputs if tensor is not besides and tensor.op not in seen]
+    return True

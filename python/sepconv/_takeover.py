@@ -1,0 +1,177 @@
+"""How the op takes the place of a chain without changing a bit there.
+
+The order of sums is revealed in the chain's own context: for filters of its kind, constants or not, and with the bias
+behind it, in a process of its own. Then the chain, with what TensorFlow's optimiser may fuse with it, runs there on
+random numbers, cut out of the model: once as it is, once with the op. Where a single bit differs, the chain is left.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager import context as eager
+from tensorflow.python.framework import tensor_util
+
+from sepconv import _bits, _library, _orders
+from sepconv._bodies import Edit
+from sepconv._chains import Chain, Left
+from sepconv._command import one_line
+from sepconv._context import Context
+from sepconv._subgraphs import Subgraph, constant
+
+_ADDITIONS = "Add", "AddV2", "BiasAdd"
+
+
+@dataclasses.dataclass(frozen=True)
+class Takeover:
+    """What stands for a chain.
+
+    Attributes:
+        chain: The chain.
+        constant: Whether its depthwise and its pointwise filter are constants.
+        scales: Steps behind the chain that the op stands for too: they multiply by constants, which TensorFlow's
+            optimiser multiplies into a constant filter.
+        scaled_filter: The pointwise filter, multiplied with them.
+        numerics: The text of the order of sums.
+        reason: Why that one, in a sentence.
+    """
+
+    chain: Chain
+    constant: tuple
+    scales: tuple = ()
+    scaled_filter: np.ndarray | None = None
+    numerics: str = ""
+    reason: str = ""
+
+    @property
+    def rest(self) -> tuple:
+        """The steps behind what the op stands for."""
+        return self.chain.behind[len(self.scales) :]
+
+    def apply(self, edit: Edit) -> None:
+        """Puts the op among the nodes, under the name of the last one that it stands for."""
+        chain, operations = self.chain, (*self.chain.parts, *self.scales)
+        nodes = [edit.by_name[op.name] for op in operations]
+        names, taken = {node.name for node in nodes}, [input for node in nodes for input in node.input]
+        depthwise, pointwise = edit.by_name[chain.depthwise.name], edit.by_name[chain.pointwise.name]
+        inputs = [nodes[0].input[0], depthwise.input[1], pointwise.input[1]]
+        last = nodes[-1]
+        if self.scaled_filter is not None:
+            inputs[2] = edit.constant(f"{last.name}/pointwise_filter", self.scaled_filter)
+        inputs.append(edit.nothing(f"{last.name}/geometry", _library.geometry(chain.call.request())["carrier"]))
+        inputs += dict.fromkeys(input for input in taken if input[0] == "^" and input[1:] not in names)
+        shapes = dict(last.attr).get("_output_shapes")
+        last.op = _library.op_name()
+        del last.input[:]
+        last.input.extend(inputs)
+        last.attr.clear()
+        last.attr["T"].type = chain.call.dtype.as_datatype_enum
+        last.attr["numerics"].s = self.numerics.encode()
+        last.attr["constant_filters"].b = all(self.constant)
+        if shapes is not None:
+            last.attr["_output_shapes"].CopyFrom(shapes)
+        edit.rename(last.name, operations[-1].op_def.output_arg[0].name, "output")
+        edit.remove(names - {last.name}, taken)
+
+
+def takeover(chain: Chain) -> Takeover:
+    """How the op takes the place of a chain.
+
+    Raises:
+        Left: It does not; the message says why.
+    """
+    if chain.hindrance:
+        raise Left(chain.hindrance)
+    kinds = tuple(constant(filter.op) for filter in chain.filters)
+    plain = Takeover(chain, kinds, *(_scaled(chain) if kinds[1] else ()))
+    biased = [bool(plain.rest) and plain.rest[0].type in _ADDITIONS]
+    for bias in dict.fromkeys([*biased, False]):
+        context = Context(kinds, bias)
+        order = _orders.order_of(chain.call, context)
+        if order.numerics is None:
+            raise Left(order.reason)
+        found = dataclasses.replace(plain, numerics=order.numerics, reason=order.reason)
+        difference = _difference(found, context)
+        if not difference:
+            return found
+    raise Left(difference)
+
+
+def _scaled(chain: Chain) -> tuple:
+    """The steps behind the chain that multiply by constants, and the pointwise filter multiplied with them."""
+    scales, filter, image = [], None, chain.pointwise.outputs[0]
+    for step in chain.behind:
+        if step.type not in ("Mul", "RealDiv") or step.type == "RealDiv" and step.inputs[0] is not image:
+            break
+        [factor] = [tensor for tensor in step.inputs if tensor is not image] or [image]
+        if not constant(factor.op):
+            break
+        if filter is None:
+            [filter] = _values(chain.filters[1])
+        [factor] = _values(factor)
+        if np.broadcast_shapes(filter.shape, factor.shape) != filter.shape:
+            break
+        # With TensorFlow's own kernels, as its optimiser does, which turns quotients into products.
+        with eager.eager_mode():
+            factor = tf.constant(factor)
+            if step.type == "RealDiv":
+                factor = tf.raw_ops.Reciprocal(x=factor)
+            filter = tf.raw_ops.Mul(x=tf.constant(filter), y=factor).numpy()
+        scales.append(step)
+        image = step.outputs[0]
+    return tuple(scales), filter if scales else None
+
+
+def _values(*tensors) -> list:
+    """Of tensors that are made of constants."""
+    known = [tensor_util.constant_value(tensor) for tensor in tensors]
+    if all(value is not None for value in known):
+        return known
+    with eager.eager_mode():
+        return [value.numpy() for value in Subgraph(tensors, None).function()()]
+
+
+_compared: dict = {}
+
+
+def _difference(found: Takeover, context: Context) -> str:
+    """How the bits differ on random numbers; "" where they do not."""
+    chain = found.chain
+    last = (found.rest or found.scales or (chain.pointwise,))[-1]
+    part = Subgraph(last.outputs[:1], chain.input, (*chain.parts, *chain.behind))
+    ours = tf.compat.v1.GraphDef.FromString(part.definition.SerializeToString())
+    found.apply(Edit(ours.node))
+    key = part.fingerprint(), found.numerics, context
+    if key not in _compared:
+        examples = [chain.call] if chain.call.known else list(_orders.examples(chain.call))
+        feeds = [_feeds(part, example) for example in examples]
+        [output] = part.outputs
+        try:
+            theirs = context.run(part.definition.SerializeToString(), feeds, output)
+            results = context.run(ours.SerializeToString(), feeds, output)
+        except RuntimeError as error:
+            return f"TensorFlow refuses it: {one_line(error)}"
+        equal = sum(_bits.equal(a, b) for a, b in zip(theirs, results, strict=True))
+        elements = sum(array.size for array in theirs)
+        steps = [op.type for op in found.rest if op.type != "Identity"]
+        behind = f", with {', '.join(steps)} behind it" if steps else ""
+        _compared[key] = (
+            ""
+            if equal == elements
+            else f"here{behind}, TensorFlow gives other bits than its parts by themselves: "
+            f"of {elements} elements {elements - equal} differ"
+        )
+    return _compared[key]
+
+
+def _feeds(part: Subgraph, example) -> dict:
+    rng, output = np.random.default_rng(0), _library.geometry(example.request())["output"]
+    feeds = {part.input: rng.standard_normal(example.input)}
+    for name, tensor in part.others.items():
+        shape = tensor.shape.as_list() if tensor.shape.rank is not None else output[3:]
+        if None in shape:
+            shape = [known or extent for known, extent in zip(shape, output[4 - len(shape) :], strict=True)]
+        # Above zero, for variances.
+        feeds[name] = rng.uniform(0.5, 1.5, shape) * (rng.choice([-1, 1], shape) if len(shape) == 4 else 1)
+    dtypes = {part.input: example.dtype, **{name: tensor.dtype for name, tensor in part.others.items()}}
+    return {name: array.astype(dtypes[name].as_numpy_dtype) for name, array in feeds.items()}

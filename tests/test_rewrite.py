@@ -1,0 +1,545 @@
+"""Models that exist: what is found in them and replaced, what is left and why, the same bits, and the way back."""
+
+import json
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import sepconv
+import tensorflow as tf
+from conftest import THREADS
+from fresh import attempt, in_fresh_process
+from helpers import HERE, kernel_calls, same
+from sepconv import _check, _orders
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+v1 = tf.compat.v1
+OP = "Sepconv>SeparableConv2D"
+PLAIN = {"strides": [1, 1, 1, 1], "padding": "SAME"}
+SHAPES = [2, 9, 8, 6], [3, 3, 6, 2], [1, 1, 12, 16]
+
+
+@pytest.fixture
+def arrays(rng):
+    return [rng.standard_normal(shape).astype(np.float32) for shape in SHAPES]
+
+
+def graph_of(build, *shapes, dtype=tf.float32):
+    """The GraphDef of a function of placeholders `x0`, `x1`, ...; what it gives is `y`."""
+    with tf.Graph().as_default() as graph:
+        tf.identity(build(*[v1.placeholder(dtype, shape, f"x{n}") for n, shape in enumerate(shapes)]), "y")
+    return graph.as_graph_def()
+
+
+def run(definition, *arrays, fetch="y"):
+    function = v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
+    tensor = function.graph.get_tensor_by_name
+    feeds = [tensor(f"x{n}:0") for n in range(len(arrays))]
+    return function.prune(feeds, tensor(f"{fetch}:0"))(*map(tf.constant, arrays))
+
+
+def types(definition) -> set:
+    bodies = [definition.node, *[function.node_def for function in definition.library.function]]
+    return {node.op for nodes in bodies for node in nodes}
+
+
+def replaced(definition, count=1):
+    """The rewritten GraphDef, in which so many layers are replaced and none is left."""
+    rewritten = sepconv.rewrite(definition)
+    report = rewritten.report
+    assert (len(report.replaced), len(report.left)) == (count, 0), str(report)
+    return rewritten.model
+
+
+VARIANTS = {
+    "same": PLAIN,
+    "valid": {**PLAIN, "padding": "VALID"},
+    "explicit": {**PLAIN, "padding": [[0, 0], [1, 2], [0, 1], [0, 0]]},
+    "strides": {**PLAIN, "strides": [1, 2, 2, 1]},
+    "rate": {**PLAIN, "dilations": [2, 2]},
+    "rate of height": {**PLAIN, "dilations": [3, 1]},
+    "rate, valid": {**PLAIN, "padding": "VALID", "dilations": [1, 2]},
+    "rate, explicit": {**PLAIN, "padding": [[0, 0], [1, 2], [0, 1], [0, 0]], "dilations": [2, 3]},
+    "rate, strides": {**PLAIN, "strides": [1, 2, 2, 1], "dilations": [2, 2]},
+}
+UNKNOWN = {"known": [], "batch": [0], "height and width": [1, 2], "all": [0, 1, 2]}
+
+
+CASES = [(name, unknown) for name in VARIANTS for unknown in UNKNOWN if unknown in ("known", "all") or name == "rate"]
+
+
+@pytest.mark.parametrize("name, unknown", CASES)
+def test_variants(name, unknown, arrays):
+    """Filters are constants where the shape is known or the batch is unknown, and arguments otherwise."""
+    x, *filters = arrays
+    shape = [None if n in UNKNOWN[unknown] else extent for n, extent in enumerate(x.shape)]
+    constant = unknown in ("known", "batch")
+
+    def build(x, *given):
+        return tf.nn.separable_conv2d(x, *(filters if constant else given), **VARIANTS[name])
+
+    given = arrays[:1] if constant else arrays
+    original = graph_of(build, shape, *([] if constant else SHAPES[1:]))
+    rewritten = sepconv.rewrite(original)
+    [layer] = rewritten.report.replaced
+    assert layer.exact == (unknown == "known") and layer.numerics.startswith("v1" if layer.exact else "batch")
+    ours = rewritten.model
+    # Nothing of what computed the padding stays.
+    assert types(ours) == {"Placeholder", "Const", "Identity", OP}
+    [node] = [node for node in ours.node if node.op == OP]
+    assert node.attr["constant_filters"].b == constant and node.name == layer.node == "separable_conv2d"
+    before, expected = kernel_calls(), run(original, *given)
+    assert same(run(ours, *given), expected)
+    assert kernel_calls() - before == 1
+    assert imported_shape(ours) == imported_shape(original)
+    restored = sepconv.restore(ours)
+    assert len(restored.report.replaced) == 1 and types(restored.model) == types(original)
+    assert same(run(restored.model, *given), expected) and kernel_calls() - before == 1
+    # The way back is no other than the way there began.
+    assert types(replaced(restored.model)) == types(ours)
+
+
+def imported_shape(definition):
+    with tf.Graph().as_default():
+        [tensor] = tf.graph_util.import_graph_def(definition, return_elements=["y:0"])
+        return tensor.shape.as_list()
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64], ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+def test_other_dtypes(dtype, bias, arrays):
+    """A bias that TensorFlow adds before it rounds to 16 bits is a reason to leave the layer."""
+    x, *filters = [array.astype(dtype.as_numpy_dtype) for array in arrays]
+
+    def build(x):
+        y = tf.nn.separable_conv2d(x, *filters, **PLAIN)
+        return tf.nn.bias_add(y, tf.cast(tf.linspace(0.1, 1.7, 16), dtype)) if bias else y
+
+    original = graph_of(build, x.shape, dtype=dtype)
+    rewritten = sepconv.rewrite(original)
+    [layer] = rewritten.report.layers
+    assert layer.replaced or dtype is not tf.float64 and bias and "with BiasAdd behind it" in layer.reason, layer
+    assert (OP in types(rewritten.model)) == layer.replaced
+    assert same(run(rewritten.model, x), run(original, x))
+
+
+def test_a_pad_in_front_stays(arrays):
+    x, *filters = arrays
+    attributes = {**PLAIN, "padding": "VALID"}
+    original = graph_of(
+        lambda x: tf.nn.separable_conv2d(tf.pad(x, [[0, 0], [1, 1], [2, 0], [0, 0]]), *filters, **attributes), x.shape
+    )
+    ours = replaced(original)
+    assert "Pad" in types(ours) and same(run(ours, x), run(original, x))
+
+
+def test_who_stands_beside_what_was_replaced_stays(arrays):
+    """A node that is to be placed where another one is, which is gone."""
+    x, *filters = arrays
+
+    def build(x):
+        pixels = depthwise(x, filters[0])
+        with v1.colocate_with(pixels.op):
+            return conv(pixels, filters[1]) + tf.identity(x[0, 0, 0, 0])
+
+    original = graph_of(build, x.shape)
+    assert b"loc:@DepthwiseConv2dNative" in original.SerializeToString()
+    assert same(run(replaced(original), x), run(original, x))
+
+
+BEHIND = {
+    "bias and ReLU": lambda y, m, b: tf.nn.relu(tf.nn.bias_add(y, b)),
+    "ReLU6": lambda y, m, b: tf.nn.relu6(y),
+    "scale": lambda y, m, b: y * m,
+    "scale first": lambda y, m, b: m.reshape(1, 1, 1, -1) * y + b,
+    "a number": lambda y, m, b: y * 0.3,
+    "divided": lambda y, m, b: y / m,
+    "scales": lambda y, m, b: tf.nn.relu(y * m * b + m),
+    "computed scale": lambda y, m, b: y * (tf.math.rsqrt(tf.constant(m) + 1e-3) * b) + b,
+    "scale of the batch": lambda y, m, b: y * m[:2].reshape(2, 1, 1, 1),
+    "residual": lambda y, m, b: tf.nn.relu(tf.nn.bias_add(y, b) + y[:, ::-1]),
+    "batch norm": lambda y, m, b: tf.nn.elu(v1.nn.fused_batch_norm(y, m, b, b, m, is_training=False)[0]),
+}
+
+
+@pytest.mark.parametrize("function", [False, True], ids=["graph", "function"])
+@pytest.mark.parametrize("name", BEHIND)
+def test_what_stands_behind(name, function, arrays, rng):
+    """TensorFlow's optimiser multiplies constants into constant filters, and fuses biases: the bits stay."""
+    x, *filters = arrays
+    scale, bias = rng.uniform(0.5, 1.5, [2, 16]).astype(np.float32)
+
+    def build(x):
+        return BEHIND[name](tf.nn.separable_conv2d(x, *filters, **PLAIN), scale, bias)
+
+    original = graph_of(tf.function(build) if function else build, x.shape)
+    rewritten = sepconv.rewrite(original)
+    [layer] = rewritten.report.layers
+    assert layer.replaced or name in ("batch norm", "residual"), layer
+    assert bool(layer.function) == function
+    assert same(run(rewritten.model, x), run(original, x))
+    assert same(run(sepconv.restore(rewritten.model).model, x), run(original, x))
+
+
+def depthwise(x, filter, **attributes):
+    return tf.raw_ops.DepthwiseConv2dNative(**{"input": x, "filter": filter, **PLAIN, **attributes})
+
+
+def conv(x, filter, **attributes):
+    return tf.raw_ops.Conv2D(**{"input": x, "filter": filter, **PLAIN, "padding": "VALID", **attributes})
+
+
+def shared(x, d, p):
+    pixels = depthwise(x, d)
+    return conv(pixels, p) + tf.reduce_sum(pixels)
+
+
+def controlled(x, d, p):
+    pixels = depthwise(x, d)
+    with tf.control_dependencies([pixels.op]):
+        return conv(pixels, p) + tf.identity(x[0, 0, 0, 0])
+
+
+def dealt_twice(x, d, p):
+    blocks = tf.space_to_batch(x, [2, 2], [[2, 3], [2, 2]])
+    pixels = tf.batch_to_space(depthwise(blocks, d, padding="VALID"), [2, 2], [[0, 1], [0, 0]])
+    return conv(pixels, p) + tf.reduce_sum(blocks)
+
+
+def dealt_otherwise(x, d, p):
+    blocks = tf.space_to_batch(x, [2, 2], [[2, 3], [2, 2]])
+    return conv(tf.batch_to_space(depthwise(blocks, d, padding="VALID"), [2, 2], [[1, 0], [0, 0]]), p)
+
+
+LEFT = {
+    "has other consumers": shared,
+    "what Depthwise.* gives has other consumers": controlled,
+    "SpaceToBatchND has other consumers": dealt_twice,
+    "as tf.nn.separable_conv2d does not": dealt_otherwise,
+    "between the two convolutions stands BiasAdd, Relu6": lambda x, d, p: conv(
+        tf.nn.relu6(tf.nn.bias_add(depthwise(x, d), np.ones(12, np.float32))), p
+    ),
+    "no 1x1 convolution": lambda x, d, p: tf.reduce_sum(depthwise(x, d)),
+    "not known to be 1x1": lambda x, d, p: conv(depthwise(x, d), np.ones([2, 1, 12, 16], np.float32)),
+    "has strides": lambda x, d, p: conv(depthwise(x, d), p, strides=[1, 2, 2, 1]),
+    "channels in groups": lambda x, d, p: conv(depthwise(x, d), p[:, :, :6]),
+    "dilations of its own": lambda x, d, p: conv(depthwise(x, d, dilations=[1, 2, 2, 1]), p),
+    "data format NCHW": lambda x, d, p: conv(
+        depthwise(tf.transpose(x, [0, 3, 1, 2]), d, data_format="NCHW"), p, data_format="NCHW"
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", LEFT)
+def test_left(reason, arrays):
+    x, *filters = arrays
+    original = graph_of(lambda x: LEFT[reason](x, *filters), x.shape)
+    rewritten = sepconv.rewrite(original)
+    [layer] = rewritten.report.left
+    assert not rewritten.report.replaced
+    assert re.search(reason, layer.reason), layer.reason
+    assert rewritten.model == original
+
+
+def test_an_order_that_is_not_the_models_own_is_noticed(arrays, monkeypatch):
+    """What is put in is tried in the model's context: a wrong order differs there."""
+    x, *filters = arrays
+    original = graph_of(lambda x: tf.nn.relu(tf.nn.separable_conv2d(x, *filters, **PLAIN)), x.shape)
+    wrong = "v1 depthwise(fused, inside) pointwise(separate, 3x4) subnormals(kept)"
+    monkeypatch.setattr(_orders, "order_of", lambda *_: _orders.Order(wrong, ""))
+    [layer] = sepconv.rewrite(original).report.left
+    assert "with Relu behind it" in layer.reason and "2304 elements" in layer.reason
+
+
+def test_a_function_and_its_variables(arrays):
+    """A concrete function, of which a part is a function of its own; what is assigned to its variables; gradients."""
+    x, *filters = [tf.constant(array) for array in arrays]
+    variables = [tf.Variable(filter) for filter in filters]
+    inner = tf.function(lambda x: tf.nn.separable_conv2d(x, *variables, **PLAIN))
+
+    @tf.function
+    def model(x, scale):
+        return {"y": inner(x) * scale["by"], "twice": [tf.nn.separable_conv2d(x, *variables, **PLAIN), None]}
+
+    concrete = model.get_concrete_function(tf.TensorSpec([None, 9, 8, 6]), {"by": tf.TensorSpec([])})
+    rewritten = sepconv.rewrite(concrete)
+    assert len(rewritten.report.replaced) == 2 and not rewritten.report.left
+    ours, scale = rewritten.model, {"by": tf.constant(2.0)}
+    assert {variable.ref() for variable in ours.variables} == {variable.ref() for variable in variables}
+    for factor in (1.0, -0.3):
+        for variable, filter in zip(variables, filters, strict=True):
+            variable.assign(filter * factor)
+        before, expected = kernel_calls(), concrete(x, scale)
+        given = ours(x, scale)
+        assert kernel_calls() - before == 2
+        assert given["twice"][1] is None and same(given["twice"][0], expected["twice"][0])
+        assert same(given["y"], expected["y"])
+
+    def gradients(function):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(function(x, scale)["y"] ** 2)
+        return tape.gradient(loss, variables)
+
+    for a, b in zip(gradients(ours), gradients(concrete), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+    again = sepconv.restore(ours).model
+    before = kernel_calls()
+    assert same(again(x, scale)["y"], concrete(x, scale)["y"]) and kernel_calls() == before
+
+
+def test_what_xla_compiles_is_left(arrays):
+    x, *filters = arrays
+    inner = tf.function(lambda x: tf.nn.separable_conv2d(x, *filters, **PLAIN))
+    compiled = tf.function(lambda x: inner(x) + 1, jit_compile=True)
+    report = sepconv.rewrite(graph_of(lambda x: compiled(x) + inner(x * 2), x.shape)).report
+    assert report.layers and all("XLA" in layer.reason for layer in report.left) and not report.replaced
+
+
+def test_what_was_saved_with_the_op_is_restored(tmp_path: pathlib.Path):
+    """Paddings of all kinds and unequal strides (`saved_models/save.py`); the numerics were not TensorFlow's."""
+    folder = sorted((HERE / "saved_models").glob("*/"))[0]
+    example = np.load(folder / "example.npz")
+    report = sepconv.restore(folder, tmp_path / "restored").report
+    assert report.replaced and not report.left, str(report)
+    before = kernel_calls()
+    result = tf.saved_model.load(tmp_path / "restored").convolve(example["x"])
+    assert kernel_calls() == before
+    np.testing.assert_allclose(result, example["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_to_replace():
+    original = graph_of(lambda x: x + 1, [2])
+    for function in (sepconv.rewrite, sepconv.restore):
+        result = function(original)
+        assert result.model == original and result.report.layers == () and "nothing" in str(result.report)
+
+
+# Files
+
+
+class Model(tf.Module):
+    """With an asset, a variable bias and a layer whose order depends on the context."""
+
+    def __init__(self, folder):
+        rng = np.random.default_rng(5)
+        shapes = [3, 3, 512, 1], [1, 1, 512, 512], [512]
+        self.values = [tf.Variable(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+        words = folder / "words.txt"
+        words.write_text("a word\n")
+        self.words = tf.saved_model.Asset(str(words))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 7, 7, 512], name="image")])
+    def convolve(self, x):
+        *filters, bias = self.values
+        return {"pixels": tf.nn.relu(tf.nn.bias_add(tf.nn.separable_conv2d(x, *filters, **PLAIN), bias))}
+
+
+RUN = """
+import sys
+import numpy as np, tensorflow as tf
+library, model, threads = sys.argv[1:]
+tf.config.threading.set_intra_op_parallelism_threads(int(threads))
+if library:
+    tf.load_op_library(library)
+assert "sepconv" not in sys.modules
+model = tf.saved_model.load(model)
+assert tf.io.read_file(model.words.asset_path) == b"a word\\n"
+for batch in (1, 2):
+    x = np.random.default_rng(batch).standard_normal([batch, 7, 7, 512]).astype(np.float32)
+    pixels = model.signatures["serving_default"](image=tf.constant(x))["pixels"]
+    print(pixels.shape, hash(pixels.numpy().tobytes()))
+    model.values[2].assign_add(tf.ones([512]))
+"""
+
+
+def test_a_saved_model_in_processes_that_only_load_the_library(tmp_path: pathlib.Path):
+    """Variables, assignments, assets and signatures survive; the bits are those of the model in a fresh process."""
+    tf.saved_model.save(Model(tmp_path), str(tmp_path / "model"))
+    result = sepconv.rewrite(tmp_path / "model", tmp_path / "ours")
+    assert [layer.replaced for layer in result.report.layers] == [True], str(result.report)
+    sepconv.restore(tmp_path / "ours", tmp_path / "restored")
+    printed = [
+        in_fresh_process(RUN, library, str(tmp_path / name), str(THREADS))
+        for name, library in (("model", ""), ("ours", sepconv.library_path()), ("restored", ""))
+    ]
+    assert printed[0] == printed[1] == printed[2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "ours", "restored", "words.txt"]
+
+
+@pytest.mark.parametrize("resources", [False, True], ids=["references", "resources"])
+def test_a_saved_model_of_tensorflow_1(resources, arrays, tmp_path: pathlib.Path):
+    """Layers in the graph itself, with variables of both kinds, and in the body of a loop."""
+    x, *filters = arrays
+    ones = tf.ones([3, 3, 16, 1]).numpy(), tf.ones([1, 1, 16, 16]).numpy() / 9
+    with tf.Graph().as_default(), v1.Session() as session:
+        placeholder = v1.placeholder(tf.float32, [None, None, None, 6])
+        variables = [v1.get_variable(f"v{n}", initializer=f, use_resource=resources) for n, f in enumerate(filters)]
+        y = tf.nn.separable_conv2d(placeholder, *variables, **PLAIN, dilations=[2, 2])
+        shapes = [tf.TensorShape([]), tf.TensorShape([None, None, None, 16])]
+        _, y = v1.while_loop(
+            lambda i, y: i < 2, lambda i, y: (i + 1, tf.nn.separable_conv2d(y, *ones, **PLAIN)), [0, y], shapes
+        )
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(tmp_path / "model"), {"x": placeholder}, {"y": y})
+    report = sepconv.rewrite(tmp_path / "model", tmp_path / "ours").report
+    assert len(report.replaced) == 2 and not report.left, str(report)
+    before, results = kernel_calls(), []
+    for name in ("model", "ours"):
+        signature = tf.saved_model.load(tmp_path / name).signatures["serving_default"]
+        results.append(signature(x=tf.constant(x))["y"])
+    assert same(*results) and kernel_calls() - before == 3
+
+
+def test_what_is_restored_can_be_exported(arrays, tmp_path: pathlib.Path):
+    x, *filters = arrays
+    model = tf.Module()
+    convolve = tf.function(lambda x: sepconv.separable_conv2d(x, *filters, **PLAIN, dilations=[2, 2]))
+    model.convolve = convolve
+    tf.saved_model.save(model, str(tmp_path / "ours"), convolve.get_concrete_function(tf.TensorSpec(x.shape)))
+    assert sepconv.restore(tmp_path / "ours", tmp_path / "restored").report.replaced
+    with pytest.raises(Exception, match=OP):
+        tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "ours")).convert()
+    assert tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "restored")).convert()
+
+
+COMMAND = """
+import runpy, sys
+sys.argv[0] = "sepconv"
+runpy.run_module("sepconv", run_name="__main__")
+"""
+
+
+def command(*arguments):
+    return attempt(COMMAND, *map(str, arguments))
+
+
+def test_the_command_on_a_frozen_graph(tmp_path: pathlib.Path):
+    trained = Model(tmp_path)
+    frozen = convert_variables_to_constants_v2(trained.convolve.get_concrete_function())
+    model, ours, report = tmp_path / "model.pb", tmp_path / "ours.pb", tmp_path / "report.json"
+    model.write_bytes(frozen.graph.as_graph_def().SerializeToString())
+    inputs = {"image": np.random.default_rng(7).standard_normal([1, 7, 7, 512]).astype(np.float32)}
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    options = "--check", "--inputs", tmp_path / "inputs.npz", "--json", report, "--threads", THREADS
+    ended = command("rewrite", model, ours, *options)
+    assert ended.status == 0, ended.errors
+    assert "replaced" in ended.output and "25088 of 25088 elements have the same bits: equal" in ended.output
+    content = json.loads(report.read_text())
+    assert (content["replaced"], content["left"], content["layers"][0]["rate"]) == (1, 0, [1, 1])
+    assert content["check"][0]["same"] is True
+    ended = command("restore", ours, tmp_path / "restored.pb", "--json", "-")
+    assert json.loads(ended.output)["replaced"] == 1
+
+
+def test_a_check_that_finds_a_difference(tmp_path: pathlib.Path, arrays):
+    x, *filters = arrays
+    for name, factor in (("a", 1), ("b", 1 + 2**-20)):
+        filters[1][0, 0, 0, 0] *= factor
+        definition = graph_of(lambda x: tf.nn.separable_conv2d(x, *filters, **PLAIN), [None, *x.shape[1:]])
+        (tmp_path / name).write_bytes(definition.SerializeToString())
+    outputs = _check.check(tmp_path / "a", tmp_path / "b", None, 0)
+    assert [output.name for output in outputs] == ["y:0 (batch 1)", "y:0 (batch 2)"]
+    assert all(not output.same and 0 < output.equal < output.elements for output in outputs)
+
+
+def test_a_model_with_nothing_to_replace_is_copied(tmp_path: pathlib.Path):
+    model = tf.Module()
+    model.v = tf.Variable(2.0)
+    model.call = tf.function(lambda x: x * model.v, input_signature=[tf.TensorSpec([])])
+    tf.saved_model.save(model, str(tmp_path / "model"))
+    ended = command("rewrite", tmp_path / "model", tmp_path / "copy")
+    assert ended.status == 0 and "nothing to replace" in ended.output
+    files = [sorted(p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*")) for n in ("model", "copy")]
+    assert files[0] == files[1]
+    for path in files[0]:
+        if (tmp_path / "model" / path).is_file():
+            assert (tmp_path / "model" / path).read_bytes() == (tmp_path / "copy" / path).read_bytes()
+
+
+def broken(folder, content=b"\xff\xff nonsense"):
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(content)
+
+
+BAD = {
+    "no such file or folder": lambda here: (here / "none", here / "out"),
+    "is broken": lambda here: (broken(here / "in"), (here / "in", here / "out"))[1],
+    "holds no graph": lambda here: (broken(here / "in", b""), (here / "in", here / "out"))[1],
+    "is no SavedModel": lambda here: ((here / "in").mkdir(), (here / "in", here / "out"))[1],
+    "model.export": lambda here: ((here / "in.keras").write_bytes(b""), (here / "in.keras", here / "out"))[1],
+    "is there already": lambda here: (here / "good", here / "good"),
+    "lies within": lambda here: (broken(here / "in"), (here / "in", here / "in" / "out"))[1],
+    "cannot be written": lambda here: (here / "good", here / "good" / "out"),
+    "such folder|No such": lambda here: (here / "good", here / "none" / "out"),
+    "TensorFlow cannot read": lambda here: (here / "unknown", here / "out"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input(what, tmp_path: pathlib.Path, arrays):
+    """One line, and nothing half-written."""
+    x, *filters = arrays
+    good = graph_of(lambda x: tf.nn.separable_conv2d(x, *filters, **PLAIN), x.shape)
+    (tmp_path / "good").write_bytes(good.SerializeToString())
+    good.node[0].op = "NoSuchOp"
+    (tmp_path / "unknown").write_bytes(good.SerializeToString())
+    given = BAD[what](tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(sepconv.BadModel, match=what) as refused:
+        sepconv.rewrite(*given)
+    assert "\n" not in str(refused.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_commands_error_is_one_line(tmp_path: pathlib.Path):
+    ended = command("rewrite", tmp_path / "none", tmp_path / "out")
+    lines = [line for line in ended.errors.splitlines() if "sepconv" in line]
+    assert ended.status == 1 and lines == [f"sepconv: error: {tmp_path / 'none'}: no such file or folder"]
+    assert "Traceback" not in ended.errors
+
+
+# Keras
+
+
+@pytest.mark.parametrize("how", ["save", "frozen"])
+def test_keras_layers(how, tmp_path: pathlib.Path):
+    """Batch normalisation is multiplied into filters that are frozen."""
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input([24, 24, 8]),
+            layers.SeparableConv2D(16, 3, padding="same", activation="relu", bias_initializer="random_normal"),
+            layers.SeparableConv2D(16, 3, padding="same", dilation_rate=2, use_bias=False),
+            layers.BatchNormalization(gamma_initializer="random_normal", beta_initializer="random_normal"),
+            layers.SeparableConv2D(16, 3, strides=2, depth_multiplier=2),
+            layers.DepthwiseConv2D(3),
+            layers.BatchNormalization(),
+            layers.Conv2D(16, 1),
+        ]
+    )
+    path = tmp_path / "model"
+    if how == "save":
+        tf.saved_model.save(model, str(path))
+    else:
+        concrete = tf.function(model).get_concrete_function(tf.TensorSpec([None, 24, 24, 8]))
+        path.write_bytes(convert_variables_to_constants_v2(concrete).graph.as_graph_def().SerializeToString())
+    report = sepconv.rewrite(path, tmp_path / "ours").report
+    functions = {layer.function for layer in report.layers}
+    assert (len(report.replaced), len(report.left)) == (3 * len(functions), len(functions)), str(report)
+    assert "between the two convolutions stands BiasAdd" in report.left[0].reason
+    outputs = _check.check(path, tmp_path / "ours", None, 0)
+    assert outputs and all(output.same for output in outputs), outputs
+
+
+def test_xception(tmp_path: pathlib.Path):
+    keras.utils.set_random_seed(3)
+    model = keras.applications.Xception(weights=None, input_shape=(128, 128, 3), classes=10)
+    model.export(tmp_path / "model", verbose=False)
+    ended = command("rewrite", tmp_path / "model", tmp_path / "ours", "--check", "--threads", THREADS, "--json", "-")
+    assert ended.status == 0, ended.errors
+    content = json.loads(ended.output)
+    assert (content["replaced"], content["left"]) == (34, 0)
+    assert content["check"] and all(output["same"] for output in content["check"])
