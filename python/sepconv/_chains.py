@@ -12,6 +12,7 @@ from tensorflow.python.framework import tensor_util
 
 from sepconv import _convolution, _library, _subgraphs
 from sepconv._arguments import Call
+from sepconv._steps import step_of
 
 # What may stand between the two convolutions and behind them: each makes one image of the same extents of an image.
 STEPS = {
@@ -36,7 +37,8 @@ class Left(Exception):
 class Chain:
     """One depthwise convolution and what belongs to it, as operations of the graph that it was found in.
 
-    `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there.
+    `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there, all that is between is in
+    `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`.
     """
 
     depthwise: tf.Operation
@@ -47,6 +49,8 @@ class Chain:
     pointwise: tf.Operation | None = None
     behind: tuple = ()
     call: Call | None = None
+    between_steps: tuple = ()
+    behind_steps: tuple = ()
     hindrance: str | None = None
 
     @property
@@ -74,7 +78,13 @@ def _chain(depthwise, kept) -> Chain:
     found = {}
     try:
         _follow(depthwise, kept, found)
-        return Chain(depthwise, **found, call=_call(Chain(depthwise, **found)))
+        call = _call(Chain(depthwise, **found))
+        last = found.get("batch_to_space", depthwise)
+        between = _steps(found["between"], last.outputs[0], call.pointwise_filter[2])
+        if len(between) < len(found["between"]):
+            raise Left(f"between the two convolutions stands {found['between'][len(between)].type}, no step of the op")
+        behind = _steps(found["behind"], found["pointwise"].outputs[0], call.pointwise_filter[3])
+        return Chain(depthwise, **found, call=call, between_steps=between, behind_steps=behind)
     except Left as left:
         return Chain(depthwise, **found, hindrance=str(left))
 
@@ -107,6 +117,18 @@ def _follow(depthwise, kept, found):
     found["behind"] = tuple(behind)
 
 
+def _steps(operations, image, channels) -> tuple:
+    """Those of the op, from the first on."""
+    steps = []
+    for op in operations:
+        step = step_of(op, image, channels)
+        if step is None:
+            break
+        steps.append(step)
+        image = op.outputs[0]
+    return tuple(steps)
+
+
 def _consumer(op, kept):
     """The one operation that takes anything of this one, of which that is a single tensor; or None."""
     takers = [(taker, output) for output in op.outputs for taker in output.consumers()]
@@ -133,8 +155,6 @@ def _call(chain: Chain) -> Call:
         if set(op.get_attr("dilations")) != {1}:
             raise Left(f"{op.name} has dilations of its own, {list(op.get_attr('dilations'))}")
     _check_pointwise(pointwise)
-    if chain.between:
-        raise Left(f"between the two convolutions stands {', '.join(op.type for op in chain.between)}")
     input, filters = chain.input, chain.filters
     if input.dtype not in _convolution.DTYPES:
         raise Left(f"the op does not take {input.dtype.name}")

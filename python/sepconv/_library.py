@@ -105,6 +105,10 @@ def op_name(gradient: str = "") -> str:
     return "Sepconv>SeparableConv2D" + ("Backprop" + gradient.title().replace("_", "") if gradient else "")
 
 
+# The op with steps behind its two parts.
+FUSED = "Sepconv>FusedSeparableConv2D"
+
+
 def executing_eagerly() -> bool:
     """`tf.executing_eagerly()`, as TensorFlow's generated functions ask it."""
     return (context._context or context.context())._thread_local_data.is_eager

@@ -37,6 +37,17 @@ def separable_conv2d(input, depthwise_filter, pointwise_filter, strides, padding
     return _tensorflows(input, *filters, strides, padding, data_format, rate, name)
 
 
+def depthwise_conv2d(input, depthwise_filter, strides, padding, rate):
+    """The first part alone, NHWC."""
+
+    def native(input, _, padding):
+        return nn_ops.depthwise_conv2d_native(input, depthwise_filter, strides, padding)
+
+    shape = depthwise_filter.shape
+    shape = shape if shape.is_fully_defined() else tf.shape(depthwise_filter)
+    return nn_ops.with_space_to_batch(input, rate, padding, native, filter_shape=shape)
+
+
 def _takes(dtype, **attributes) -> bool:
     try:
         return _probes.takes(dtype, **attributes)

@@ -15,6 +15,7 @@ class Layer:
         reason: Why, in a phrase.
         input, depthwise_filter, pointwise_filter, dtype, strides, padding, rate: What it computes, where that is known.
         numerics: The text of the order of sums that the op follows; None where nothing was replaced.
+        depthwise_steps, pointwise_steps: What the op does behind its two parts.
         exact: False where a shape is unknown, so that the order is a prediction.
     """
 
@@ -30,6 +31,8 @@ class Layer:
     padding: str | tuple | None = None
     rate: tuple | None = None
     numerics: str | None = None
+    depthwise_steps: str = ""
+    pointwise_steps: str = ""
     exact: bool = True
 
     @property
@@ -41,7 +44,10 @@ class Layer:
         text = f"{image}, {kernel} to {self.pointwise_filter[3]}, {self.dtype}, {self.padding}"
         if set(self.strides) != {1}:
             text += f", strides {_extents(self.strides)}"
-        return text + (f", rate {_extents(self.rate)}" if set(self.rate) != {1} else "")
+        if set(self.rate) != {1}:
+            text += f", rate {_extents(self.rate)}"
+        steps = self.depthwise_steps, self.pointwise_steps
+        return text + (f", {' / '.join(step or '-' for step in steps)}" if any(steps) else "")
 
 
 def _extents(shape) -> str:

@@ -3,12 +3,12 @@
 import tensorflow as tf
 from tensorflow.python.framework import function_def_to_graph
 
-from sepconv import _library, _pipeline
+from sepconv import _library, _pipeline, _steps
 from sepconv._bodies import Body
 from sepconv._chains import Left
 from sepconv._report import Layer
 
-TYPES = {_library.op_name()}
+TYPES = {_library.op_name(), _library.FUSED}
 
 
 def restore_body(body: Body, progress) -> list:
@@ -43,16 +43,28 @@ def _attributes(op) -> dict:
 
 
 def _put(edit, op, call, in_function):
-    names = "input", "depthwise_filter", "pointwise_filter"
+    names = ["input", "depthwise_filter", "pointwise_filter"]
+    inputs, steps = [*op.inputs[:3], *op.inputs[4:]], [()] * 2
+    if op.type == _library.FUSED:
+        steps = [op.get_attr(name).decode() for name in ("depthwise_steps", "pointwise_steps")]
+        names += [f"numbers_{n}" for n in range(len(inputs) - len(names))]
     padding = call["padding"]
     if not isinstance(padding, str):
         padding = [(0, 0), *padding, (0, 0)]
 
-    def composite(*tensors):
-        strides = [1, *call["strides"], 1]
-        return _pipeline.separable_conv2d(*tensors, strides, padding, None, list(call["rate"]), "composite")
+    def composite(input, depthwise_filter, pointwise_filter, *numbers):
+        strides, rate = [1, *call["strides"], 1], list(call["rate"])
+        if not any(steps):
+            filters = depthwise_filter, pointwise_filter
+            return _pipeline.separable_conv2d(input, *filters, strides, padding, None, rate, "composite")
+        numbers = iter(numbers)
+        with tf.name_scope("composite"):
+            image = _pipeline.depthwise_conv2d(input, depthwise_filter, strides, padding, rate)
+            image = _steps.in_tensorflow(steps[0], image, numbers)
+            image = tf.nn.conv2d(image, pointwise_filter, 1, "VALID")
+            return _steps.in_tensorflow(steps[1], image, numbers)
 
-    specs = [tf.TensorSpec(t.shape, t.dtype, name) for t, name in zip(op.inputs, names, strict=False)]
+    specs = [tf.TensorSpec(t.shape, t.dtype, name) for t, name in zip(inputs, names, strict=True)]
     traced = tf.function(composite, autograph=False).get_concrete_function(*specs).function_def
     arguments = [argument.name for argument in traced.signature.input_arg]
     nodes = {node.name: node for node in traced.node_def}
@@ -62,8 +74,9 @@ def _put(edit, op, call, in_function):
     if not in_function:
         nodes = {node.name: node for node in function_def_to_graph.function_def_to_graph_def(traced)[0].node}
     node = edit.by_name[op.name]
-    tensors, controls = list(node.input[:4]), list(node.input[4:])
-    given = dict(zip(arguments, tensors, strict=False))
+    tensors = [input for input in node.input if input[0] != "^"]
+    controls, geometry = list(node.input[len(tensors) :]), tensors.pop(3)
+    given = dict(zip(arguments, tensors, strict=True))
     new, waiting = {}, [last]
     while waiting:
         name = waiting.pop()
@@ -85,7 +98,7 @@ def _put(edit, op, call, in_function):
     node.input.extend(controls)
     if shapes is not None:
         node.attr["_output_shapes"].CopyFrom(shapes)
-    edit.remove([], tensors[3:])
+    edit.remove([], [geometry])
 
 
 def _renamed(input, given, new):

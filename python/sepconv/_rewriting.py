@@ -148,4 +148,4 @@ def _rewrite_chain(chain, edit, function) -> Layer:
     except Left as left:
         return Layer(replaced=False, reason=str(left), **described)
     found.apply(edit)
-    return Layer(replaced=True, reason=found.reason, numerics=found.numerics, **described)
+    return Layer(replaced=True, reason=found.reason, numerics=found.numerics, **found.words, **described)

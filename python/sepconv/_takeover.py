@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context as eager
 from tensorflow.python.framework import tensor_util
 
-from sepconv import _bits, _library, _orders
+from sepconv import _bits, _library, _orders, _steps
 from sepconv._bodies import Edit
 from sepconv._chains import Chain, Left
 from sepconv._command import one_line
@@ -32,6 +32,7 @@ class Takeover:
         scales: Steps behind the chain that the op stands for too: they multiply by constants, which TensorFlow's
             optimiser multiplies into a constant filter.
         scaled_filter: The pointwise filter, multiplied with them.
+        steps: What is behind these that the op stands for, step by step.
         numerics: The text of the order of sums.
         reason: Why that one, in a sentence.
     """
@@ -40,17 +41,24 @@ class Takeover:
     constant: tuple
     scales: tuple = ()
     scaled_filter: np.ndarray | None = None
+    steps: tuple = ()
     numerics: str = ""
     reason: str = ""
 
     @property
     def rest(self) -> tuple:
-        """The steps behind what the op stands for."""
+        """What is behind the convolutions and the scales."""
         return self.chain.behind[len(self.scales) :]
+
+    @property
+    def words(self) -> dict:
+        """The attributes with the steps."""
+        return {"depthwise_steps": _steps.words(self.chain.between_steps), "pointwise_steps": _steps.words(self.steps)}
 
     def apply(self, edit: Edit) -> None:
         """Puts the op among the nodes, under the name of the last one that it stands for."""
-        chain, operations = self.chain, (*self.chain.parts, *self.scales)
+        chain = self.chain
+        operations = *chain.parts, *self.scales, *[step.op for step in self.steps]
         nodes = [edit.by_name[op.name] for op in operations]
         names, taken = {node.name for node in nodes}, [input for node in nodes for input in node.input]
         depthwise, pointwise = edit.by_name[chain.depthwise.name], edit.by_name[chain.pointwise.name]
@@ -59,15 +67,27 @@ class Takeover:
         if self.scaled_filter is not None:
             inputs[2] = edit.constant(f"{last.name}/pointwise_filter", self.scaled_filter)
         inputs.append(edit.nothing(f"{last.name}/geometry", _library.geometry(chain.call.request())["carrier"]))
+        numbered = [step for step in (*chain.between_steps, *self.steps) if step.operand is not None]
+        for step in numbered:
+            if step.numbers is None:
+                inputs.append(edit.by_name[step.op.name].input[step.operand])
+            else:
+                inputs.append(edit.constant(f"{step.op.name}/numbers", step.numbers))
         inputs += dict.fromkeys(input for input in taken if input[0] == "^" and input[1:] not in names)
         shapes = dict(last.attr).get("_output_shapes")
-        last.op = _library.op_name()
+        fused = any(self.words.values())
+        last.op = _library.FUSED if fused else _library.op_name()
         del last.input[:]
         last.input.extend(inputs)
         last.attr.clear()
         last.attr["T"].type = chain.call.dtype.as_datatype_enum
         last.attr["numerics"].s = self.numerics.encode()
-        last.attr["constant_filters"].b = all(self.constant)
+        operands = [step.op.inputs[step.operand].op for step in numbered]
+        last.attr["constant_filters"].b = all(self.constant) and all(map(constant, operands))
+        if fused:
+            last.attr["N"].i = len(numbered)
+            for name, words in self.words.items():
+                last.attr[name].s = words.encode()
         if shapes is not None:
             last.attr["_output_shapes"].CopyFrom(shapes)
         edit.rename(last.name, operations[-1].op_def.output_arg[0].name, "output")
@@ -84,16 +104,18 @@ def takeover(chain: Chain) -> Takeover:
         raise Left(chain.hindrance)
     kinds = tuple(constant(filter.op) for filter in chain.filters)
     plain = Takeover(chain, kinds, *(_scaled(chain) if kinds[1] else ()))
-    biased = [bool(plain.rest) and plain.rest[0].type in _ADDITIONS]
-    for bias in dict.fromkeys([*biased, False]):
-        context = Context(kinds, bias)
-        order = _orders.order_of(chain.call, context)
-        if order.numerics is None:
-            raise Left(order.reason)
-        found = dataclasses.replace(plain, numerics=order.numerics, reason=order.reason)
-        difference = _difference(found, context)
-        if not difference:
-            return found
+    biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
+    # With the steps behind it or, where these change bits, without.
+    for steps in dict.fromkeys([chain.behind_steps[len(plain.scales) :], ()]):
+        for bias in dict.fromkeys([biased, False]):
+            context = Context(kinds, bias)
+            order = _orders.order_of(chain.call, context)
+            if order.numerics is None:
+                raise Left(order.reason)
+            found = dataclasses.replace(plain, steps=steps, numerics=order.numerics, reason=order.reason)
+            difference = _difference(found, context)
+            if not difference:
+                return found
     raise Left(difference)
 
 
@@ -137,11 +159,11 @@ _compared: dict = {}
 def _difference(found: Takeover, context: Context) -> str:
     """How the bits differ on random numbers; "" where they do not."""
     chain = found.chain
-    last = (found.rest or found.scales or (chain.pointwise,))[-1]
+    last = (chain.pointwise, *chain.behind)[-1]
     part = Subgraph(last.outputs[:1], chain.input, (*chain.parts, *chain.behind))
     ours = tf.compat.v1.GraphDef.FromString(part.definition.SerializeToString())
     found.apply(Edit(ours.node))
-    key = part.fingerprint(), found.numerics, context
+    key = part.fingerprint(), found.numerics, len(found.steps), context
     if key not in _compared:
         examples = [chain.call] if chain.call.known else list(_orders.examples(chain.call))
         feeds = [_feeds(part, example) for example in examples]
