@@ -17,6 +17,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 v1 = tf.compat.v1
 OP = "Sepconv>SeparableConv2D"
+FUSED = "Sepconv>FusedSeparableConv2D"
 PLAIN = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 SHAPES = [2, 9, 8, 6], [3, 3, 6, 2], [1, 1, 12, 16]
 
@@ -121,7 +122,7 @@ def test_other_dtypes(dtype, bias, arrays):
     rewritten = sepconv.rewrite(original)
     [layer] = rewritten.report.layers
     assert layer.replaced or dtype is not tf.float64 and bias and "with BiasAdd behind it" in layer.reason, layer
-    assert (OP in types(rewritten.model)) == layer.replaced
+    assert bool({OP, FUSED} & types(rewritten.model)) == layer.replaced
     assert same(run(rewritten.model, x), run(original, x))
 
 
@@ -191,6 +192,44 @@ def conv(x, filter, **attributes):
     return tf.raw_ops.Conv2D(**{"input": x, "filter": filter, **PLAIN, "padding": "VALID", **attributes})
 
 
+BETWEEN = {
+    "multiply add relu6": lambda y, m, b: tf.nn.relu6(y * m + b),
+    "add relu": lambda y, m, b: tf.nn.relu(tf.nn.bias_add(y, b)),
+    "add leaky_relu(0.20000000298023224)": lambda y, m, b: tf.nn.leaky_relu(tf.identity(b + y), 0.2),
+    "multiply": lambda y, m, b: tf.reshape(m, [1, 1, 1, -1]) * y,
+    "add": lambda y, m, b: y + 0.5,
+}
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN)
+@pytest.mark.parametrize("constant", [False, True], ids=["arguments", "constants"])
+@pytest.mark.parametrize("words", BETWEEN)
+def test_what_stands_between(words, constant, unknown, arrays, rng):
+    """As in MobileNet: behind each of the two convolutions."""
+    x, *filters = arrays
+    shape = [None if n in UNKNOWN[unknown] else extent for n, extent in enumerate(x.shape)]
+    numbers = [rng.uniform(0.5, 1.5, n).astype(np.float32) for n in (12, 12, 16, 16)]
+
+    def build(x, *given):
+        d, p, *numbers_given = (*filters, *numbers) if constant else given
+        pixels = BETWEEN[words](depthwise(x, d), *numbers_given[:2])
+        return BETWEEN[words](conv(pixels, p), *numbers_given[2:])
+
+    given = [x] if constant else [x, *filters, *numbers]
+    original = graph_of(build, shape, *[array.shape for array in given[1:]])
+    ours = sepconv.rewrite(original)
+    [layer] = ours.report.replaced
+    assert layer.depthwise_steps == words
+    # A constant scale that TensorFlow multiplies into the filter is there already.
+    assert layer.pointwise_steps == (words if not constant else words.removeprefix("multiply").strip())
+    assert types(ours.model) <= {"Placeholder", "Const", "Identity", "Reshape", FUSED}
+    before, expected = kernel_calls(), run(original, *given)
+    assert same(run(ours.model, *given), expected)
+    assert kernel_calls() - before == 1
+    restored = sepconv.restore(ours.model).model
+    assert FUSED not in types(restored) and same(run(restored, *given), expected)
+
+
 def shared(x, d, p):
     pixels = depthwise(x, d)
     return conv(pixels, p) + tf.reduce_sum(pixels)
@@ -218,8 +257,8 @@ LEFT = {
     "what Depthwise.* gives has other consumers": controlled,
     "SpaceToBatchND has other consumers": dealt_twice,
     "as tf.nn.separable_conv2d does not": dealt_otherwise,
-    "between the two convolutions stands BiasAdd, Relu6": lambda x, d, p: conv(
-        tf.nn.relu6(tf.nn.bias_add(depthwise(x, d), np.ones(12, np.float32))), p
+    "between the two convolutions stands Elu, no step of the op": lambda x, d, p: conv(
+        tf.nn.elu(tf.nn.bias_add(depthwise(x, d), np.ones(12, np.float32))), p
     ),
     "no 1x1 convolution": lambda x, d, p: tf.reduce_sum(depthwise(x, d)),
     "not known to be 1x1": lambda x, d, p: conv(depthwise(x, d), np.ones([2, 1, 12, 16], np.float32)),
@@ -528,8 +567,8 @@ def test_keras_layers(how, tmp_path: pathlib.Path):
         path.write_bytes(convert_variables_to_constants_v2(concrete).graph.as_graph_def().SerializeToString())
     report = sepconv.rewrite(path, tmp_path / "ours").report
     functions = {layer.function for layer in report.layers}
-    assert (len(report.replaced), len(report.left)) == (3 * len(functions), len(functions)), str(report)
-    assert "between the two convolutions stands BiasAdd" in report.left[0].reason
+    assert (len(report.replaced), len(report.left)) == (4 * len(functions), 0), str(report)
+    assert report.replaced[-1].depthwise_steps == "add multiply add"
     outputs = _check.check(path, tmp_path / "ours", None, 0)
     assert outputs and all(output.same for output in outputs), outputs
 

@@ -84,6 +84,8 @@ def _chain(depthwise, kept) -> Chain:
         if len(between) < len(found["between"]):
             raise Left(f"between the two convolutions stands {found['between'][len(between)].type}, no step of the op")
         behind = _steps(found["behind"], found["pointwise"].outputs[0], call.pointwise_filter[3])
+        while behind and not behind[-1].word:  # somebody may know it by its name
+            behind = behind[:-1]
         return Chain(depthwise, **found, call=call, between_steps=between, behind_steps=behind)
     except Left as left:
         return Chain(depthwise, **found, hindrance=str(left))

@@ -70,7 +70,7 @@ def _put(edit, op, call, in_function):
     nodes = {node.name: node for node in traced.node_def}
     [returned] = traced.ret.values()
     identity = nodes[returned.split(":")[0]]
-    last = identity.input[0].split(":")[0]
+    last, output, _ = identity.input[0].split(":")
     if not in_function:
         nodes = {node.name: node for node in function_def_to_graph.function_def_to_graph_def(traced)[0].node}
     node = edit.by_name[op.name]
@@ -95,6 +95,7 @@ def _put(edit, op, call, in_function):
         target.attr.clear()
         for key, value in source.attr.items():
             target.attr[key].CopyFrom(value)
+    edit.rename(node.name, "output", output)
     node.input.extend(controls)
     if shapes is not None:
         node.attr["_output_shapes"].CopyFrom(shapes)

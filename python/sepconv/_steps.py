@@ -10,7 +10,7 @@ _WITH_NUMBERS = {"Add": "add", "AddV2": "add", "BiasAdd": "add", "Mul": "multipl
 _WITHOUT = {"Identity": "", "Relu": "relu", "Relu6": "relu6"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Step:
     """An operation of a chain.
 
