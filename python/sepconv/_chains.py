@@ -37,8 +37,8 @@ class Left(Exception):
 class Chain:
     """One depthwise convolution and what belongs to it, as operations of the graph that it was found in.
 
-    `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there, all that is between is in
-    `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`.
+    `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there, all that is between is
+    in `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`.
     """
 
     depthwise: tf.Operation
