@@ -113,7 +113,7 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
         let attributes = carrier::decode(&dims).map_err(Failure::invalid_argument)?;
         let geometry = Geometry::new(input.shape(), filters[0].shape(), filters[1].shape(), &attributes)?;
         let numerics = self.orders.pick(geometry.batch, geometry.rows());
-        // Whatever can be refused is refused before memory is taken.
+        // What can be refused by shapes and orders is refused before memory is taken.
         numerics.check(geometry.k())?;
         let constants = Constants { filters, numbers: self.numbers(context)? };
         let mut output = context.allocate_output::<T>(0, &geometry.output_shape())?;
@@ -131,7 +131,7 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
         } else {
             let [depthwise_filter, pointwise_filter] = views::<T>(&constants.filters, &geometry)?;
             let epilogues = self.epilogues(&constants.numbers)?;
-            convolution().fused(&epilogues).run_into(input, depthwise_filter, pointwise_filter, output)?;
+            convolution().with_steps(&epilogues).run_into(input, depthwise_filter, pointwise_filter, output)?;
         }
         statistics::KERNEL_CALLS.add();
         T::CALLS.add();
@@ -205,7 +205,8 @@ impl<T: Served, const FUSED: bool> Node<T, FUSED> {
         let [depthwise_filter, pointwise_filter] = views::<T>(&constants.filters, geometry)?;
         let epilogues = self.epilogues(&constants.numbers)?;
         let convolution = convolution();
-        let plan = convolution.fused(&epilogues).plan(geometry.input_shape(), depthwise_filter, pointwise_filter)?;
+        let plan =
+            convolution.with_steps(&epilogues).plan(geometry.input_shape(), depthwise_filter, pointwise_filter)?;
         let packed = Arc::new(Packed { plan, geometry: *geometry, pool: pool.clone(), constants });
         *last = Some(packed.clone());
         Ok(packed)

@@ -1,6 +1,7 @@
 //! The steps behind a part of the op, in words: `"multiply add relu6"`. Saved graphs hold them: a word that was ever
 //! released stays readable.
 
+use sepconv::Element;
 use sepconv::epilogue::Step;
 
 use crate::tensorflow::status::Failure;
@@ -12,7 +13,7 @@ pub enum Word {
     Multiply,
     Relu,
     Relu6,
-    LeakyRelu(f32),
+    LeakyRelu(f64),
     HardSwish,
 }
 
@@ -44,7 +45,7 @@ impl Word {
     }
 
     /// The step, which takes the next numbers if it has some.
-    pub fn step<'a, T>(
+    pub fn step<'a, T: Element>(
         self,
         numbers: &mut impl Iterator<Item = Result<&'a [T], Failure>>,
     ) -> Result<Step<'a, T>, Failure> {
@@ -54,7 +55,7 @@ impl Word {
             Self::Multiply => Step::Multiply(next()?),
             Self::Relu => Step::Relu,
             Self::Relu6 => Step::Relu6,
-            Self::LeakyRelu(alpha) => Step::LeakyRelu(alpha),
+            Self::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64(alpha)),
             Self::HardSwish => Step::HardSwish,
         })
     }

@@ -83,7 +83,7 @@ impl SeparableConv2d {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Array4<T>, Error> {
-        self.fused(&Epilogues::NONE).run(input, depthwise_filter, pointwise_filter)
+        self.with_steps(&Epilogues::NONE).run(input, depthwise_filter, pointwise_filter)
     }
 
     /// As [`run`](Self::run), into an array of the output's shape.
@@ -94,7 +94,7 @@ impl SeparableConv2d {
         pointwise_filter: ArrayView4<T>,
         output: ArrayViewMut4<T>,
     ) -> Result<(), Error> {
-        self.fused(&Epilogues::NONE).run_into(input, depthwise_filter, pointwise_filter, output)
+        self.with_steps(&Epilogues::NONE).run_into(input, depthwise_filter, pointwise_filter, output)
     }
 
     /// Does ahead what the calls of one geometry with the same filters share, above all packing the filters.
@@ -107,12 +107,12 @@ impl SeparableConv2d {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Plan<T>, Error> {
-        self.fused(&Epilogues::NONE).plan(input_shape, depthwise_filter, pointwise_filter)
+        self.with_steps(&Epilogues::NONE).plan(input_shape, depthwise_filter, pointwise_filter)
     }
 
     /// The same with steps behind the depthwise and the pointwise part.
-    pub fn fused<'a, T: Element>(&'a self, epilogues: &'a Epilogues<'a, T>) -> Fused<'a, T> {
-        Fused { convolution: self, epilogues }
+    pub fn with_steps<'a, T: Element>(&'a self, epilogues: &'a Epilogues<'a, T>) -> WithSteps<'a, T> {
+        WithSteps { convolution: self, epilogues }
     }
 
     fn set(&self) -> InstructionSet {
@@ -141,7 +141,7 @@ impl SeparableConv2d {
     }
 }
 
-/// A [`SeparableConv2d`] with [steps](crate::epilogue) behind its two parts: [`SeparableConv2d::fused`] makes it.
+/// A [`SeparableConv2d`] with [steps](crate::epilogue) behind its two parts: [`SeparableConv2d::with_steps`] makes it.
 ///
 /// ```
 /// use ndarray::Array4;
@@ -155,18 +155,18 @@ impl SeparableConv2d {
 /// let (input, depthwise_filter) = (Array4::ones((1, 6, 6, 8)), Array4::ones((3, 3, 8, 1)));
 /// let pointwise_filter = Array4::ones((1, 1, 8, 4));
 /// let output = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1])
-///     .fused(&epilogues)
+///     .with_steps(&epilogues)
 ///     .run(input.view(), depthwise_filter.view(), pointwise_filter.view())?;
 /// assert_eq!(output, Array4::from_elem((1, 4, 4, 4), 44.0)); // 8 times min(9 * 0.5 + 1, 6)
 /// # Ok::<(), sepconv::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Fused<'a, T: Element> {
+pub struct WithSteps<'a, T: Element> {
     convolution: &'a SeparableConv2d,
     epilogues: &'a Epilogues<'a, T>,
 }
 
-impl<T: Element> Fused<'_, T> {
+impl<T: Element> WithSteps<'_, T> {
     /// As [`SeparableConv2d::run`].
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use crate::error::Error;
 
 /// One step, channel by channel.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Step<'a, T> {
     /// Adds a number for each channel: a bias, or the second half of a batch normalisation.
     Add(&'a [T]),
@@ -17,7 +18,7 @@ pub enum Step<'a, T> {
     /// min(max(x, 0), 6), likewise.
     Relu6,
     /// x where it is positive, otherwise x times this number, rounded to the storage type.
-    LeakyRelu(f32),
+    LeakyRelu(T),
     /// x * (relu6(x + 3) * (1 / 6)), rounded after each of the four and 1 / 6 too: TensorFlow's graphs multiply so where a
     /// division by 6 is written.
     HardSwish,
@@ -69,7 +70,7 @@ impl<T: Element> Step<'_, T> {
             Self::Relu => relu::<T>(x),
             Self::Relu6 => smaller(number(6.0), relu::<T>(x)),
             Self::LeakyRelu(_) if x > number(0.0) => x,
-            Self::LeakyRelu(alpha) => x.mul(T::from_f64((*alpha).into()).widen()),
+            Self::LeakyRelu(alpha) => x.mul(alpha.widen()),
             Self::HardSwish => {
                 let gate = smaller(number(6.0), relu::<T>(rounded(x.add(number(3.0)))));
                 x.mul(rounded(gate.mul(T::from_f64(1.0 / 6.0).widen())))

@@ -236,7 +236,8 @@ pub struct Product<'a, T, S> {
 }
 
 impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
-    /// Into all of `output`, which is not empty. `filler` is given the first row of a tile and how many it has.
+    /// Into all of `output`, which is not empty. `filler` is given the first row of a tile and how many it
+    /// has, those that follow included.
     pub fn run<F: Fill<T>>(
         self,
         workers: &Workers,
@@ -256,10 +257,11 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
         if split.tiles > packings * threads {
             pointwise.pack(pool, threads)?;
         }
-        let scratch = |rows| pointwise.scratch(rows) + own(rows);
-        split.for_each(pool, numerics.subnormals, pointwise.following(), scratch, |tile, first, panels, scratch| {
+        let following = pointwise.following();
+        let scratch = |rows| pointwise.scratch(rows) + own(rows + following);
+        split.for_each(pool, numerics.subnormals, following, scratch, |tile, first, panels, scratch| {
             let (scratch, own) = scratch.split_at_mut(pointwise.scratch(tile.rows()));
-            let ahead = filler(first, tile.rows())?(tile, own);
+            let ahead = filler(first, tile.all_rows())?(tile, own);
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { pointwise.multiply(tile, panels, &output, first, ahead, scratch) };
             Ok(())

@@ -21,11 +21,11 @@ pub fn separable_conv2d<T: Element>(
     attributes: &Attributes,
     numerics: &Numerics,
 ) -> Result<Array4<T>, Error> {
-    fused(input, depthwise_filter, pointwise_filter, attributes, numerics, &Epilogues::NONE)
+    with_steps(input, depthwise_filter, pointwise_filter, attributes, numerics, &Epilogues::NONE)
 }
 
-/// As [`crate::Fused::run`], likewise.
-pub fn fused<T: Element>(
+/// As [`crate::WithSteps::run`], likewise.
+pub fn with_steps<T: Element>(
     input: ArrayView4<T>,
     depthwise_filter: ArrayView4<T>,
     pointwise_filter: ArrayView4<T>,

@@ -149,19 +149,19 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
             1 => Step::Multiply(&numbers[n + 4..][..channels]),
             2 => Step::Relu,
             3 => Step::Relu6,
-            4 => Step::LeakyRelu(0.3),
+            4 => Step::LeakyRelu(T::from_f64(0.3)),
             _ => Step::HardSwish,
         };
         kinds.iter().enumerate().map(step).collect::<Vec<_>>()
     };
     let epilogues = Epilogues { depthwise: steps(&kinds[0], k), pointwise: steps(&kinds[1], case.out_channels) };
     let Attributes { strides, padding, rate } = case.attributes;
-    let expected = bits(&reference::fused(input, filter, pointwise, &case.attributes, &case.numerics, &epilogues));
+    let expected = bits(&reference::with_steps(input, filter, pointwise, &case.attributes, &case.numerics, &epilogues));
     let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(case.threads).build().unwrap());
     for set in InstructionSet::available() {
         let op =
             SeparableConv2d::new(strides, padding, rate).numerics(case.numerics.clone()).pool(pool.clone()).on(set);
-        let op = op.fused(&epilogues);
+        let op = op.with_steps(&epilogues);
         let result = bits(&op.run(input, filter, pointwise));
         prop_assert!(result == expected, "{set:?} differs with {kinds:?}: {case:?}");
         let planned = op.plan(case.input, filter, pointwise).and_then(|plan| {
@@ -340,6 +340,7 @@ proptest! {
         case in case([1usize..3, 1..7, 1..20], (1usize..400, 1usize..4), 1usize..80),
         block in 1usize..300,
         nested in any::<bool>(),
+        overrun in any::<bool>(),
     ) {
         let [.., channels] = case.input;
         let k = channels * case.kernel[2];
@@ -350,10 +351,15 @@ proptest! {
             Sum::blocks(&blocks)
         };
         let (products, order, rounding) = (Products::Paired, TapOrder::Rows, Rounding::Once);
-        let pointwise = Pointwise { products, sum, elsewhere: Vec::new() };
+        // Of an even number of products none has to do without a partner.
+        let others = if overrun { Products::Overrun } else { products };
+        let elsewhere = Elsewhere { rows: 2..9, columns: 3..20, products: others, sum: Sum::Chain(k) };
+        let pointwise = Pointwise { products, sum, elsewhere: vec![elsewhere] };
         let depthwise = Depthwise { products, order, rounding, ..case.numerics.depthwise };
         let numerics = Numerics { depthwise, pointwise, subnormals: Subnormals::Flushed };
-        check::<bf16>(&Case { numerics, ..case })?;
+        let case = Case { numerics, ..case };
+        check::<bf16>(&case)?;
+        check_steps::<bf16>(&case, &[vec![0, 2], vec![1]])?;
     }
 }
 
@@ -374,6 +380,30 @@ proptest! {
     }
 }
 
+/// Behind the last row an overrunning sum finds zeros, whatever the steps make of zeros.
+#[test]
+fn nothing_is_behind_the_last_row() {
+    let ones = Array4::<f32>::ones((1, 1, 1, 1));
+    let numerics: Numerics = "v1 depthwise(fused, inside) pointwise(overrun, chain) subnormals(kept)".parse().unwrap();
+    let epilogues = Epilogues { depthwise: vec![Step::Add(&[f32::INFINITY])], pointwise: Vec::new() };
+    for set in InstructionSet::available() {
+        let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]).numerics(numerics.clone()).on(set);
+        let result = convolution.with_steps(&epilogues).run(ones.view(), ones.view(), ones.view()).unwrap();
+        assert_eq!(result[(0, 0, 0, 0)], f32::INFINITY, "{set:?}");
+    }
+}
+
+/// No columns, and steps that have a number for each of them.
+#[test]
+fn no_out_channels_have_no_numbers() {
+    let (input, filter) = (Array4::<f32>::ones((1, 3, 3, 2)), Array4::ones((1, 1, 2, 1)));
+    let pointwise = Array4::ones((1, 1, 2, 0));
+    let epilogues = Epilogues { depthwise: Vec::new(), pointwise: vec![Step::Add(&[])] };
+    let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]);
+    let plan = convolution.with_steps(&epilogues).plan([1, 3, 3, 2], filter.view(), pointwise.view()).unwrap();
+    plan.run_into(input.view(), Array4::zeros((1, 3, 3, 0)).view_mut()).unwrap();
+}
+
 /// Each step has a number for each channel of its part.
 #[test]
 fn steps_that_do_not_fit_are_an_error() {
@@ -381,7 +411,7 @@ fn steps_that_do_not_fit_are_an_error() {
     let pointwise = Array4::ones((1, 1, 2, 4));
     let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]);
     let message = |epilogues: Epilogues<f32>| {
-        let fused = convolution.fused(&epilogues);
+        let fused = convolution.with_steps(&epilogues);
         let result = fused.run(input.view(), filter.view(), pointwise.view());
         let planned = fused.plan([1, 3, 3, 2], filter.view(), pointwise.view());
         assert_eq!(planned.err(), result.clone().err());

@@ -138,7 +138,7 @@ fn cases() -> impl Strategy<Value = Case> {
     ];
     let attributes = (prop::array::uniform2(1i64..4), padding, prop::array::uniform2(1i64..4));
     let orders = (
-        prop_oneof![Just(Products::Fused), Just(Products::Separate)],
+        prop_oneof![Just(Products::Fused), Just(Products::Separate), Just(Products::Paired)],
         prop_oneof![Just(Taps::Inside), Just(Taps::All)],
         prop_oneof![Just(Direction::Ascending), Just(Direction::Descending), Just(Direction::Apart)],
         prop_oneof![
@@ -266,4 +266,34 @@ fn what_does_not_fit_is_an_error() {
     let error = numerics.backprop_pointwise_filter(input.view(), filter.view(), [1, 1, 2, 5], upstream.view());
     assert_eq!(error.unwrap_err().to_string(), "numerics: the sum `7` adds 7 products, but there are 16");
     assert!(numerics.backprop_pixels(pointwise.view(), upstream.view()).is_err());
+}
+
+/// Where a tile ends, the next channel is behind its last one.
+#[test]
+fn only_the_last_channel_has_nothing_behind_it() {
+    let input = Array4::from_elem((1, 1, 1, 200), f32::INFINITY);
+    let (filter, upstream) = (Array4::ones((1, 1, 200, 1)), Array4::ones((1, 1, 1, 3)));
+    let numerics: Numerics = "v1 depthwise(fused, inside) pointwise(overrun, chain) subnormals(kept)".parse().unwrap();
+    let attributes = Attributes { strides: [1, 1], padding: Padding::Valid, rate: [1, 1] };
+    let expected =
+        reference::backprop_pointwise_filter(input.view(), filter.view(), upstream.view(), &attributes, &numerics);
+    for set in InstructionSet::available() {
+        let op = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]).numerics(numerics.clone()).on(set);
+        let got = op.backprop_pointwise_filter(input.view(), filter.view(), [1, 1, 200, 3], upstream.view());
+        assert_eq!(bits(got), bits(expected.clone()), "{set:?}");
+    }
+}
+
+/// No products at all, in pairs.
+#[test]
+fn no_out_channels_pass_nothing_back() {
+    let numerics: Numerics =
+        "v1 depthwise(paired, inside) pointwise(paired, chain) subnormals(flushed)".parse().unwrap();
+    for set in InstructionSet::available() {
+        let op = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]).numerics(numerics.clone()).on(set);
+        let zeros = |shape: [usize; 4]| Array4::from_elem(shape, bf16::ZERO);
+        let (filter, upstream) = (zeros([1, 1, 3, 0]), zeros([1, 2, 2, 0]));
+        let pixels = op.backprop_pixels(filter.view(), upstream.view()).unwrap();
+        assert_eq!(pixels, zeros([1, 2, 2, 3]), "{set:?}");
+    }
 }

@@ -49,7 +49,7 @@ pub fn gradient<T: Element>(
     let Some(pointwise) = Pointwise::in_pieces(kernel, upstream, &numerics.pointwise, PIXELS) else {
         let product = Product { rows: g.k(), filter: upstream, numerics, scratch: room };
         return product.run(workers, output, |first, rows| {
-            let channels = channels(first..first + rows)?;
+            let channels = channels(first..g.k().min(first + rows))?;
             Ok(move |tile: &mut Tile<T::Sum>, scratch: &mut [MaybeUninit<T::Sum>]| {
                 channels.fill(tile, scratch);
                 (std::ptr::null(), 0)

@@ -6,7 +6,7 @@ use super::orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Attributes, Axis, Geometry};
-use crate::numerics::{Numerics, Rounding, TapOrder, Taps};
+use crate::numerics::{Numerics, Products, Rounding, TapOrder, Taps};
 use crate::reference::{self, Index, accumulate};
 use crate::subnormals::Flushing;
 
@@ -68,7 +68,10 @@ pub fn backprop_input<T: Element>(
         let product = |sum: T::Sum, [i, j]: [usize; 2], place: Option<(usize, usize)>, r: usize| {
             // Zero where BatchToSpaceND takes a result off.
             let pixel = place.and_then(|(y, x)| pixels.get((n, y, x, c * m + r)).copied()).unwrap_or(T::ZERO);
-            accumulate(order.depthwise.products, pixel.widen(), depthwise_filter[(i, j, c, r)].widen(), sum)
+            let products = order.depthwise.products;
+            // What has no partner is added after a product of zeros.
+            let sum = if products == Products::Paired { sum.add(T::Sum::ZERO) } else { sum };
+            accumulate(products, pixel.widen(), depthwise_filter[(i, j, c, r)].widen(), sum)
         };
         if order.direction == Direction::Apart {
             let of = |r| {

@@ -8,22 +8,22 @@ use crate::error::Error;
 
 /// As [`epilogue::Step`].
 #[derive(Clone, Copy)]
-pub enum Step {
+pub enum Step<T> {
     /// The place of the first number.
     Add(usize),
     Multiply(usize),
     Relu,
     Relu6,
-    /// The factor, rounded to the storage type.
-    LeakyRelu(f64),
-    /// A sixth, rounded likewise.
-    HardSwish(f64),
+    /// The factor.
+    LeakyRelu(T),
+    /// A sixth, rounded to the storage type.
+    HardSwish(T),
 }
 
 /// Steps for rows of so many channels.
 pub struct Epilogue<T: Element> {
     kernel: Kernel<T>,
-    steps: Vec<Step>,
+    steps: Vec<Step<T::Sum>>,
     /// Of each step that has them, zeros behind the last to whole vectors, and widened.
     numbers: Option<Buffer<T::Sum>>,
 }
@@ -33,7 +33,8 @@ impl<T: Element> Epilogue<T> {
         let stride = channels.next_multiple_of(kernel.lanes);
         let all: Vec<_> = steps.iter().filter_map(epilogue::Step::numbers).collect();
         let mut numbers = if all.is_empty() { None } else { Some(Buffer::new(all.len().saturating_mul(stride))?) };
-        for (to, from) in numbers.iter_mut().flat_map(|buffer| buffer.as_mut_slice().chunks_exact_mut(stride)).zip(all)
+        for (to, from) in
+            numbers.iter_mut().flat_map(|buffer| buffer.as_mut_slice().chunks_exact_mut(stride.max(1))).zip(all)
         {
             assert_eq!(from.len(), channels);
             let from = from.iter().map(|number| number.widen()).chain(std::iter::repeat(T::Sum::ZERO));
@@ -46,8 +47,8 @@ impl<T: Element> Epilogue<T> {
             epilogue::Step::Multiply(_) => Step::Multiply(next()),
             epilogue::Step::Relu => Step::Relu,
             epilogue::Step::Relu6 => Step::Relu6,
-            epilogue::Step::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64((*alpha).into()).to_f64()),
-            epilogue::Step::HardSwish => Step::HardSwish(T::from_f64(1.0 / 6.0).to_f64()),
+            epilogue::Step::LeakyRelu(alpha) => Step::LeakyRelu(alpha.widen()),
+            epilogue::Step::HardSwish => Step::HardSwish(T::from_f64(1.0 / 6.0).widen()),
         };
         Ok(Self { kernel, steps: steps.iter().map(step).collect(), numbers })
     }
@@ -57,7 +58,7 @@ impl<T: Element> Epilogue<T> {
     }
 
     /// The steps, and the numbers from that channel on.
-    pub fn steps(&self, channel: usize) -> (&[Step], *const T::Sum) {
+    pub fn steps(&self, channel: usize) -> (&[Step<T::Sum>], *const T::Sum) {
         let numbers = self.numbers.as_ref().map_or(std::ptr::null(), |numbers| numbers.as_ptr().wrapping_add(channel));
         (&self.steps, numbers)
     }
@@ -68,9 +69,6 @@ impl<T: Element> Epilogue<T> {
     /// # Safety
     /// The sums are there, in whole vectors.
     pub unsafe fn finish(&self, (start, stride): (*mut T::Sum, isize), [rows, columns]: [usize; 2], first: usize) {
-        if self.is_empty() {
-            return;
-        }
         let (steps, numbers) = self.steps(first);
         let finish = Finish { start, stride, rows, columns, steps, numbers };
         // SAFETY: the caller's promise; the kernel's existence proves its instruction set.

@@ -845,7 +845,7 @@ unsafe fn finish_rows<S: Element<Sum = V::Element>, V: Widen<S>, const ROWS: usi
 /// type than they are taken in, as which `round` rounds them.
 #[inline(always)]
 unsafe fn take_steps<V: Vector, const ROWS: usize, const VECTORS: usize, const ROUNDED: bool>(
-    steps: &[epilogue::Step],
+    steps: &[epilogue::Step<V::Element>],
     numbers: *const V::Element,
     values: &mut [[V; VECTORS]; ROWS],
     round: impl Fn(V) -> V,
@@ -877,9 +877,9 @@ unsafe fn take_steps<V: Vector, const ROWS: usize, const VECTORS: usize, const R
             }
             epilogue::Step::Relu => each!(|x, v| relu(x)),
             epilogue::Step::Relu6 => each!(|x, v| relu6(x)),
-            epilogue::Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(round(x.mul(number(alpha))))),
+            epilogue::Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(round(x.mul(V::splat(alpha))))),
             epilogue::Step::HardSwish(sixth) => {
-                let gate = |x: V| round(relu6(round(x.add(number(3.0)))).mul(number(sixth)));
+                let gate = |x: V| round(relu6(round(x.add(number(3.0)))).mul(V::splat(sixth)));
                 each!(|x, v| round(x.mul(gate(x))));
             }
         }

@@ -149,6 +149,7 @@ pub struct Kernel<T: Element> {
     /// By fused or separate products, vectors of a column panel, rows: of tiles that have a row for each product. None where
     /// a call may have to begin again (see `neon`), as it must find the sums that it goes on with.
     product_across: [[ByRows<T::Sum>; 2]; 2],
+    /// Where the processor has instructions for pairs of this element type.
     dots: Option<Dots<T>>,
     /// By vectors of a column panel (1, 2).
     pack: [PackFn<T>; 2],
@@ -262,7 +263,7 @@ pub struct Run<'a, T: Element> {
     /// Whether sums are stored as pairs of the storage type, by a vector that does that; then there are no steps.
     pub narrow: bool,
     /// What is to be done with the sums, and the first channel's numbers for that, as in [`Finish`].
-    pub finish: &'a [epilogue::Step],
+    pub finish: &'a [epilogue::Step<T::Sum>],
     pub numbers: *const T::Sum,
 }
 
@@ -341,7 +342,7 @@ pub struct Block<'a, T> {
     pub narrow: bool,
     /// What is to be done with a sum where the last of the steps makes it: none where sums are rounded to be stored. And
     /// the first column's numbers for that, as in [`Finish`].
-    pub finish: &'a [epilogue::Step],
+    pub finish: &'a [epilogue::Step<T>],
     pub numbers: *const T,
     /// Elements from level 1 to level 2, and so on.
     pub level_stride: usize,
@@ -411,7 +412,7 @@ pub struct Finish<'a, T> {
     pub stride: isize,
     pub rows: usize,
     pub columns: usize,
-    pub steps: &'a [epilogue::Step],
+    pub steps: &'a [epilogue::Step<T>],
     /// For each step that has them, the numbers of the first column and those behind it, in whole vectors.
     pub numbers: *const T,
 }

@@ -252,7 +252,9 @@ impl<'a, T: Element> Pointwise<'a, T> {
 
     /// How many rows behind a tile are needed.
     pub fn following(&self) -> usize {
-        self.sums.orders.iter().any(|order| order.products == Products::Overrun).into()
+        // Those that are taken in pairs all have their partners.
+        let overrun = self.sums.orders.iter().any(|order| order.products == Products::Overrun);
+        (overrun && self.sums.dots.is_none()).into()
     }
 
     fn level_elements(&self, rows: usize) -> usize {
@@ -382,7 +384,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             let end = steps.iter().map(Step::end).max().unwrap_or(0);
             block.steps = steps;
             block.ahead = match panel.next {
-                Some((next, stride)) => (next.wrapping_offset(begin as isize * stride), stride),
+                Some((next, stride)) => (next.wrapping_offset(self.sums.products(begin) as isize * stride), stride),
                 None => (panel.start.wrapping_add(end * columns).cast(), CACHE_LINE as isize),
             };
             begin = end;
@@ -503,6 +505,11 @@ impl<T: Element> Sums<T> {
         let steps = orders.iter().flat_map(|order| order.groups.iter().flatten());
         let levels = steps.map(Step::level).max().unwrap_or(0);
         Self { length: if dots.is_some() { k.div_ceil(2) } else { k }, dots, orders, levels }
+    }
+
+    /// How many products so many rows of a packed panel have.
+    fn products(&self, rows: usize) -> usize {
+        if self.dots.is_some() { 2 * rows } else { rows }
     }
 
     /// Where a packed panel has that product; an even one, or none behind it.
@@ -726,7 +733,10 @@ fn pack_panel<T: Element>(
     to: &mut [MaybeUninit<T::Sum>],
 ) {
     let Some(dots) = sums.dots else { return pack_rows(kernel, filter, rows, column, to) };
-    let width = to.len() / rows.len().div_ceil(2).max(1);
+    if rows.is_empty() {
+        return;
+    }
+    let width = to.len() / rows.len().div_ceil(2);
     let mut widened = [const { MaybeUninit::uninit() }; PACKED_AT_ONCE * WIDEST];
     for (start, to) in rows.clone().step_by(PACKED_AT_ONCE).zip(to.chunks_mut(PACKED_AT_ONCE / 2 * width)) {
         let rows = start..rows.end.min(start + PACKED_AT_ONCE);

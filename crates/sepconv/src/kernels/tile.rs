@@ -114,6 +114,7 @@ impl<'a, T: Pod> Tile<'a, T> {
 
     /// Writes as many rows of these numbers as there are, zeros behind the last.
     pub fn set_rows<S: Element<Sum = T>>(&mut self, kernel: &Kernel<S>, values: &[S]) {
+        self.in_pairs = false;
         let rows = self.all_rows().min(values.len() / self.k.max(1));
         for (first, to, columns) in self.pieces(0) {
             let (from, to_stride) = (values.as_ptr().wrapping_add(first), row_stride::<T>() as isize);
@@ -136,6 +137,7 @@ impl<'a, T: Pod> Tile<'a, T> {
         count: usize,
         (from, stride): (*const T, usize),
     ) {
+        self.in_pairs = false;
         let (start, panel_stride) = (self.rows_from(rows.start, rows.len()), self.panel_stride());
         assert!(first + count <= self.k);
         let mut done = 0;

@@ -1,4 +1,4 @@
-//! The dozen things that the algorithms need of a vector register.
+//! What the algorithms need of a vector register.
 
 use crate::element::{Element, Number};
 use crate::numerics::Products;
@@ -51,7 +51,7 @@ pub trait Vector: Copy {
 ///
 /// All methods are unsafe for the reasons that [`Vector`] states.
 pub trait Widen<S: Element<Sum = Self::Element>>: Vector {
-    /// Whether widening costs no more than a load: then it pays to have loops that save multiplications' other costs.
+    /// Whether widening costs no more than a load: then it pays to have loops in which pixels share what is loaded.
     const CHEAP: bool;
     unsafe fn widen(from: *const S) -> Self;
     /// The first `count` (at most `LANES`) lanes; the others are +0 and not read.
