@@ -1,4 +1,4 @@
-"""The Rust example gives the bits of Keras's MobileNet from an exported file, and refuses what it cannot use in one line."""
+"""The Rust example gives the bits of Keras's MobileNet from an exported file; what it cannot use it refuses."""
 
 import json
 import os
@@ -147,6 +147,21 @@ def test_options_that_do_not_fit(options, message, files, run):
     assert message in refused(run("--weights", files / "weights.safetensors", *options))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--alpha", -1], "alpha must leave the first layer 1 to 128 of its 32 channels, got -1"),
+        (["--alpha", 1e9], "alpha must leave the first layer 1 to 128 of its 32 channels, got 1000000000"),
+        (["--rho", 0.1], "images must be 32 or more pixels high and wide"),
+        (["--rho", 1e9], "images must be 32 or more pixels high and wide"),
+        (["--batch", 0], "got 0 of 224x224"),
+        (["--input", "none.safetensors"], "none.safetensors: No such file"),
+    ],
+)
+def test_networks_that_cannot_be(options, message, run):
+    assert message in refused(run(*options))
+
+
 def test_no_runs(run):
     assert "--runs must be 1 to 1024, got 0" in refused(run(runs=0))
 
@@ -168,7 +183,7 @@ def test_files_that_cannot_be_used(files, run, tmp_path):
     assert "its format must be `sepconv mobilenet 1`, got `2`" in line((tensors, metadata | {"format": "2"}))
     assert "its metadata's `alpha` must be a number, got `wide`" in line((tensors, metadata | {"alpha": "wide"}))
     assert "`conv1.filter` must be [3, 3, 3, 16] of F32" in line((tensors, metadata | {"alpha": "0.5"}))
-    assert "images must be of 32 to 4096 pixels" in line((tensors, metadata | {"resolution": "0"}))
+    assert "images must be 32 or more pixels high and wide" in line((tensors, metadata | {"resolution": "0"}))
     without = {name: tensor for name, tensor in tensors.items() if name != "conv_pw_7.scale"}
     assert "it has no tensor `conv_pw_7.scale`" in line((without, metadata))
     order = "v1 depthwise(fused, all) pointwise(fused, {}) subnormals(flushed)"

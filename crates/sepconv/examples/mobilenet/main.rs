@@ -35,10 +35,10 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// The width multiplier; that of the file, if there is one [default: 1]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     alpha: Option<f64>,
     /// The resolution multiplier: images are 224 times as high and wide; that of the file, if there is one [default: 1]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     rho: Option<f64>,
     /// Images at a time; as many as the file is for, if there is one [default: 1]
     #[arg(long)]
@@ -88,7 +88,7 @@ fn run(options: &Options) -> Outcome<()> {
         Some(path) => Weights::read(path).map_err(|error| format!("{}: {error}", path.display()))?,
         None => Weights::random(
             options.alpha.unwrap_or(1.0),
-            resolution(options.rho.unwrap_or(1.0))?,
+            resolution(options.rho.unwrap_or(1.0)),
             options.batch.unwrap_or(1),
             options.seed,
         )?,
@@ -140,13 +140,9 @@ fn in_range(name: &str, number: usize) -> Outcome<usize> {
     Ok(number)
 }
 
-/// Of images, by the multiplier.
-fn resolution(rho: f64) -> Outcome<usize> {
-    let resolution = (rho * 224.0).round();
-    if (32.0..=4096.0).contains(&resolution) {
-        return Ok(resolution as usize);
-    }
-    Err(format!("--rho must give images of 32 to 4096 pixels (224 times itself), got {rho}").into())
+/// Height and width of images, by the multiplier.
+fn resolution(rho: f64) -> usize {
+    (rho * 224.0).round() as usize
 }
 
 /// That what was asked for is what the weights are for.
@@ -155,9 +151,7 @@ fn check(options: &Options, weights: &Weights) -> Outcome<()> {
     if let Some(asked) = options.alpha.filter(|asked| asked != alpha) {
         return Err(format!("--alpha {asked}: the weights are for {alpha}").into());
     }
-    if let Some(asked) = options.rho
-        && resolution(asked)? != *size
-    {
+    if let Some(asked) = options.rho.filter(|asked| resolution(*asked) != *size) {
         let rho = *size as f64 / 224.0;
         return Err(format!("--rho {asked}: the weights are for {rho:.4}, images of {size}x{size}").into());
     }

@@ -29,6 +29,10 @@ pub const BLOCKS: [(usize, i64); 13] = [
     (1024, 1),
 ];
 
+/// Of the first layer, and pixels of all images at a time: 2 GiB of arrays.
+const WIDEST: usize = 128;
+const MOST_PIXELS: usize = 1 << 23;
+
 /// A filter in TensorFlow's layout, and the batch normalisation behind it: x * scale + offset.
 pub struct Normalised {
     pub filter: Array4<f32>,
@@ -105,13 +109,17 @@ impl Weights {
 
     fn from(source: &mut dyn Source, alpha: f64, resolution: usize, batch: usize, classes: usize) -> Outcome<Self> {
         let channels = |of_one: usize| (of_one as f64 * alpha) as usize;
-        if !(1..=1 << 16).contains(&channels(32)) {
-            return Err(format!("alpha must leave the first layer 1 to 65536 channels of 32, got {alpha}").into());
+        if !(1..=WIDEST).contains(&channels(32)) {
+            return Err(
+                format!("alpha must leave the first layer 1 to {WIDEST} of its 32 channels, got {alpha}").into()
+            );
         }
-        if !(32..=4096).contains(&resolution) || !(1..=4096).contains(&batch) {
-            let message =
-                format!("images must be of 32 to 4096 pixels, 1 to 4096 at a time, got {resolution}, {batch}");
-            return Err(message.into());
+        let pixels = resolution.checked_mul(resolution).and_then(|pixels| pixels.checked_mul(batch));
+        if resolution < 32 || !pixels.is_some_and(|pixels| (1..=MOST_PIXELS).contains(&pixels)) {
+            let message = "images must be 32 or more pixels high and wide, one or more of them, and at most";
+            return Err(
+                format!("{message} {MOST_PIXELS} pixels in all, got {batch} of {resolution}x{resolution}").into()
+            );
         }
         let mut k = channels(32);
         let first = source.normalised("conv1", [3, 3, 3, k], k)?;
