@@ -31,7 +31,7 @@ impl First {
         let plan = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1])
             .numerics(weights.first_numerics.clone())
             .pool(pool.clone())
-            .fused(&Epilogues { depthwise: Vec::new(), pointwise: layer.steps() })
+            .with_steps(&Epilogues { depthwise: Vec::new(), pointwise: layer.steps() })
             .plan(shape, Array4::ones([1, 1, PATCH, 1]).view(), filter.expect("a filter in standard layout"))?;
         Ok(Self { geometry, patches: Array4::zeros(shape), plan })
     }

@@ -41,7 +41,7 @@ impl Network {
         let classifier = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1])
             .numerics(weights.classifier_numerics.clone())
             .pool(pool.clone())
-            .fused(&Epilogues { depthwise: Vec::new(), pointwise })
+            .with_steps(&Epilogues { depthwise: Vec::new(), pointwise })
             .plan([batch, 1, 1, k], Array4::ones([1, 1, k, 1]).view(), weights.classifier.view())
             .map_err(|error| format!("conv_preds: {error}"))?;
         let logits = Array4::zeros(classifier.output_shape());
@@ -98,5 +98,5 @@ fn plan(block: &Block, input_shape: [usize; 4], pool: &Arc<ThreadPool>) -> Outco
     let epilogues = Epilogues { depthwise: block.depthwise.steps(), pointwise: block.pointwise.steps() };
     let convolution = SeparableConv2d::new([block.stride; 2], padding, [1, 1]).numerics(numerics).pool(pool.clone());
     let filters = (block.depthwise.filter.view(), block.pointwise.filter.view());
-    Ok(convolution.fused(&epilogues).plan(input_shape, filters.0, filters.1)?)
+    Ok(convolution.with_steps(&epilogues).plan(input_shape, filters.0, filters.1)?)
 }
