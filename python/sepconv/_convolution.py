@@ -338,7 +338,7 @@ def _way(tensors, attributes, numerics) -> _Way:
         raise refusal(f"numerics={numerics!r} takes float16, bfloat16, float32 and float64, got {call.dtype.name}")
     if call.dtype not in DTYPES:
         return _tensorflow(f"the op does not take {call.dtype.name}", certain)
-    _use_threads()
+    use_threads()
     carrier = tuple(geometry["carrier"])
     if not named:
         return _Way(Explanation("op", "the numerics were given", geometry["numerics"], True), carrier)
@@ -389,7 +389,7 @@ def _compiled_by_xla() -> bool:
 
 
 @functools.cache
-def _use_threads() -> None:
+def use_threads() -> None:
     """Hands TensorFlow's number of intra-op threads to the kernels; it is fixed once TensorFlow has run."""
     context.context().ensure_initialized()
     _library.set_threads(tf.config.threading.get_intra_op_parallelism_threads())

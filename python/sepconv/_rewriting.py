@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from sepconv import _chains, _files, _functions, _restoring
+from sepconv import _chains, _convolution, _files, _functions, _restoring
 from sepconv._bodies import Body, bodies
 from sepconv._chains import Left
 from sepconv._report import Layer, Report
@@ -104,6 +104,7 @@ def _transform(model, output, overwrite, progress, types, change) -> Rewritten:
                 functions.add(body.function)
         return layers, functions
 
+    _convolution.use_threads()  # for a model that runs in this process
     with context.eager_mode():
         return _transformed(model, output, overwrite, changed)
 

@@ -3,7 +3,7 @@
 //! another, so that they cannot deadlock.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -29,8 +29,10 @@ pub fn set(threads: i32) {
 }
 
 pub fn count() -> usize {
+    // Asked once: the answer stands in files.
+    static AT_ONCE: OnceLock<usize> = OnceLock::new();
     match WANTED.load(Ordering::Relaxed) {
-        0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST)),
+        0 => *AT_ONCE.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST))),
         threads => threads,
     }
 }
