@@ -97,6 +97,19 @@ impl SeparableConv2d {
         self.with_steps(&Epilogues::NONE).run_into(input, depthwise_filter, pointwise_filter, output)
     }
 
+    /// The depthwise part alone: (batch, height, width, in_channels * channel_multiplier). Of the numerics only its own half
+    /// counts.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn depthwise<T: Element>(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+    ) -> Result<Array4<T>, Error> {
+        self.with_steps(&Epilogues::NONE).depthwise(input, depthwise_filter)
+    }
+
     /// Does ahead what the calls of one geometry with the same filters share, above all packing the filters.
     ///
     /// # Errors
@@ -200,6 +213,33 @@ impl<T: Element> WithSteps<'_, T> {
         into(output, &geometry, |elements| self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements))
     }
 
+    /// As [`SeparableConv2d::depthwise`], with the steps behind that part.
+    ///
+    /// # Errors
+    /// Its own, and steps that have not a number for each channel.
+    pub fn depthwise(&self, input: ArrayView4<T>, depthwise_filter: ArrayView4<T>) -> Result<Array4<T>, Error> {
+        let geometry = self.depthwise_geometry(&input, &depthwise_filter)?;
+        let shape = geometry.output_shape();
+        let elements = plan::allocate(shape.iter().product(), |output| {
+            self.compute_depthwise(input, depthwise_filter, &geometry, output)
+        })?;
+        Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
+    }
+
+    /// The same, into an array of the output's shape.
+    ///
+    /// # Errors
+    /// Those of [`depthwise`](Self::depthwise), and an output of another shape.
+    pub fn depthwise_into(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        output: ArrayViewMut4<T>,
+    ) -> Result<(), Error> {
+        let geometry = self.depthwise_geometry(&input, &depthwise_filter)?;
+        into(output, &geometry, |elements| self.compute_depthwise(input, depthwise_filter, &geometry, elements))
+    }
+
     /// As [`SeparableConv2d::plan`]; the steps' numbers are packed with the filters.
     ///
     /// # Errors
@@ -216,6 +256,29 @@ impl<T: Element> WithSteps<'_, T> {
         let layer = Layer { depthwise_filter, pointwise_filter, epilogues };
         let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer)?;
         Ok(Plan { plan, convolution: convolution.clone() })
+    }
+
+    /// Of the depthwise part; its steps are checked.
+    fn depthwise_geometry(&self, input: &ArrayView4<T>, depthwise_filter: &ArrayView4<T>) -> Result<Geometry, Error> {
+        let geometry = Geometry::depthwise(input.shape(), depthwise_filter.shape(), &self.convolution.attributes)?;
+        self.epilogues.check_depthwise(geometry.k())?;
+        Ok(geometry)
+    }
+
+    fn compute_depthwise(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        geometry: &Geometry,
+        output: &mut [MaybeUninit<T>],
+    ) -> Result<(), Error> {
+        if output.is_empty() {
+            return Ok(());
+        }
+        let taps = geometry.height.kernel * geometry.width.kernel;
+        let workers = self.convolution.workers((geometry.rows() * geometry.k()).saturating_mul(taps));
+        let (numerics, steps) = (&self.convolution.numerics, &self.epilogues.depthwise);
+        plan::depthwise_part(&workers, geometry, numerics, input, depthwise_filter, steps, output)
     }
 
     /// Of a call; its numerics and its steps are checked.

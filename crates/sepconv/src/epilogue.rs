@@ -40,14 +40,21 @@ impl<T> Epilogues<'_, T> {
 impl<T: Element> Epilogues<'_, T> {
     /// That each step has a number for each channel.
     pub(crate) fn check(&self, k: usize, out_channels: usize) -> Result<(), Error> {
-        for (part, steps, expected) in [("depthwise", &self.depthwise, k), ("pointwise", &self.pointwise, out_channels)]
-        {
-            let lengths = steps.iter().map(|step| step.numbers().map_or(expected, <[T]>::len));
-            if let Some((step, got)) = lengths.enumerate().find(|(_, length)| *length != expected) {
-                return Err(Error::Step { part, step, expected, got });
-            }
-        }
-        Ok(())
+        self.check_depthwise(k)?;
+        check("pointwise", &self.pointwise, out_channels)
+    }
+
+    /// The same of the depthwise part alone.
+    pub(crate) fn check_depthwise(&self, k: usize) -> Result<(), Error> {
+        check("depthwise", &self.depthwise, k)
+    }
+}
+
+fn check<T: Element>(part: &'static str, steps: &[Step<T>], expected: usize) -> Result<(), Error> {
+    let lengths = steps.iter().map(|step| step.numbers().map_or(expected, <[T]>::len));
+    match lengths.enumerate().find(|(_, length)| *length != expected) {
+        Some((step, got)) => Err(Error::Step { part, step, expected, got }),
+        None => Ok(()),
     }
 }
 

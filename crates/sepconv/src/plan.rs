@@ -10,16 +10,16 @@ use std::ops::Range;
 use ndarray::{ArrayView2, ArrayView4, CowArray, Ix4, s};
 use rayon::ThreadPool;
 
-use crate::element::{Element, Number};
-use crate::epilogue::Epilogues;
+use crate::element::{Element, Number, is_sum};
+use crate::epilogue::{Epilogues, Step};
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::kernels::depthwise::{Depthwise, adjacent};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::{Output, with_scratch};
 use crate::kernels::pointwise::Pointwise;
-use crate::kernels::tile::{Tile, row_elements};
-use crate::kernels::{InstructionSet, Rows};
+use crate::kernels::tile::{Tile, panel, row_elements, row_stride};
+use crate::kernels::{InstructionSet, Rows, Target};
 use crate::numerics::{Numerics, Subnormals};
 use crate::subnormals::Flushing;
 use crate::team;
@@ -150,6 +150,49 @@ impl<'a, T: Element> Plan<'a, T> {
             Ok(())
         })
     }
+}
+
+/// The depthwise part alone with the steps behind it, into all of `output`, which is not empty.
+pub fn depthwise_part<T: Element>(
+    workers: &Workers,
+    geometry: &Geometry,
+    numerics: &Numerics,
+    input: ArrayView4<T>,
+    depthwise_filter: ArrayView4<T>,
+    steps: &[Step<T>],
+    output: &mut [MaybeUninit<T>],
+) -> Result<(), Error> {
+    let (kernel, k) = (T::kernel(workers.set), geometry.k());
+    let input = with_adjacent_channels(input)?;
+    let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise, numerics.subnormals)?;
+    let depthwise = depthwise.finished(Epilogue::new(kernel, steps, k)?);
+    let output = Output::new(output, k);
+    // Where there is nothing to round, and no vector would reach into the next pixel.
+    let directly = is_sum::<T>() && k.is_multiple_of(kernel.lanes);
+    let split = Split::new::<T::Sum>(geometry.rows(), k, workers.threads, 1);
+    split.for_each(
+        workers.pool,
+        numerics.subnormals,
+        0,
+        |_| 0,
+        |tile: &mut Tile<T::Sum>, first, _, _| {
+            let next = k as isize;
+            if directly {
+                let target = Target { start: output.at(first, 0).cast(), next, panel_stride: panel::<T::Sum>() };
+                // SAFETY: the pixels have the channels, which are whole vectors, and no other task writes them.
+                unsafe { depthwise.write(&input.view(), target, first..first + tile.rows()) };
+                return Ok(());
+            }
+            depthwise.fill(&input.view(), tile, first);
+            for (k, from, columns) in tile.pieces(0) {
+                let (from_stride, to) = (row_stride::<T::Sum>(), output.at(first, k));
+                let rows = Rows { from, from_stride, to, to_stride: next, rows: tile.rows(), columns };
+                // SAFETY: the tile is filled; the pixels have the channels, and no other task writes them.
+                unsafe { kernel.narrow(&rows) };
+            }
+            Ok(())
+        },
+    )
 }
 
 /// The depthwise result alone, on the calling thread: the rows, one per output pixel, `geometry.k()` long, one after the

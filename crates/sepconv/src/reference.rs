@@ -44,6 +44,21 @@ pub fn with_steps<T: Element>(
     Ok(Array4::from_shape_vec(geometry.output_shape(), elements).expect("a row for each pixel"))
 }
 
+/// As [`crate::WithSteps::depthwise`], likewise.
+pub fn depthwise_with_steps<T: Element>(
+    input: ArrayView4<T>,
+    depthwise_filter: ArrayView4<T>,
+    attributes: &Attributes,
+    numerics: &Numerics,
+    epilogues: &Epilogues<T>,
+) -> Result<Array4<T>, Error> {
+    let geometry = Geometry::depthwise(input.shape(), depthwise_filter.shape(), attributes)?;
+    epilogues.check_depthwise(geometry.k())?;
+    let pixels = depthwise_result(input, depthwise_filter, &geometry, numerics);
+    let elements = finished(pixels, &epilogues.depthwise, numerics).into_iter().collect();
+    Ok(Array4::from_shape_vec(geometry.output_shape(), elements).expect("a row for each pixel"))
+}
+
 /// The depthwise result, one row per output pixel.
 pub(crate) fn depthwise_result<T: Element>(
     input: ArrayView4<T>,

@@ -157,6 +157,8 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
     let epilogues = Epilogues { depthwise: steps(&kinds[0], k), pointwise: steps(&kinds[1], case.out_channels) };
     let Attributes { strides, padding, rate } = case.attributes;
     let expected = bits(&reference::with_steps(input, filter, pointwise, &case.attributes, &case.numerics, &epilogues));
+    let depthwise = reference::depthwise_with_steps(input, filter, &case.attributes, &case.numerics, &epilogues);
+    let depthwise = bits(&depthwise);
     let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(case.threads).build().unwrap());
     for set in InstructionSet::available() {
         let op =
@@ -169,6 +171,8 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
             plan.run_into(input, output.view_mut()).map(|()| output)
         });
         prop_assert!(bits(&planned) == expected, "{set:?} differs in a plan with {kinds:?}: {case:?}");
+        let alone = bits(&op.depthwise(input, filter));
+        prop_assert!(alone == depthwise, "{set:?} differs in the depthwise part with {kinds:?}: {case:?}");
     }
     Ok(())
 }
