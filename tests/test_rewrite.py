@@ -17,7 +17,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 v1 = tf.compat.v1
 OP = "Sepconv>SeparableConv2D"
-FUSED = "Sepconv>FusedSeparableConv2D"
+FUSED, DEPTHWISE = "Sepconv>FusedSeparableConv2D", "Sepconv>FusedDepthwiseConv2D"
 PLAIN = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 SHAPES = [2, 9, 8, 6], [3, 3, 6, 2], [1, 1, 12, 16]
 
@@ -230,6 +230,42 @@ def test_what_stands_between(words, constant, unknown, arrays, rng):
     assert FUSED not in types(restored) and same(run(restored, *given), expected)
 
 
+ALONE = {
+    "add": ({}, lambda y, m, b: tf.nn.bias_add(y, b)[:, ::-1]),
+    "multiply add relu6": ({"strides": [1, 2, 2, 1]}, lambda y, m, b: tf.nn.relu6(y * m + b)),
+    "multiply add": ({}, lambda y, m, b: (z := y * m + b) * tf.sigmoid(z)),
+    "": ({"dilations": [2, 3]}, lambda y, m, b: tf.nn.elu(y)),
+    "relu": ({"dilations": [2, 3]}, lambda y, m, b: tf.nn.relu(y)[:, ::-1]),
+}
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN)
+@pytest.mark.parametrize("constant", [False, True], ids=["arguments", "constants"])
+@pytest.mark.parametrize("words", ALONE)
+def test_a_depthwise_part_alone(words, constant, unknown, arrays, rng):
+    """With what stands behind it, or dilated."""
+    x, filter, _ = arrays
+    attributes, behind = ALONE[words]
+    shape = [None if n in UNKNOWN[unknown] else extent for n, extent in enumerate(x.shape)]
+    numbers = [rng.uniform(0.5, 1.5, 12).astype(np.float32) for _ in range(2)]
+
+    def build(x, *given):
+        d, *numbers_given = (filter, *numbers) if constant else given
+        return behind(tf.nn.depthwise_conv2d(x, d, **{**PLAIN, **attributes}), *numbers_given)
+
+    given = [x] if constant else [x, filter, *numbers]
+    original = graph_of(build, shape, *[array.shape for array in given[1:]])
+    ours = sepconv.rewrite(original)
+    [layer] = ours.report.replaced
+    assert layer.depthwise_steps == words and layer.pointwise_filter is None
+    assert DEPTHWISE in types(ours.model)
+    before, expected = sepconv.stats()["depthwise_calls"], run(original, *given)
+    assert same(run(ours.model, *given), expected)
+    assert sepconv.stats()["depthwise_calls"] - before == 1
+    restored = sepconv.restore(ours.model).model
+    assert DEPTHWISE not in types(restored) and same(run(restored, *given), expected)
+
+
 def shared(x, d, p):
     pixels = depthwise(x, d)
     return conv(pixels, p) + tf.reduce_sum(pixels)
@@ -257,9 +293,7 @@ LEFT = {
     "what Depthwise.* gives has other consumers": controlled,
     "SpaceToBatchND has other consumers": dealt_twice,
     "as tf.nn.separable_conv2d does not": dealt_otherwise,
-    "between the two convolutions stands Elu, no step of the op": lambda x, d, p: conv(
-        tf.nn.elu(tf.nn.bias_add(depthwise(x, d), np.ones(12, np.float32))), p
-    ),
+    "between the two convolutions stands Elu, no step of the op": lambda x, d, p: conv(tf.nn.elu(depthwise(x, d)), p),
     "no 1x1 convolution": lambda x, d, p: tf.reduce_sum(depthwise(x, d)),
     "not known to be 1x1": lambda x, d, p: conv(depthwise(x, d), np.ones([2, 1, 12, 16], np.float32)),
     "has strides": lambda x, d, p: conv(depthwise(x, d), p, strides=[1, 2, 2, 1]),

@@ -1,5 +1,6 @@
 """Finds separable convolutions that a graph puts together from TensorFlow's operations: (Pad,) (SpaceToBatchND,)
 DepthwiseConv2dNative, (BatchToSpaceND,) steps between, a 1x1 Conv2D, steps behind; and says of each which call it is.
+Where no 1x1 Conv2D follows, or not by steps alone, it is the depthwise part with what stands behind that.
 
 A chain says why it is none that the op can take over; what is between and behind, it lists and does not judge.
 """
@@ -38,7 +39,8 @@ class Chain:
     """One depthwise convolution and what belongs to it, as operations of the graph that it was found in.
 
     `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there, all that is between is
-    in `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`.
+    in `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`. Where
+    the depthwise part stands alone, `pointwise` is None, there is nothing between, and the call has no out_channels.
     """
 
     depthwise: tf.Operation
@@ -59,7 +61,12 @@ class Chain:
 
     @property
     def filters(self) -> tuple:
-        return self.depthwise.inputs[1], self.pointwise.inputs[1]
+        return tuple(op.inputs[1] for op in (self.depthwise, self.pointwise) if op is not None)
+
+    @property
+    def last(self) -> tf.Operation:
+        """The last of the operations that are looked at."""
+        return (*self.parts, *self.behind)[-1]
 
     @property
     def parts(self) -> tuple:
@@ -75,6 +82,29 @@ def find(graph: tf.Graph, kept: set) -> list:
 
 
 def _chain(depthwise, kept) -> Chain:
+    whole = _separable(depthwise, kept)
+    if whole.hindrance is None:
+        return whole
+    alone = _alone(depthwise, kept)
+    # By itself, without steps and dilation, TensorFlow's is one operation as well.
+    worthwhile = alone.hindrance is None and (alone.space_to_batch or any(step.word for step in alone.behind_steps))
+    return alone if worthwhile else whole
+
+
+def _alone(depthwise, kept) -> Chain:
+    found = {}
+    try:
+        last = _follow_depthwise(depthwise, kept, found)
+        found["behind"] = _behind(last, kept)
+        call = _call(Chain(depthwise, **found))
+        return Chain(
+            depthwise, **found, call=call, behind_steps=_useful(found["behind"], last, call.pointwise_filter[2])
+        )
+    except Left as left:
+        return Chain(depthwise, hindrance=str(left))
+
+
+def _separable(depthwise, kept) -> Chain:
     found = {}
     try:
         _follow(depthwise, kept, found)
@@ -83,15 +113,22 @@ def _chain(depthwise, kept) -> Chain:
         between = _steps(found["between"], last.outputs[0], call.pointwise_filter[2])
         if len(between) < len(found["between"]):
             raise Left(f"between the two convolutions stands {found['between'][len(between)].type}, no step of the op")
-        behind = _steps(found["behind"], found["pointwise"].outputs[0], call.pointwise_filter[3])
-        while behind and not behind[-1].word:  # somebody may know it by its name
-            behind = behind[:-1]
+        behind = _useful(found["behind"], found["pointwise"], call.pointwise_filter[3])
         return Chain(depthwise, **found, call=call, between_steps=between, behind_steps=behind)
     except Left as left:
         return Chain(depthwise, **found, hindrance=str(left))
 
 
-def _follow(depthwise, kept, found):
+def _useful(operations, last, channels) -> tuple:
+    """The steps behind an operation up to one that does something: somebody may know another by its name."""
+    steps = _steps(operations, last.outputs[0], channels)
+    while steps and not steps[-1].word:
+        steps = steps[:-1]
+    return steps
+
+
+def _follow_depthwise(depthwise, kept, found) -> tf.Operation:
+    """Finds what deals the image out and puts it together again, and gives the last operation of these."""
     before = depthwise.inputs[0].op
     if before.type == "SpaceToBatchND":
         found["space_to_batch"] = before
@@ -100,12 +137,17 @@ def _follow(depthwise, kept, found):
     first = found.get("space_to_batch", depthwise).inputs[0].op
     if first.type in ("Pad", "PadV2", "MirrorPad"):
         found["pad"] = first
-    if not depthwise.outputs[0].consumers():
-        raise Left("no 1x1 convolution takes what it gives")
-    last, step = depthwise, _only_consumer(depthwise, kept)
-    if step.type == "BatchToSpaceND":
+    step = _consumer(depthwise, kept)
+    if step is not None and step.type == "BatchToSpaceND":
         found["batch_to_space"] = step
-        last, step = step, _only_consumer(step, kept)
+    return found.get("batch_to_space", depthwise)
+
+
+def _follow(depthwise, kept, found):
+    last = _follow_depthwise(depthwise, kept, found)
+    if not last.outputs[0].consumers():
+        raise Left("no 1x1 convolution takes what it gives")
+    step = _only_consumer(last, kept)
     found["between"] = ()
     while step.type in STEPS:
         found["between"] += (step,)
@@ -113,10 +155,14 @@ def _follow(depthwise, kept, found):
     if step.type != "Conv2D" or step.inputs[0].op is not last:
         raise Left("no 1x1 convolution takes what it gives")
     found["pointwise"] = step
+    found["behind"] = _behind(step, kept)
+
+
+def _behind(op, kept) -> tuple:
     behind = []
-    while len(behind) < _MOST_BEHIND and (step := _consumer(step, kept)) is not None and step.type in STEPS:
-        behind.append(step)
-    found["behind"] = tuple(behind)
+    while len(behind) < _MOST_BEHIND and (op := _consumer(op, kept)) is not None and op.type in STEPS:
+        behind.append(op)
+    return tuple(behind)
 
 
 def _steps(operations, image, channels) -> tuple:
@@ -151,19 +197,24 @@ def _call(chain: Chain) -> Call:
     for op in chain.parts:
         if "GPU" in op.device.upper():
             raise Left(f"{op.name} is placed on a GPU")
-    for op in (depthwise, pointwise):
+    for op in (depthwise, pointwise) if pointwise is not None else (depthwise,):
         if op.get_attr("data_format") != b"NHWC":
             raise Left(f"{op.name} has the data format {op.get_attr('data_format').decode()}")
         if set(op.get_attr("dilations")) != {1}:
             raise Left(f"{op.name} has dilations of its own, {list(op.get_attr('dilations'))}")
-    _check_pointwise(pointwise)
+    if pointwise is not None:
+        _check_pointwise(pointwise)
     input, filters = chain.input, chain.filters
     if input.dtype not in _convolution.DTYPES:
         raise Left(f"the op does not take {input.dtype.name}")
     shapes = [_shape(tensor) for tensor in (input, *filters)]
+    if pointwise is None and None not in shapes[1]:
+        shapes.append((1, 1, shapes[1][2] * shapes[1][3], 0))
+    elif pointwise is None:
+        raise Left("the shape of the filter is unknown")
     if None in shapes[1] + shapes[2] or shapes[0][3] is None:
         raise Left("the shape of a filter, or the number of channels, is unknown")
-    if 0 in shapes[1] + shapes[2]:
+    if 0 in shapes[1] + shapes[2][:3] or pointwise is not None and shapes[2][3] == 0:
         raise Left("a filter is empty")
     if shapes[1][2] * shapes[1][3] != shapes[2][2]:
         raise Left(f"{pointwise.name} takes its channels in groups")

@@ -105,8 +105,9 @@ def op_name(gradient: str = "") -> str:
     return "Sepconv>SeparableConv2D" + ("Backprop" + gradient.title().replace("_", "") if gradient else "")
 
 
-# The op with steps behind its two parts.
+# The op with steps behind its two parts, and that of the depthwise part alone.
 FUSED = "Sepconv>FusedSeparableConv2D"
+DEPTHWISE = "Sepconv>FusedDepthwiseConv2D"
 
 
 def executing_eagerly() -> bool:

@@ -13,7 +13,8 @@ class Layer:
         function: The function of the model that it is in; "" for the graph.
         replaced: Whether it was.
         reason: Why, in a phrase.
-        input, depthwise_filter, pointwise_filter, dtype, strides, padding, rate: What it computes, where that is known.
+        input, depthwise_filter, pointwise_filter, dtype, strides, padding, rate: What it computes, where that is known;
+            of a depthwise part alone, pointwise_filter is None.
         numerics: The text of the order of sums that the op follows; None where nothing was replaced.
         depthwise_steps, pointwise_steps: What the op does behind its two parts.
         exact: False where a shape is unknown, so that the order is a prediction.
@@ -41,7 +42,8 @@ class Layer:
         if self.input is None:
             return ""
         image, kernel = [_extents(shape) for shape in (self.input, self.depthwise_filter)]
-        text = f"{image}, {kernel} to {self.pointwise_filter[3]}, {self.dtype}, {self.padding}"
+        part = "depthwise" if self.pointwise_filter is None else f"to {self.pointwise_filter[3]}"
+        text = f"{image}, {kernel} {part}, {self.dtype}, {self.padding}"
         if set(self.strides) != {1}:
             text += f", strides {_extents(self.strides)}"
         if set(self.rate) != {1}:

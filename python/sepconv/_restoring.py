@@ -8,7 +8,7 @@ from sepconv._bodies import Body
 from sepconv._chains import Left
 from sepconv._report import Layer
 
-TYPES = {_library.op_name(), _library.FUSED}
+TYPES = {_library.op_name(), _library.FUSED, _library.DEPTHWISE}
 
 
 def restore_body(body: Body, progress) -> list:
@@ -28,41 +28,51 @@ def restore_body(body: Body, progress) -> list:
 
 def _attributes(op) -> dict:
     """What the layer computes, by the names of `Layer`."""
-    if not op.inputs[3].shape.is_fully_defined():
+    place = _geometry_of(op)
+    if not op.inputs[place].shape.is_fully_defined():
         raise Left("its strides, padding and rate are known only when it runs")
-    answer = _library.geometry({"carrier": op.inputs[3].shape.as_list()})
+    answer = _library.geometry({"carrier": op.inputs[place].shape.as_list()})
     if "error" in answer:
         raise Left(answer["error"])
-    image, *filters = [(tuple(t.shape.as_list()) if t.shape.rank == 4 else (None,) * 4) for t in op.inputs[:3]]
+    image, *filters = [(tuple(t.shape.as_list()) if t.shape.rank == 4 else (None,) * 4) for t in op.inputs[:place]]
     padding = answer["padding"]
     return {
-        **{"input": image, "depthwise_filter": filters[0], "pointwise_filter": filters[1]},
+        **{"input": image, **dict(zip(("depthwise_filter", "pointwise_filter"), filters, strict=False))},
         **{"dtype": op.inputs[0].dtype.name, "strides": tuple(answer["strides"]), "rate": tuple(answer["rate"])},
         "padding": padding if isinstance(padding, str) else tuple(map(tuple, padding)),
     }
 
 
+def _geometry_of(op) -> int:
+    """Which input has the geometry."""
+    return 2 if op.type == _library.DEPTHWISE else 3
+
+
 def _put(edit, op, call, in_function):
-    names = ["input", "depthwise_filter", "pointwise_filter"]
-    inputs, steps = [*op.inputs[:3], *op.inputs[4:]], [()] * 2
-    if op.type == _library.FUSED:
-        steps = [op.get_attr(name).decode() for name in ("depthwise_steps", "pointwise_steps")]
-        names += [f"numbers_{n}" for n in range(len(inputs) - len(names))]
+    place, alone = _geometry_of(op), op.type == _library.DEPTHWISE
+    names = ["input", "depthwise_filter", "pointwise_filter"][:place]
+    inputs = [*op.inputs[:place], *op.inputs[place + 1 :]]
+    names += [f"numbers_{n}" for n in range(len(inputs) - len(names))]
+    held = {"depthwise_steps", "pointwise_steps"} & set(op.node_def.attr)
+    steps = {name: op.get_attr(name).decode() for name in held}
     padding = call["padding"]
     if not isinstance(padding, str):
         padding = [(0, 0), *padding, (0, 0)]
 
-    def composite(input, depthwise_filter, pointwise_filter, *numbers):
+    def composite(input, depthwise_filter, *others):
         strides, rate = [1, *call["strides"], 1], list(call["rate"])
-        if not any(steps):
-            filters = depthwise_filter, pointwise_filter
+        if not alone and not any(steps.values()):
+            filters = depthwise_filter, *others
             return _pipeline.separable_conv2d(input, *filters, strides, padding, None, rate, "composite")
-        numbers = iter(numbers)
+        others = iter(others)
+        pointwise_filter = None if alone else next(others)
         with tf.name_scope("composite"):
             image = _pipeline.depthwise_conv2d(input, depthwise_filter, strides, padding, rate)
-            image = _steps.in_tensorflow(steps[0], image, numbers)
-            image = tf.nn.conv2d(image, pointwise_filter, 1, "VALID")
-            return _steps.in_tensorflow(steps[1], image, numbers)
+            image = _steps.in_tensorflow(steps["depthwise_steps"], image, others)
+            if not alone:
+                image = tf.nn.conv2d(image, pointwise_filter, 1, "VALID")
+                image = _steps.in_tensorflow(steps["pointwise_steps"], image, others)
+            return image
 
     specs = [tf.TensorSpec(t.shape, t.dtype, name) for t, name in zip(inputs, names, strict=True)]
     traced = tf.function(composite, autograph=False).get_concrete_function(*specs).function_def
@@ -75,7 +85,7 @@ def _put(edit, op, call, in_function):
         nodes = {node.name: node for node in function_def_to_graph.function_def_to_graph_def(traced)[0].node}
     node = edit.by_name[op.name]
     tensors = [input for input in node.input if input[0] != "^"]
-    controls, geometry = list(node.input[len(tensors) :]), tensors.pop(3)
+    controls, geometry = list(node.input[len(tensors) :]), tensors.pop(place)
     given = dict(zip(arguments, tensors, strict=True))
     new, waiting = {}, [last]
     while waiting:

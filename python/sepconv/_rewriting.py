@@ -144,6 +144,8 @@ def _rewrite_chain(chain, edit, function) -> Layer:
     if chain.call is not None:
         call = {field.name: getattr(chain.call, field.name) for field in dataclasses.fields(chain.call)}
         described |= {**call, "dtype": chain.call.dtype.name, "exact": chain.call.known}
+        if chain.pointwise is None:
+            described["pointwise_filter"] = None
     try:
         found = takeover(chain)
     except Left as left:

@@ -53,16 +53,19 @@ class Takeover:
     @property
     def words(self) -> dict:
         """The attributes with the steps."""
-        return {"depthwise_steps": _steps.words(self.chain.between_steps), "pointwise_steps": _steps.words(self.steps)}
+        behind = _steps.words(self.steps)
+        if self.chain.pointwise is None:
+            return {"depthwise_steps": behind}
+        return {"depthwise_steps": _steps.words(self.chain.between_steps), "pointwise_steps": behind}
 
     def apply(self, edit: Edit) -> None:
         """Puts the op among the nodes, under the name of the last one that it stands for."""
-        chain = self.chain
+        chain, alone = self.chain, self.chain.pointwise is None
         operations = *chain.parts, *self.scales, *[step.op for step in self.steps]
         nodes = [edit.by_name[op.name] for op in operations]
         names, taken = {node.name for node in nodes}, [input for node in nodes for input in node.input]
-        depthwise, pointwise = edit.by_name[chain.depthwise.name], edit.by_name[chain.pointwise.name]
-        inputs = [nodes[0].input[0], depthwise.input[1], pointwise.input[1]]
+        convolutions = [chain.depthwise] if alone else [chain.depthwise, chain.pointwise]
+        inputs = [nodes[0].input[0], *[edit.by_name[op.name].input[1] for op in convolutions]]
         last = nodes[-1]
         if self.scaled_filter is not None:
             inputs[2] = edit.constant(f"{last.name}/pointwise_filter", self.scaled_filter)
@@ -75,15 +78,16 @@ class Takeover:
                 inputs.append(edit.constant(f"{step.op.name}/numbers", step.numbers))
         inputs += dict.fromkeys(input for input in taken if input[0] == "^" and input[1:] not in names)
         shapes = dict(last.attr).get("_output_shapes")
-        fused = any(self.words.values())
-        last.op = _library.FUSED if fused else _library.op_name()
+        fused = alone or any(self.words.values())
+        last.op = _library.DEPTHWISE if alone else _library.FUSED if fused else _library.op_name()
         del last.input[:]
         last.input.extend(inputs)
         last.attr.clear()
         last.attr["T"].type = chain.call.dtype.as_datatype_enum
         last.attr["numerics"].s = self.numerics.encode()
         operands = [step.op.inputs[step.operand].op for step in numbered]
-        last.attr["constant_filters"].b = all(self.constant) and all(map(constant, operands))
+        if not alone:
+            last.attr["constant_filters"].b = all(self.constant) and all(map(constant, operands))
         if fused:
             last.attr["N"].i = len(numbered)
             for name, words in self.words.items():
@@ -103,6 +107,8 @@ def takeover(chain: Chain) -> Takeover:
     if chain.hindrance:
         raise Left(chain.hindrance)
     kinds = tuple(constant(filter.op) for filter in chain.filters)
+    if chain.pointwise is None:
+        return _alone(chain, kinds)
     plain = Takeover(chain, kinds, *(_scaled(chain) if kinds[1] else ()))
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
     # With the steps behind it or, where these change bits, without.
@@ -116,6 +122,20 @@ def takeover(chain: Chain) -> Takeover:
             difference = _difference(found, context)
             if not difference:
                 return found
+    raise Left(difference)
+
+
+def _alone(chain: Chain, kinds: tuple) -> Takeover:
+    """The same of a depthwise part: with the steps behind it or, if that is worth while, without."""
+    context = Context((*kinds, *kinds))
+    order = _orders.order_of(chain.call, context)
+    if order.numerics is None:
+        raise Left(order.reason)
+    for steps in dict.fromkeys([chain.behind_steps, ()] if chain.space_to_batch is not None else [chain.behind_steps]):
+        found = Takeover(chain, kinds, steps=steps, numerics=order.numerics, reason=order.reason)
+        difference = _difference(found, context)
+        if not difference:
+            return found
     raise Left(difference)
 
 
@@ -159,8 +179,7 @@ _compared: dict = {}
 def _difference(found: Takeover, context: Context) -> str:
     """How the bits differ on random numbers; "" where they do not."""
     chain = found.chain
-    last = (chain.pointwise, *chain.behind)[-1]
-    part = Subgraph(last.outputs[:1], chain.input, (*chain.parts, *chain.behind))
+    part = Subgraph(chain.last.outputs[:1], chain.input, (*chain.parts, *chain.behind))
     ours = tf.compat.v1.GraphDef.FromString(part.definition.SerializeToString())
     found.apply(Edit(ours.node))
     key = part.fingerprint(), found.numerics, len(found.steps), context
@@ -188,6 +207,7 @@ def _difference(found: Takeover, context: Context) -> str:
 
 def _feeds(part: Subgraph, example) -> dict:
     rng, output = np.random.default_rng(0), _library.geometry(example.request())["output"]
+    output[3] = output[3] or example.pointwise_filter[2]  # of a depthwise part
     feeds = {part.input: rng.standard_normal(example.input)}
     for name, tensor in part.others.items():
         shape = tensor.shape.as_list() if tensor.shape.rank is not None else output[3:]

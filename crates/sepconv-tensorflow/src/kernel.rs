@@ -13,7 +13,7 @@ use sepconv::{Element, Geometry, Orders, Plan, SeparableConv2d};
 use crate::carrier;
 use crate::shape_function::OutputShape;
 use crate::statistics::{self, Counter};
-use crate::steps::{Word, words};
+use crate::steps::{self, Word};
 use crate::tensorflow::kernel::{self, Construction, Context, Kernel};
 use crate::tensorflow::op::Op;
 use crate::tensorflow::status::Failure;
@@ -98,12 +98,11 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
     fn new(construction: &Construction) -> Result<Self, Failure> {
         let orders = construction.string(c"numerics")?.parse::<Orders>().map_err(sepconv::Error::from)?;
         let constant_filters = construction.boolean(c"constant_filters")?;
-        let mut steps = [Vec::new(), Vec::new()];
-        for (steps, attribute) in steps.iter_mut().zip([c"depthwise_steps", c"pointwise_steps"]).filter(|_| FUSED) {
-            *steps = words(&construction.string(attribute)?)
-                .map_err(|error| Failure::invalid_argument(format!("{}: {error}", attribute.to_string_lossy())))?;
+        let mut words = [Vec::new(), Vec::new()];
+        for (words, attribute) in words.iter_mut().zip([c"depthwise_steps", c"pointwise_steps"]).filter(|_| FUSED) {
+            *words = steps::of_attribute(construction, attribute)?;
         }
-        Ok(Self { orders, constant_filters, steps, packed: Mutex::new(None) })
+        Ok(Self { orders, constant_filters, steps: words, packed: Mutex::new(None) })
     }
 
     fn compute(&self, context: &Context) -> Result<(), Failure> {
@@ -115,7 +114,8 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
         let numerics = self.orders.pick(geometry.batch, geometry.rows());
         // What can be refused by shapes and orders is refused before memory is taken.
         numerics.check(geometry.k())?;
-        let constants = Constants { filters, numbers: self.numbers(context)? };
+        let constants =
+            Constants { filters, numbers: steps::numbers(context, OP.inputs.len(), self.steps.iter().flatten())? };
         let mut output = context.allocate_output::<T>(0, &geometry.output_shape())?;
         let input = view::<T>(&input, geometry.input_shape())?;
         let output =
@@ -164,22 +164,13 @@ struct Packed<T: Served> {
 }
 
 impl<T: Served, const FUSED: bool> Node<T, FUSED> {
-    /// The tensors of the steps that have numbers.
-    fn numbers(&self, context: &Context) -> Result<Vec<Tensor>, Failure> {
-        let expected = self.steps.iter().flatten().filter(|word| word.has_numbers()).count();
-        let got = context.inputs() - OP.inputs.len();
-        if got != expected {
-            let message = format!("numbers must be {expected} tensors, as many as steps that have some, got {got}");
-            return Err(Failure::invalid_argument(message));
-        }
-        (0..expected).map(|n| context.input((OP.inputs.len() + n) as i32)).collect()
-    }
-
     fn epilogues<'a>(&self, numbers: &'a [Tensor]) -> Result<Epilogues<'a, T>, Failure> {
-        let mut numbers = numbers.iter().map(|tensor| tensor.elements::<T>());
-        let mut steps = |words: &[Word]| words.iter().map(|word| word.step(&mut numbers)).collect::<Result<_, _>>();
         let [depthwise, pointwise] = &self.steps;
-        Ok(Epilogues { depthwise: steps(depthwise)?, pointwise: steps(pointwise)? })
+        let mut numbers = numbers.iter();
+        Ok(Epilogues {
+            depthwise: steps::with_numbers(depthwise, &mut numbers)?,
+            pointwise: steps::with_numbers(pointwise, &mut numbers)?,
+        })
     }
 
     /// What the last call packed, if it was the same, or packed anew.
@@ -227,6 +218,6 @@ fn view<T: Served>(tensor: &Tensor, shape: [usize; 4]) -> Result<ArrayView4<'_, 
 }
 
 /// As many elements as the shape has are there; what may be wrong is an array of none with enormous extents.
-fn too_large(_: ndarray::ShapeError) -> Failure {
+pub fn too_large(_: ndarray::ShapeError) -> Failure {
     sepconv::Error::TooLarge.into()
 }

@@ -9,6 +9,7 @@ compile_error!("sepconv-tensorflow works on Linux only (ELF loading and glibc); 
 
 mod carrier;
 mod copies;
+mod depthwise;
 mod exports;
 mod gradient;
 mod guard;

@@ -9,7 +9,7 @@ use crate::copies::Owner;
 use crate::guard::guarded;
 use crate::tensorflow::abi;
 use crate::tensorflow::status::Failure;
-use crate::{gradient, kernel};
+use crate::{depthwise, gradient, kernel};
 
 enum State {
     /// Nothing is registered; why.
@@ -68,8 +68,10 @@ fn attempt(before: &'static CStr) -> State {
 
 fn register_all() -> Result<(), Failure> {
     kernel::register_ops()?;
+    depthwise::register_op()?;
     gradient::register_ops()?;
     kernel::register_kernels()?;
+    depthwise::register_kernels()?;
     gradient::register_kernels()
 }
 

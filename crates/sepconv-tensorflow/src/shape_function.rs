@@ -22,6 +22,23 @@ impl ShapeFunction for OutputShape {
     }
 }
 
+/// Of the depthwise part alone.
+pub struct DepthwiseShape;
+
+impl ShapeFunction for DepthwiseShape {
+    fn infer(inference: &Inference) -> Result<(), Failure> {
+        statistics::SHAPE_FUNCTION_CALLS.add();
+        let [input, filter, geometry] = [0, 1, 2].map(|i| inference.input(i));
+        let filter = rank_4("depthwise_filter", filter?)?;
+        let k = filter[2].zip(filter[3]).map(|(channels, multiplier)| channels.saturating_mul(multiplier));
+        let results = Some(vec![Some(1), Some(1), k, k]);
+        let output = output_shape([input?, Some(filter.to_vec()), results, geometry?])?;
+        let known = |extent| Option::map_or(extent, Extent::Unknown, Extent::Known);
+        let batch = Extent::Of { input: 0, rank: 4, axis: 0 };
+        inference.set_output(0, &[batch, known(output[1]), known(output[2]), known(output[3])])
+    }
+}
+
 /// From the shapes of the four inputs.
 fn output_shape(shapes: [Shape; 4]) -> Result<[Option<usize>; 4], Failure> {
     let [input, depthwise_filter, pointwise_filter, geometry] = shapes;

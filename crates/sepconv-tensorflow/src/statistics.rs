@@ -26,6 +26,8 @@ pub static FLOAT16_CALLS: Counter = Counter::new();
 pub static BFLOAT16_CALLS: Counter = Counter::new();
 pub static FLOAT32_CALLS: Counter = Counter::new();
 pub static FLOAT64_CALLS: Counter = Counter::new();
+/// Of the depthwise part's op.
+pub static DEPTHWISE_CALLS: Counter = Counter::new();
 /// Those with steps behind their parts.
 pub static FUSED_CALLS: Counter = Counter::new();
 /// Of the gradients' ops.
@@ -36,13 +38,14 @@ pub static SHAPE_FUNCTION_CALLS: Counter = Counter::new();
 pub fn json() -> String {
     format!(
         "{{\"kernel_calls\": {}, \"kernel_calls_by_dtype\": {{\"float16\": {}, \"bfloat16\": {}, \"float32\": {}, \
-         \"float64\": {}}}, \"fused_calls\": {}, \"gradient_calls\": {}, \"shape_function_calls\": {}, \"threads\": {}}}",
+         \"float64\": {}}}, \"fused_calls\": {}, \"depthwise_calls\": {}, \"gradient_calls\": {}, \"shape_function_calls\": {}, \"threads\": {}}}",
         KERNEL_CALLS.value(),
         FLOAT16_CALLS.value(),
         BFLOAT16_CALLS.value(),
         FLOAT32_CALLS.value(),
         FLOAT64_CALLS.value(),
         FUSED_CALLS.value(),
+        DEPTHWISE_CALLS.value(),
         GRADIENT_CALLS.value(),
         SHAPE_FUNCTION_CALLS.value(),
         threads::count()

@@ -1,10 +1,14 @@
 //! The steps behind a part of the op, in words: `"multiply add relu6"`. Saved graphs hold them: a word that was ever
 //! released stays readable.
 
+use std::ffi::CStr;
+
 use sepconv::Element;
 use sepconv::epilogue::Step;
 
+use crate::tensorflow::kernel::{Construction, Context};
 use crate::tensorflow::status::Failure;
+use crate::tensorflow::tensor::{Tensor, TensorElement};
 
 /// A step without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,7 +22,7 @@ pub enum Word {
 }
 
 /// Separated by blanks: `add`, `multiply`, `relu`, `relu6`, `leaky_relu(0.2)`, `hard_swish`.
-pub fn words(text: &str) -> Result<Vec<Word>, String> {
+fn words(text: &str) -> Result<Vec<Word>, String> {
     text.split_whitespace().map(word).collect()
 }
 
@@ -40,25 +44,51 @@ fn word(word: &str) -> Result<Word, String> {
 }
 
 impl Word {
-    pub fn has_numbers(self) -> bool {
+    fn has_numbers(self) -> bool {
         matches!(self, Self::Add | Self::Multiply)
     }
+}
 
-    /// The step, which takes the next numbers if it has some.
-    pub fn step<'a, T: Element>(
-        self,
-        numbers: &mut impl Iterator<Item = Result<&'a [T], Failure>>,
-    ) -> Result<Step<'a, T>, Failure> {
-        let mut next = || numbers.next().unwrap_or_else(|| Err(Failure::internal("fewer numbers than steps")));
-        Ok(match self {
-            Self::Add => Step::Add(next()?),
-            Self::Multiply => Step::Multiply(next()?),
-            Self::Relu => Step::Relu,
-            Self::Relu6 => Step::Relu6,
-            Self::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64(alpha)),
-            Self::HardSwish => Step::HardSwish,
-        })
+/// The steps of an attribute.
+pub fn of_attribute(construction: &Construction, name: &CStr) -> Result<Vec<Word>, Failure> {
+    let of = |error| Failure::invalid_argument(format!("{}: {error}", name.to_string_lossy()));
+    words(&construction.string(name)?).map_err(of)
+}
+
+/// The tensors of the steps that have numbers, which are the inputs from that one on.
+pub fn numbers<'a>(
+    context: &Context,
+    first: usize,
+    steps: impl Iterator<Item = &'a Word>,
+) -> Result<Vec<Tensor>, Failure> {
+    let (expected, got) = (steps.filter(|word| word.has_numbers()).count(), context.inputs() - first);
+    if got != expected {
+        let message = format!("numbers must be {expected} tensors, as many as steps that have some, got {got}");
+        return Err(Failure::invalid_argument(message));
     }
+    (0..expected).map(|n| context.input((first + n) as i32)).collect()
+}
+
+/// The steps, each of which takes the next numbers if it has some.
+pub fn with_numbers<'a, T: Element + TensorElement>(
+    words: &[Word],
+    numbers: &mut impl Iterator<Item = &'a Tensor>,
+) -> Result<Vec<Step<'a, T>>, Failure> {
+    let mut next = || match numbers.next() {
+        Some(tensor) => tensor.elements::<T>(),
+        None => Err(Failure::internal("fewer numbers than steps")),
+    };
+    let step = |word: &Word| {
+        Ok(match *word {
+            Word::Add => Step::Add(next()?),
+            Word::Multiply => Step::Multiply(next()?),
+            Word::Relu => Step::Relu,
+            Word::Relu6 => Step::Relu6,
+            Word::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64(alpha)),
+            Word::HardSwish => Step::HardSwish,
+        })
+    };
+    words.iter().map(step).collect()
 }
 
 #[cfg(test)]
