@@ -205,6 +205,13 @@ def test_sepconvs_own_op(network, tmp_path):
     assert ours["layers"][1]["padding"] == "SAME" and ours["totals"] == stock["totals"]
 
 
+def test_rewritten_models_count_the_same(models, tmp_path):
+    report = sepconv.rewrite(models["saved"], tmp_path / "ours").report
+    stock, ours = inspect(tmp_path, models["saved"]), inspect(tmp_path, tmp_path / "ours")
+    assert any(layer.depthwise_steps for layer in report.replaced)
+    assert facts(ours) == facts(stock) and ours["totals"] == stock["totals"]
+
+
 def test_names_are_those_of_the_layers(models, tmp_path):
     expected = ["conv2d", "separable_conv2d", "depthwise_conv2d + conv2d", "conv2d", "dense"]
     for kind in ("keras", "saved"):

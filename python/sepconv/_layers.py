@@ -19,7 +19,7 @@ from sepconv._cost import Layer
 _CONVOLUTIONS = ("Conv2D", "_FusedConv2D")
 _DEPTHWISE = ("DepthwiseConv2dNative", "_FusedDepthwiseConv2dNative")
 _PRODUCTS = ("MatMul", "_FusedMatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
-_OURS = _library.op_name()
+_OURS = (_library.op_name(), _library.FUSED, _library.DEPTHWISE)
 # They multiply too, and are not counted.
 _UNCOUNTED = ("Conv2DBackpropInput", "Conv3D", "Einsum", "XlaConvV2", "XlaDotV2")
 
@@ -83,7 +83,7 @@ class _Search:
                 continue
             if operation.type in _CONVOLUTIONS:
                 found.append(self._convolution(operation))
-            elif operation.type == _OURS:
+            elif operation.type in _OURS:
                 found.append(self._ours(operation))
             elif operation.type in _PRODUCTS:
                 found.append(self._product(operation))
@@ -126,18 +126,20 @@ class _Search:
         return found, operation, layer["end"]
 
     def _ours(self, operation):
-        input, depthwise_filter, pointwise_filter, carrier = operation.inputs
+        alone = operation.type == _library.DEPTHWISE
+        input, *filters, carrier = operation.inputs[: 3 if alone else 4]
         attributes = _library.geometry({"carrier": self._shape(carrier)})
-        height, width, _, multiplier = self._shape(depthwise_filter)
+        height, width, _, multiplier = self._shape(filters[0])
         padding = attributes["padding"]
         found = Layer(
-            *("", (operation.name,), "separable", self._shape(input), self._shape(operation.outputs[0])),
+            *("", (operation.name,), "depthwise" if alone else "separable"),
+            *(self._shape(input), self._shape(operation.outputs[0])),
             kernel=(height, width),
             strides=tuple(attributes["strides"]),
             rate=tuple(attributes["rate"]),
             channel_multiplier=multiplier,
             padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
-            weights=self._weights(depthwise_filter, pointwise_filter),
+            weights=self._weights(*filters),
             dtype=input.dtype.name,
         )
         return found, operation, operation
@@ -264,7 +266,7 @@ class _Search:
         counts = collections.Counter(o.type for o in self.operations if o.type in _UNCOUNTED)
         notes = [f"{count} {kind} not counted" for kind, count in sorted(counts.items())]
         inside = self.graph.as_graph_def().library.function if any(_branches(o) for o in self.operations) else ()
-        kinds = {*_CONVOLUTIONS, *_DEPTHWISE, *_PRODUCTS, _OURS}
+        kinds = {*_CONVOLUTIONS, *_DEPTHWISE, *_PRODUCTS, *_OURS}
         hidden = sum(node.op in kinds for function in inside for node in function.node_def)
         return [*notes, f"{hidden} products inside branches or loops not counted"] if hidden else notes
 
@@ -288,7 +290,7 @@ def _branches(operation):
 
 
 def _channels_first(operation):
-    return operation.type != _OURS and operation.get_attr("data_format") == b"NCHW"
+    return operation.type not in _OURS and operation.get_attr("data_format") == b"NCHW"
 
 
 def _elements(operation):
