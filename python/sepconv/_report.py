@@ -48,7 +48,7 @@ class Layer:
             text += f", strides {_extents(self.strides)}"
         if set(self.rate) != {1}:
             text += f", rate {_extents(self.rate)}"
-        steps = self.depthwise_steps, self.pointwise_steps
+        steps = (self.depthwise_steps, self.pointwise_steps)[: 1 if self.pointwise_filter is None else 2]
         return text + (f", {' / '.join(step or '-' for step in steps)}" if any(steps) else "")
 
 
