@@ -607,6 +607,28 @@ def test_keras_layers(how, tmp_path: pathlib.Path):
     assert outputs and all(output.same for output in outputs), outputs
 
 
+def test_hard_swish():
+    """As in MobileNetV3, whose graphs multiply by a sixth; where TensorFlow's optimiser moves the sixth elsewhere, as it
+    does in many graphs, the step is left."""
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input([12, 12, 16]),
+            layers.DepthwiseConv2D(3, use_bias=False),
+            layers.BatchNormalization(gamma_initializer="random_normal", beta_initializer="random_normal"),
+            layers.Activation("hard_swish"),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    x = tf.random.normal([1, 12, 12, 16])
+    function = tf.function(model).get_concrete_function(tf.TensorSpec(x.shape))
+    ours = sepconv.rewrite(function)
+    [layer] = ours.report.replaced
+    assert layer.depthwise_steps == "multiply add hard_swish", layer
+    assert same(ours.model(x), function(x))
+
+
 def test_xception(tmp_path: pathlib.Path):
     keras.utils.set_random_seed(3)
     model = keras.applications.Xception(weights=None, input_shape=(128, 128, 3), classes=10)

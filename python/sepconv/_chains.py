@@ -13,7 +13,7 @@ from tensorflow.python.framework import tensor_util
 
 from sepconv import _convolution, _library, _subgraphs
 from sepconv._arguments import Call
-from sepconv._steps import step_of
+from sepconv._steps import is_hard_swish, steps_of
 
 # What may stand between the two convolutions and behind them: each makes one image of the same extents of an image.
 STEPS = {
@@ -147,11 +147,11 @@ def _follow(depthwise, kept, found):
     last = _follow_depthwise(depthwise, kept, found)
     if not last.outputs[0].consumers():
         raise Left("no 1x1 convolution takes what it gives")
-    step = _only_consumer(last, kept)
     found["between"] = ()
-    while step.type in STEPS:
-        found["between"] += (step,)
-        last, step = step, _only_consumer(step, kept)
+    while steps := _hard_swish(last, kept) or _step(last, kept):
+        found["between"] += steps
+        last = steps[-1]
+    step = _only_consumer(last, kept)
     if step.type != "Conv2D" or step.inputs[0].op is not last:
         raise Left("no 1x1 convolution takes what it gives")
     found["pointwise"] = step
@@ -159,22 +159,40 @@ def _follow(depthwise, kept, found):
 
 
 def _behind(op, kept) -> tuple:
-    behind = []
-    while len(behind) < _MOST_BEHIND and (op := _consumer(op, kept)) is not None and op.type in STEPS:
-        behind.append(op)
-    return tuple(behind)
+    behind = ()
+    while len(behind) < _MOST_BEHIND and (steps := _hard_swish(op, kept) or _step(op, kept)):
+        behind += steps
+        op = steps[-1]
+    return behind
+
+
+def _step(op, kept) -> tuple:
+    """The one operation that takes what this one gives, if it may be a step; or none."""
+    step = _consumer(op, kept)
+    return (step,) if step is not None and step.type in STEPS else ()
 
 
 def _steps(operations, image, channels) -> tuple:
     """Those of the op, from the first on."""
-    steps = []
-    for op in operations:
-        step = step_of(op, image, channels)
-        if step is None:
-            break
-        steps.append(step)
-        image = op.outputs[0]
+    steps, rest = [], list(operations)
+    while rest and (found := steps_of(rest, image, channels)):
+        steps += found
+        image, rest = found[-1].op.outputs[0], rest[len(found) :]
     return tuple(steps)
+
+
+def _hard_swish(op, kept) -> tuple:
+    """The four operations that multiply what this one gives by relu6(it + 3) / 6, if just these take it; or none."""
+    takers = [taker for output in op.outputs for taker in output.consumers()]
+    if len(takers) != 2 or op._control_outputs or any(output.name in kept for output in op.outputs):
+        return ()
+    [*adds] = [taker for taker in takers if taker.type in ("Add", "AddV2")]
+    if len(adds) != 1:
+        return ()
+    found = [adds[0]]
+    while len(found) < 4 and (step := _consumer(found[-1], kept)) is not None:
+        found.append(step)
+    return tuple(found) if found[-1] in takers and is_hard_swish(found, op.outputs[0]) else ()
 
 
 def _consumer(op, kept):

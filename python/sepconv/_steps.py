@@ -27,8 +27,39 @@ class Step:
     numbers: np.ndarray | None = None
 
 
-def step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
-    """The step that an operation is for an image of so many channels; None if it is none."""
+def steps_of(operations, image: tf.Tensor, channels: int) -> list:
+    """The first of these operations, one after the other, as a step for an image of so many channels, or the first four
+    as that which they are together; none if it is none."""
+    if is_hard_swish(operations[:4], image):
+        return [*(Step(op, "") for op in operations[:3]), Step(operations[3], "hard_swish")]
+    step = _step_of(operations[0], image, channels)
+    return [] if step is None else [step]
+
+
+def is_hard_swish(operations, image: tf.Tensor) -> bool:
+    """Whether these are image * (relu6(image + 3) / 6), as it is, or as a product with a sixth."""
+    types = [op.type for op in operations]
+    if len(types) != 4 or types[0] not in ("Add", "AddV2") or types[1] != "Relu6" or types[3] != "Mul":
+        return False
+    add, relu6, sixth, multiply = operations
+    dtype = image.dtype.as_numpy_dtype
+    divided = types[2] == "RealDiv" and sixth.inputs[0] is relu6.outputs[0] and _number(sixth.inputs[1]) == 6
+    by_sixth = types[2] == "Mul" and dtype(1 / 6) in map(_number, sixth.inputs)
+    inputs = list(add.inputs), list(multiply.inputs)
+    takes_image = all(any(input is image for input in of_one) for of_one in inputs)
+    takes_gate = any(input is sixth.outputs[0] for input in multiply.inputs)
+    return takes_image and takes_gate and 3 in map(_number, add.inputs) and (divided or by_sixth)
+
+
+def _number(tensor):
+    """The one number of a constant; None if it is another tensor."""
+    if tensor.shape.num_elements() != 1:
+        return None
+    value = tensor_util.constant_value(tensor)
+    return None if value is None else value.reshape(())[()]
+
+
+def _step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
     if op.type in _WITHOUT:
         return Step(op, _WITHOUT[op.type])
     if op.type == "LeakyRelu":
@@ -44,10 +75,8 @@ def step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
         return None
     if shape.as_list() == [1] * (shape.rank - 1) + [channels] and shape.rank:
         return Step(op, word, others[0])
-    value = tensor_util.constant_value(operand)
-    if shape.num_elements() == 1 and value is not None:
-        return Step(op, word, others[0], np.full(channels, value.reshape(()), value.dtype))
-    return None
+    value = _number(operand)
+    return None if value is None else Step(op, word, others[0], np.full(channels, value))
 
 
 def words(steps) -> str:
