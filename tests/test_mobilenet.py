@@ -33,8 +33,10 @@ tf.config.threading.set_intra_op_parallelism_threads(int(threads))
 import keras
 from safetensors.numpy import load_file, save_file
 model = keras.models.load_model(weights)
-layers = {"features": "conv_pw_13_relu", "pooled": "global_average_pooling2d", "logits": "reshape_2"}
-outputs = {name: model.get_layer(layer).output for name, layer in layers.items()} | {"probabilities": model.output}
+# Its name has a number that depends on what else was built.
+[pooling] = [layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
+layers = {"features": model.get_layer("conv_pw_13_relu"), "pooled": pooling, "logits": model.get_layer("reshape_2")}
+outputs = {name: layer.output for name, layer in layers.items()} | {"probabilities": model.output}
 parts = keras.Model(model.inputs, outputs)
 images = tf.constant(load_file(input)["input"])
 results = tf.function(lambda images: parts(images, training=False))(images)
