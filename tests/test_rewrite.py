@@ -230,6 +230,20 @@ def test_what_stands_between(words, constant, unknown, arrays, rng):
     assert FUSED not in types(restored) and same(run(restored, *given), expected)
 
 
+def test_an_image_of_as_many_unknown_images_is_added(arrays, rng):
+    """In the whole model TensorFlow knows that they are as many, and adds the bias last."""
+    x, *filters = arrays
+    scale, bias = rng.uniform(0.5, 1.5, [2, 16]).astype(np.float32)
+    given = [x, *filters, scale, bias, rng.standard_normal([1, 1, 6, 16]).astype(np.float32)]
+
+    def build(x, d, p, scale, bias, beside):
+        return conv(depthwise(x, d), p) * scale + bias + conv(x, beside)
+
+    original = graph_of(build, [None, *x.shape[1:]], *[array.shape for array in given[1:]])
+    ours = replaced(original)
+    assert same(run(ours, *given), run(original, *given))
+
+
 def shared(x, d, p):
     pixels = depthwise(x, d)
     return conv(pixels, p) + tf.reduce_sum(pixels)
