@@ -55,4 +55,6 @@ def randomise(model, seed):
 def function_of(model, batch):
     """Inference on so many images, or on any number of them (None), as a concrete function of a tensor `image`."""
     function = tf.function(lambda image: {"logits": model(image, training=False)}, autograph=False)
-    return function.get_concrete_function(tf.TensorSpec([batch, *model.input_shape[1:]], name="image"))
+    concrete = function.get_concrete_function(tf.TensorSpec([batch, *model.input_shape[1:]], name="image"))
+    concrete.model = model  # whose variables it does not keep alive itself
+    return concrete

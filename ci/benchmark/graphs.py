@@ -26,6 +26,7 @@ class Graphs:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         self.call = self.layer = self.links = None
+        self.original = None  # keeps a model's variables
         self.function = tf.nn.separable_conv2d
         self.ours = which == "op"
         if self.ours:
@@ -101,7 +102,7 @@ class Graphs:
 
         self.call = self.layer = None
         gc.collect()
-        function = architectures.function_of(architectures.build(name), batch)
+        self.original = function = architectures.function_of(architectures.build(name), batch)
         counts = {}
         if self.ours:
             import sepconv
