@@ -57,6 +57,19 @@ def recorded():
     return report | {"targets": targets.evaluate(report)}
 
 
+def recorded_models():
+    """A report of whole models, in which every target is met."""
+    rows = []
+    for model, least in {**targets.MODELS, "NASNetMobile": 1.0}.items():
+        for batch, threads in [(1, 1), (1, 2), (8, 1), (8, 2)]:
+            row = {"model": model, "batch": batch, "threads": threads, "best": 1.0, "calls": 9}
+            rows.append(row | {"contender": "tensorflow", "seconds": 1.1 * least})
+            counts = {"replaced": 13, "layers": 14, "differing_bits": 0}
+            rows.append(row | counts | {"contender": "op", "seconds": 1.0})
+    report = recorded() | {"layers": [], "machine": [], "models": rows}
+    return report | {"targets": targets.evaluate(report)}
+
+
 def row_of(report, what):
     return [row for row in targets.evaluate(report) if row["what"].startswith(what)]
 
@@ -101,6 +114,29 @@ def test_what_was_not_measured_is_neither_met_nor_missed():
     assert [row["met"] for row in row_of(other, "bfloat16")] == [None, None]
 
 
+def test_whole_models(tmp_path):
+    report = recorded_models()
+    assert {(row["met"], row["shapes"]) for row in report["targets"]} == {(True, 4)} and len(report["targets"]) == 4
+    assert row_of(report, "DeepLab head")[0]["figure"] == pytest.approx(2.2)
+    assert "13 of 14" in text_of(report)
+    assert [path.name for path in reporting.write(report, tmp_path)] == ["models.json"]
+    slow, other, gone = [row for row in report["models"] if row["contender"] == "op"][::4][:3]
+    slow["seconds"] *= 2
+    other["differing_bits"] = 3
+    del gone["seconds"]
+    gone["error"] = "killed by SIGSEGV"
+    report["targets"] = targets.evaluate(report)
+    assert [(row["met"], row["note"], row["shapes"]) for row in report["targets"]] == [
+        (False, "", 4),
+        (False, "bits differ", 3),
+        (True, "", 3),
+        (True, "", 4),
+    ]
+    text = text_of(report)
+    assert "DeepLab head, batch 1 (1): killed by SIGSEGV" in text
+    assert "op: Xception, batch 1: bits differ from TensorFlow's" in text
+
+
 def test_failures_are_shown():
     report = recorded()
     gone = [row for row in report["layers"] if (row["contender"], row["shape"]) == ("openvino", "tiny")]
@@ -134,6 +170,8 @@ def test_files_are_whole_or_not_there(tmp_path):
         (["--rounds", "many"], ["--rounds", "'many'", "1000"]),
         (["--leave-out", "all"], ["--leave-out", "'all'", "networks"]),
         (["--shapes", ","], ["--shapes"]),
+        (["--models", "MobileNetV9"], ["--models", "'MobileNetV9'", "Xception"]),
+        (["--models", ","], ["--models"]),
     ],
     ids=str,
 )

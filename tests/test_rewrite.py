@@ -266,6 +266,20 @@ def test_a_depthwise_part_alone(words, constant, unknown, arrays, rng):
     assert DEPTHWISE not in types(restored) and same(run(restored, *given), expected)
 
 
+def test_an_image_of_as_many_unknown_images_is_added(arrays, rng):
+    """In the whole model TensorFlow knows that they are as many, and adds the bias last."""
+    x, *filters = arrays
+    scale, bias = rng.uniform(0.5, 1.5, [2, 16]).astype(np.float32)
+    given = [x, *filters, scale, bias, rng.standard_normal([1, 1, 6, 16]).astype(np.float32)]
+
+    def build(x, d, p, scale, bias, beside):
+        return conv(depthwise(x, d), p) * scale + bias + conv(x, beside)
+
+    original = graph_of(build, [None, *x.shape[1:]], *[array.shape for array in given[1:]])
+    ours = replaced(original)
+    assert same(run(ours, *given), run(original, *given))
+
+
 def shared(x, d, p):
     pixels = depthwise(x, d)
     return conv(pixels, p) + tf.reduce_sum(pixels)
@@ -608,8 +622,8 @@ def test_keras_layers(how, tmp_path: pathlib.Path):
 
 
 def test_hard_swish():
-    """As in MobileNetV3, whose graphs multiply by a sixth; where TensorFlow's optimiser moves the sixth elsewhere, as it
-    does in many graphs, the step is left."""
+    """As in MobileNetV3, whose graphs multiply by a sixth; where TensorFlow's optimiser moves that elsewhere, as it does
+    in many graphs, the step is left."""
     keras.utils.set_random_seed(3)
     layers = keras.layers
     model = keras.Sequential(

@@ -23,8 +23,10 @@ from benchmark import report as reporting
 from benchmark import targets
 from benchmark.contender import KINDS, WORKER, Failed
 from benchmark.measuring import Measuring
-from benchmark.shapes import ROOT, SHAPES
+from benchmark.shapes import INPUTS, ROOT, SHAPES
 
+# Those that have a goal of their own.
+MODELS = tuple(targets.MODELS)
 PARTS = ("dtypes", "eager", "first", "machine", "networks", "training")
 PACKAGES = ("tensorflow-cpu", "ai-edge-litert", "onnxruntime", "openvino", "numpy")
 MOST_THREADS, MOST_SECONDS, MOST_ROUNDS, MOST_LINKS = 1024, 60, 1000, 1000
@@ -99,18 +101,32 @@ def arguments(given=None):
         help=f"what not to measure: {', '.join(PARTS)} (default nothing)",
     )
     add(
+        "--models",
+        type=names_from(INPUTS),
+        nargs="?",
+        const=list(MODELS),
+        metavar="A,B",
+        help=f"instead of layers: whole models of Keras, as they are and rewritten, batches of 1 and 8; "
+        f"of {', '.join(INPUTS)} (default {', '.join(MODELS)})",
+    )
+    add(
         "--output", type=Path, default=ROOT / "target/bench", metavar="DIR", help="folder of report.json and report.png"
     )
     add("--strict", action="store_true", help="exit status 1 when a target is missed")
     options = parser.parse_args(given)
-    if not options.shapes or not options.contenders:
-        parser.error("--shapes and --contenders must name at least one each")
+    if not options.shapes or not options.contenders or options.models == []:
+        parser.error("--shapes, --contenders and --models must name at least one each")
     return options
 
 
 def check(options):
     """Says before any work what cannot be used."""
-    with_worker = "machine" not in options.leave_out or {"crate", "crate-packing"} & set(options.contenders)
+    if options.models:
+        options.contenders = [name for name in options.contenders if name in ("op", "tensorflow")]
+        if len(options.contenders) < 2:
+            raise BadInput("--models: measures op and tensorflow, and --contenders leaves one out")
+    with_machine = "machine" not in options.leave_out and not options.models
+    with_worker = with_machine or {"crate", "crate-packing"} & set(options.contenders)
     if with_worker and not WORKER.exists():
         raise BadInput(f"{WORKER.relative_to(ROOT)}: not built, run ci/bench rather than this module")
     for name in options.contenders:

@@ -1,4 +1,5 @@
-"""A process with TensorFlow in it: layers and networks in graphs, by our op or by TensorFlow's own, and eager calls.
+"""A process with TensorFlow in it: layers and networks in graphs, by our op or by TensorFlow's own, eager calls, and
+whole models, rewritten or as they are.
 
 `python -m benchmark.graphs op|tensorflow THREADS`. A layer is measured in a chain: every link takes the same input, but
 only once the link before is through (its input waits for a number out of the other's output), and the sum of these
@@ -25,6 +26,7 @@ class Graphs:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         self.call = self.layer = self.links = None
+        self.original = None  # keeps a model's variables
         self.function = tf.nn.separable_conv2d
         self.ours = which == "op"
         if self.ours:
@@ -93,6 +95,28 @@ class Graphs:
         self.call, self.links = (lambda: compiled(input)), len(layers)
         ran = self._ran()
         return {"ran": ran.get(OURS, min(ran.values()))}
+
+    def model(self, name, batch):
+        """One of Keras's models, filters in variables: as it is, or rewritten."""
+        from benchmark import architectures  # Keras takes seconds
+
+        self.call = self.layer = None
+        gc.collect()
+        self.original = function = architectures.function_of(architectures.build(name), batch)
+        counts = {}
+        if self.ours:
+            import sepconv
+
+            rewritten = sepconv.rewrite(function)
+            function, report = rewritten.model, rewritten.report
+            counts = {"replaced": len(report.replaced), "layers": len(report.layers)}
+        [spec] = function.structured_input_signature[0]
+        image = tf.constant(np.random.default_rng(1).standard_normal(spec.shape, np.float32))
+        self.call, self.links = (lambda: function(image)), 1
+        self.layer = lambda: self.call()["logits"]
+        self.call()
+        self.call()
+        return counts
 
     def _checked(self, each):
         """Fails unless every link of the graph really runs, so many ops of each kind for each call."""
@@ -166,7 +190,7 @@ def main():
     if which not in FUNCTIONS:
         sys.exit(f"graphs: error: {which!r} is not one of {', '.join(FUNCTIONS)}")
     graphs = Graphs(which, int(threads))
-    names = ("prepare", "network", "measure", "result", "eager")
+    names = ("prepare", "network", "model", "measure", "result", "eager")
     serve({name: getattr(graphs, name) for name in names})
 
 

@@ -18,6 +18,7 @@ TRAINING = "training"
 TRAINED = ("mbv1_1", "mbv1_2s2", "mbv1_3", "mbv1_7", "xcep_mid", "aspp_r2", "b32_cifar")
 DTYPE_LINKS = 8  # TensorFlow's f16 takes up to ten times as long
 LEAST_CALLS = 3
+MODEL_BATCHES = (1, 8)
 
 
 def medians(times):
@@ -47,6 +48,8 @@ class Measuring:
     def steps(self):
         """How many ticks the whole takes."""
         options, left_out = self.options, self.options.leave_out
+        if options.models:
+            return len(options.models) * len(MODEL_BATCHES) * (options.rounds + 1)
         layers = len(options.shapes) * (options.rounds + 1)
         dtypes = 0 if "dtypes" in left_out else len(DTYPES) * layers
         training = 0 if "training" in left_out else len(self.trained()) * (options.rounds + 1)
@@ -63,6 +66,9 @@ class Measuring:
     def run(self):
         options, left_out = self.options, self.options.leave_out
         measured = {"layers": [], "machine": []}
+        if options.models:
+            rows = [row for name in options.models for batch in MODEL_BATCHES for row in self.model(name, batch)]
+            return measured | {"models": rows, "instructions": None}
         for name in options.shapes:
             self.layer(shapes.SHAPES[name], measured)
         if "first" not in left_out:
@@ -236,6 +242,40 @@ class Measuring:
                 found = medians(times[contender])
                 row |= found | {key: found[key] * len(layers) for key in ("seconds", "best")}
                 yield row | {"layers": len(layers), "ran": ran[contender]}
+
+    def model(self, name, batch):
+        """A whole model, as it is and rewritten: each in a process of its own, which has run nothing else, for what ran
+        before decides which of its ways TensorFlow goes."""
+        what = f"{name}, batch {batch}"
+        self.tick(f"{what}: preparing", 0)
+        self.restart()
+        contenders = [contender for contender in self.contenders if contender.kind.name in ("op", "tensorflow")]
+        failed, counts, results = {}, {}, {}
+        for contender in contenders:
+            contender.send(do="model", name=name, batch=batch)
+        for contender in contenders:
+            try:
+                counts[contender] = contender.receive()
+            except Failed as error:
+                failed[contender] = str(error)
+        self.tick(what, 1)
+        times, _ = self.rounds(what, contenders, failed, False)
+        for contender in contenders:
+            if contender not in failed:
+                try:
+                    contender.ask(do="result", path=str(self.folder / "result"))
+                    results[contender.kind.name, contender.threads] = np.fromfile(self.folder / "result", np.uint32)
+                except Failed as error:
+                    failed[contender] = str(error)
+        for contender in contenders:
+            row = {"model": name, "batch": batch, "threads": contender.threads, "contender": contender.kind.name}
+            if contender in failed:
+                yield row | {"error": failed[contender]}
+                continue
+            theirs = results.get(("tensorflow", contender.threads))
+            if contender.kind.name == "op" and theirs is not None:
+                row["differing_bits"] = int(np.count_nonzero(results["op", contender.threads] != theirs))
+            yield row | medians(times[contender]) | counts[contender]
 
     def eager(self):
         """`tiny`, called from Python."""

@@ -132,6 +132,24 @@ def network_table(report):
     yield view
 
 
+def model_table(report):
+    rows = report.get("models")
+    if not rows:
+        return
+    found = {(row["model"], row["batch"], row["threads"], row["contender"]): row for row in rows}
+    headings = "batch", "threads", "TF on", "rewritten", "ratio", "replaced", "bits"
+    view = table("whole models, ms", "model", *headings)
+    for model, batch, threads in dict.fromkeys(key[:3] for key in found):
+        theirs, ours = (found.get((model, batch, threads, contender), {}) for contender in ("tensorflow", "op"))
+        times = [each.get("seconds") for each in (theirs, ours)]
+        ratio = times[0] / times[1] if all(times) else None
+        replaced = f"{ours['replaced']} of {ours['layers']}" if "replaced" in ours else "-"
+        bits = {None: "-", 0: "equal"}.get(ours.get("differing_bits"), "[red]differ")
+        numbers = judged(ratio, targets.least_of(model)), replaced, bits
+        view.add_row(model, str(batch), str(threads), *map(milliseconds, times), *numbers)
+    yield view
+
+
 def call_tables(report):
     seconds = report.get("eager", {}).get("seconds")
     if seconds:
@@ -179,22 +197,26 @@ def target_table(rows):
 
 def remarks(report):
     """What a reader of the tables has to know."""
+    load = report["load_before"]
+    if load > BUSY:
+        yield f"[red]The machine was at work before the run (load {load:.1f}): do not trust these times."
+    if report.get("models"):
+        yield "Filters in variables; in both, one operation at a time."
+        return
     links, filters = report["settings"]["links"], report["settings"]["filters"]
     yield f"op, TF on and TF off: a layer of {links} in a graph, {filters} filters; the others: whole calls."
     checked = [row for row in report["layers"] if "differing_bits" in row]
     if checked:
         equal = sum(row["differing_bits"] == 0 for row in checked)
         yield f"op: bits equal to those of TensorFlow's eager call in {equal} of {len(checked)} layers."
-    load = report["load_before"]
-    if load > BUSY:
-        yield f"[red]The machine was at work before the run (load {load:.1f}): do not trust these times."
 
 
 def problems(report):
     """One line for each contender that failed somewhere, and for bits that differ."""
     by_reason = {}
-    for row in [*report["layers"], *report.get("networks", []), *report.get("first_calls", [])]:
-        place = row.get("shape") or row.get("network")
+    lists = [report["layers"], *(report.get(part, []) for part in ("networks", "models", "first_calls"))]
+    for row in [row for rows in lists for row in rows]:
+        place = row.get("shape") or row.get("network") or f"{row['model']}, batch {row['batch']}"
         if "error" in row:
             who = f"{row.get('contender', 'first call')} {row.get('dtype', '')}".strip()
             by_reason.setdefault((who, row["error"]), []).append(
@@ -215,7 +237,7 @@ def put(view, console):
 
 
 def show(report, console):
-    tables = [layer_tables, dtype_table, network_table, call_tables, machine_table]
+    tables = [layer_tables, dtype_table, network_table, model_table, call_tables, machine_table]
     for each in tables:
         for view in each(report):
             put(view, console)
@@ -272,12 +294,14 @@ def draw(report):
 
 
 def write(report, folder):
-    """Both files, each whole or not at all."""
-    paths = folder / "report.json", folder / "report.png"
+    """Both files, each whole or not at all; of whole models there is no plot."""
+    names = ["models.json"] if report.get("models") else ["report.json", "report.png"]
+    paths = [folder / name for name in names]
     partial = [path.with_name(f".{path.name}.part") for path in paths]
     try:
         partial[0].write_text(json.dumps(report, indent=1) + "\n")
-        draw(report).savefig(partial[1], dpi=150, format="png")
+        if len(paths) > 1:
+            draw(report).savefig(partial[1], dpi=150, format="png")
         for new, path in zip(partial, paths, strict=True):
             os.replace(new, path)
     finally:

@@ -103,6 +103,19 @@ NETWORKS = {
 }
 
 
+# Whole models of Keras, built by `architectures`: their usual inputs, without the batch.
+HEAD = "DeepLab head"
+INPUTS = {
+    "MobileNet": (224, 224, 3),
+    "Xception": (299, 299, 3),
+    HEAD: (33, 33, 2048),
+    "MobileNetV2": (224, 224, 3),
+    "MobileNetV3Small": (224, 224, 3),
+    "EfficientNetB0": (224, 224, 3),
+    "NASNetMobile": (224, 224, 3),
+}
+
+
 def arrays(shape):
     """Input and filters in f32, the same in every run; products of filters of ones keep the input's size."""
     random = np.random.default_rng(1)

@@ -188,8 +188,10 @@ def _difference(found: Takeover, context: Context) -> str:
         feeds = [_feeds(part, example) for example in examples]
         [output] = part.outputs
         try:
-            theirs = context.run(part.definition.SerializeToString(), feeds, output)
-            results = context.run(ours.SerializeToString(), feeds, output)
+            theirs, results = [
+                [array for graph, given in _trials(part, graph, feeds) for array in context.run(graph, given, output)]
+                for graph in (part.definition, ours)
+            ]
         except RuntimeError as error:
             return f"TensorFlow refuses it: {one_line(error)}"
         equal = sum(_bits.equal(a, b) for a, b in zip(theirs, results, strict=True))
@@ -203,6 +205,21 @@ def _difference(found: Takeover, context: Context) -> str:
             f"of {elements} elements {elements - equal} differ"
         )
     return _compared[key]
+
+
+def _trials(part: Subgraph, definition, feeds: list):
+    """Serialized graphs, and what each of them is fed.
+
+    In the whole model, TensorFlow's optimiser may know that images of unknown extents are alike, and adds three of them
+    up in another order then. Here it cannot know, so where there are several they have known extents once more.
+    """
+    yield definition.SerializeToString(), feeds
+    if any(not tensor.shape.is_fully_defined() for tensor in part.others.values()):
+        known = tf.compat.v1.GraphDef.FromString(definition.SerializeToString())
+        for node in known.node:
+            if node.name in feeds[-1]:
+                node.attr["shape"].shape.CopyFrom(tf.TensorShape(feeds[-1][node.name].shape).as_proto())
+        yield known.SerializeToString(), feeds[-1:]
 
 
 def _feeds(part: Subgraph, example) -> dict:
