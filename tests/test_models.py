@@ -8,10 +8,13 @@ import pytest
 import sepconv
 import tensorflow as tf
 from benchmark import architectures
-from conftest import THREADS
+from conftest import ONEDNN, THREADS
 from fresh import at_once
 from helpers import bits, same
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+# Where they would take their minutes for nothing.
+pytestmark = pytest.mark.skipif(ONEDNN and THREADS == 1, reason="with oneDNN, orders are the same on two threads")
 
 SMALL = 128, 128, 3
 # By name: the network, its input, what else it is built with; how many of its pairs are replaced, and how many left.
@@ -22,7 +25,6 @@ MODELS = {
     "MobileNet 1": ("MobileNet", (224, 224, 3), {}, 13, 0),
     "Xception": ("Xception", SMALL, {}, 34, 0),
     "MobileNetV2": ("MobileNetV2", SMALL, {}, 17, 0),
-    # Swish, or squeeze-and-excitation, between the two convolutions takes an image twice.
     "MobileNetV3Small": ("MobileNetV3Small", SMALL, {}, 11, 0),
     "EfficientNetB0": ("EfficientNetB0", SMALL, {}, 16, 0),
     "NASNetMobile": ("NASNetMobile", SMALL, {}, 160, 0),
@@ -95,9 +97,6 @@ def test_saved_models(names, tmp_path: pathlib.Path):
     report = sepconv.rewrite(tmp_path / "model", tmp_path / "ours").report
     expected = [sum(MODELS[name][column] for name in names) for column in (3, 4)]
     assert [len(report.replaced), len(report.left)] == expected, str(report)
-    if not report.replaced:
-        assert len({(tmp_path / name / "saved_model.pb").read_bytes() for name in ("model", "ours")}) == 1
-        return
     theirs, ours = results_of(tmp_path, ["model"], ["ours"])
     assert len(theirs) == 2 * len(names)
     for name, logits in theirs.items():
