@@ -622,8 +622,8 @@ def test_keras_layers(how, tmp_path: pathlib.Path):
 
 
 def test_hard_swish():
-    """As in MobileNetV3, whose graphs multiply by a sixth; where TensorFlow's optimiser moves that elsewhere, as in many
-    graphs, the step is left."""
+    """As in MobileNetV3, whose graphs multiply by a sixth. Where TensorFlow's optimiser moves that elsewhere, as in
+    many graphs, the step is left."""
     keras.utils.set_random_seed(3)
     layers = keras.layers
     model = keras.Sequential(
