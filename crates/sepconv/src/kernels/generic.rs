@@ -492,8 +492,11 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
         return;
     }
     let mut sums = *sums;
-    if !EACH {
-        sums = sums.map(|row| row.map(|sum| sum.round()));
+    // Not by closures, which are not always inlined, and then do without the instructions.
+    for p in 0..P {
+        for v in 0..N {
+            sums[p][v] = if EACH { sums[p][v] } else { sums[p][v].round() };
+        }
     }
     if !run.finish.is_empty() {
         let numbers = run.numbers.wrapping_add(k);
