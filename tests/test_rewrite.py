@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import THREADS
+from conftest import AVX512, ONEDNN, THREADS
 from fresh import attempt, in_fresh_process
 from helpers import HERE, kernel_calls, same
 from sepconv import _check, _orders
@@ -25,6 +25,12 @@ SHAPES = [2, 9, 8, 6], [3, 3, 6, 2], [1, 1, 12, 16]
 @pytest.fixture
 def arrays(rng):
     return [rng.standard_normal(shape).astype(np.float32) for shape in SHAPES]
+
+
+def bias_comes_first(layer) -> bool:
+    """Whether a layer is left because oneDNN, for single images without AVX-512, begins a sum with the bias that is
+    fused with it, where eager calls add it at the end: no order of the op does that."""
+    return ONEDNN and not AVX512 and not layer.replaced and "here, with BiasAdd, Relu behind it" in layer.reason
 
 
 def graph_of(build, *shapes, dtype=tf.float32):
@@ -218,7 +224,11 @@ def test_what_stands_between(words, constant, unknown, arrays, rng):
     given = [x] if constant else [x, *filters, *numbers]
     original = graph_of(build, shape, *[array.shape for array in given[1:]])
     ours = sepconv.rewrite(original)
-    [layer] = ours.report.replaced
+    [layer] = ours.report.layers
+    if bias_comes_first(layer):
+        assert words == "add relu" and same(run(ours.model, *given), run(original, *given))
+        return
+    assert layer.replaced, layer
     assert layer.depthwise_steps == words
     # A constant scale that TensorFlow multiplies into the filter is there already.
     assert layer.pointwise_steps == (words if not constant else words.removeprefix("multiply").strip())
@@ -445,7 +455,8 @@ def test_a_saved_model_in_processes_that_only_load_the_library(tmp_path: pathlib
     """Variables, assignments, assets and signatures survive; the bits are those of the model in a fresh process."""
     tf.saved_model.save(Model(tmp_path), str(tmp_path / "model"))
     result = sepconv.rewrite(tmp_path / "model", tmp_path / "ours")
-    assert [layer.replaced for layer in result.report.layers] == [True], str(result.report)
+    [layer] = result.report.layers
+    assert layer.replaced or bias_comes_first(layer), layer
     sepconv.restore(tmp_path / "ours", tmp_path / "restored")
     printed = [
         in_fresh_process(RUN, library, str(tmp_path / name), str(THREADS))
@@ -615,7 +626,8 @@ def test_keras_layers(how, tmp_path: pathlib.Path):
         path.write_bytes(convert_variables_to_constants_v2(concrete).graph.as_graph_def().SerializeToString())
     report = sepconv.rewrite(path, tmp_path / "ours").report
     functions = {layer.function for layer in report.layers}
-    assert (len(report.replaced), len(report.left)) == (4 * len(functions), 0), str(report)
+    assert len(report.layers) == 4 * len(functions), str(report)
+    assert all(map(bias_comes_first, report.left)), str(report)
     assert report.replaced[-1].depthwise_steps == "add multiply add"
     outputs = _check.check(path, tmp_path / "ours", None, 0)
     assert outputs and all(output.same for output in outputs), outputs
