@@ -8,10 +8,13 @@ use std::sync::{Arc, LazyLock};
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use image::Image;
 use ndarray::Array4;
 use sepconv::{Padding, SeparableConv2d};
 use serde_json::Value;
 
+#[path = "../examples/bench/image.rs"]
+mod image;
 #[path = "../examples/bench/packing.rs"]
 mod packing;
 
@@ -75,15 +78,16 @@ fn packing<const N: usize>(bencher: Bencher, shape: &Shape) {
 
 fn measure<const N: usize>(bencher: Bencher, shape: &Shape, prepare: packing::Prepare<f32>) {
     let k = shape.input[3] * shape.channel_multiplier;
-    let input = values(shape.input);
+    let input = Image::new(shape.input, values(shape.input));
     let depthwise_filter = values([shape.kernel, shape.kernel, shape.input[3], shape.channel_multiplier]);
     let pointwise_filter = values([1, 1, k, shape.out_channels]);
-    let mut output = Array4::zeros(shape.output());
+    let elements = shape.output().iter().product();
+    let mut output = Image::new(shape.output(), vec![0.0; elements]);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(N).build().expect("a thread pool");
     let convolution = SeparableConv2d::new([shape.stride as i64; 2], Padding::Same, [shape.rate as i64; 2]);
     let convolution = convolution.pool(Arc::new(pool)); // a pool of one thread means the calling one
     let run = prepare(convolution, shape.input, depthwise_filter, pointwise_filter).expect("a plan");
-    let rows = output.len() / shape.out_channels;
+    let rows = elements / shape.out_channels;
     let operations = 2 * rows * k * (shape.kernel * shape.kernel + shape.out_channels);
     let bencher = bencher.counter(ItemsCount::new(operations));
     bencher.bench_local(|| run(input.view(), output.view_mut()).expect("a result"));

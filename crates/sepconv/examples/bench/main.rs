@@ -6,6 +6,7 @@
 //! long and so many; `{"do": "result", "path": FILE}`, the last output as raw f32; `{"do": "machine", "seconds": 0.02}`.
 //! Each is answered by one line; one with the key `error` says what failed. Numerics are the reproducible ones.
 
+mod image;
 mod machine;
 mod packing;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use half::{bf16, f16};
+use image::Image;
 use ndarray::Array4;
 use rayon::ThreadPool;
 use sepconv::{Element, InstructionSet, Padding, SeparableConv2d};
@@ -119,8 +121,8 @@ trait Layer {
 
 struct Prepared<T> {
     run: packing::Run<T>,
-    input: Array4<T>,
-    output: Array4<T>,
+    input: Image<T>,
+    output: Image<T>,
 }
 
 impl<T: Element> Layer for Prepared<T> {
@@ -129,7 +131,7 @@ impl<T: Element> Layer for Prepared<T> {
     }
 
     fn output(&self) -> Vec<u8> {
-        self.output.iter().flat_map(|value| (value.to_f64() as f32).to_le_bytes()).collect()
+        self.output.view().iter().flat_map(|value| (value.to_f64() as f32).to_le_bytes()).collect()
     }
 }
 
@@ -150,11 +152,12 @@ fn prepare<T: Element>(
     let (multiplier, kernel, out_channels) = (multiplier? as usize, kernel? as usize, out_channels? as usize);
     let (stride, rate) = (stride?, rate?);
 
-    let input = read(&data.join("input"), extents)?;
+    let input = Image::new(extents, read(&data.join("input"), extents)?);
     let depthwise_filter = read(&data.join("depthwise_filter"), [kernel, kernel, in_channels, multiplier])?;
     let pointwise_filter = read(&data.join("pointwise_filter"), [1, 1, in_channels * multiplier, out_channels])?;
     let [out_height, out_width] = [height, width].map(|extent| extent.div_ceil(stride as usize));
-    let output = Array4::from_elem([batch, out_height, out_width, out_channels], T::ZERO);
+    let out_shape = [batch, out_height, out_width, out_channels];
+    let output = Image::new(out_shape, vec![T::ZERO; out_shape.iter().product()]);
     let convolution = SeparableConv2d::new([stride as i64; 2], Padding::Same, [rate as i64; 2]).pool(pool.clone());
     let prepare: packing::Prepare<T> = match packing {
         Packing::Once => packing::once,
