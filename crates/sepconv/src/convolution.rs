@@ -329,6 +329,9 @@ impl<T: Element> WithSteps<'_, T> {
 /// }
 /// # Ok::<(), sepconv::Error>(())
 /// ```
+///
+/// Images are read and written fastest where their memory begins with a cache line (64 bytes), as crates such as `aligned-vec`
+/// reserve it: with AVX-512, a tenth for 112x112x32 and 147x147x64, nothing where there are many channels. The bits are the same.
 pub struct Plan<T: Element> {
     plan: plan::Plan<'static, T>,
     convolution: SeparableConv2d,

@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::avx512::{Avx512, if_positive_f32, spread_f32};
-use super::vector::{FUSED, Vector, Widen, vector};
-use super::{Block, ByRows, DepthwiseFn, Dots, Kernel, Rows, Run, by_rows, generic};
+use super::vector::{Vector, Widen, vector};
+use super::{Block, ByRows, Depthwises, Dots, Kernel, Rows, Run, by_rows, depthwises, generic};
 use crate::element::Element;
 
 /// Proof that the processor has AVX-512F and AVX-512 BF16.
@@ -35,14 +35,12 @@ impl Avx512Bf16 {
     }
 
     pub fn bf16(self) -> Kernel<bf16> {
-        let depthwise: [DepthwiseFn<bf16>; 2] =
-            [depthwise::<bf16, Pairs, false, FUSED, false>, depthwise::<bf16, Pairs, false, FUSED, true>];
-        let pair = |value: bf16| f32::from_bits(value.to_bits().into());
+        let depthwise: Depthwises<bf16> = depthwises!(bf16, Pairs, false, FUSED);
         let product: [ByRows<f32>; 2] = [
             by_rows!(Pairs, 1, FUSED, false, [1 2 3 4 5 6 7 8]),
             by_rows!(Pairs, 2, FUSED, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]),
         ];
-        let dots = Some(Dots { depthwise, pair, product, pair_columns, pair_rows, narrow });
+        let dots = Some(Dots { depthwise, widen, product, pair_columns, pair_rows, narrow });
         Kernel { name: "avx512_bf16-bf16", dots, ..self.0.bf16() }
     }
 }
@@ -106,13 +104,14 @@ impl Widen<bf16> for Pairs {
 unsafe fn depthwise<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const SHARING: usize,
     const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD: bool,
 >(
     run: &Run<S>,
 ) {
-    generic::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run)
+    generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -121,6 +120,11 @@ unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PROD
     count: usize,
 ) -> *const u8 {
     generic::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn widen(stored: &Rows<bf16, f32>) {
+    generic::widen_rows::<bf16, Pairs>(stored)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]

@@ -4,13 +4,13 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use ndarray::{ArrayView4, s};
+use ndarray::ArrayView4;
 
 use super::epilogue::Epilogue;
-use super::generic::{PIXELS, SHARED};
+use super::generic::{PIXELS, SHARED, sharing_of};
 use super::memory::Buffer;
 use super::tile::Tile;
-use super::{Dots, Entry, Kernel, Run, Spread, Target};
+use super::{Dots, Entry, Kernel, Rows, Run, Spread, Target, WidenFn};
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
@@ -92,7 +92,7 @@ impl<T: Element> Depthwise<T> {
             shared: if shares { width.stride } else { 0 },
             kernel,
             numerics,
-            filter: pack(filter, geometry, filter_stride, dots.map_or(T::widen, |dots| dots.pair))?,
+            filter: pack(filter, geometry, filter_stride, dots.map_or(kernel.widen, |dots| dots.widen))?,
             dots,
             in_pairs: false,
             epilogue: None,
@@ -251,12 +251,13 @@ impl<T: Element> Depthwise<T> {
             finish,
             numbers,
         };
-        let spread = usize::from(!self.spread.is_empty());
+        let (spread, sharing) =
+            (usize::from(!self.spread.is_empty()), if run.shared > 0 { sharing_of(there) } else { 0 });
         let function = match (self.dots, rounding, products) {
-            (Some(dots), ..) => dots.depthwise[spread],
+            (Some(dots), ..) => dots.depthwise[sharing][spread],
             _ if !entries.is_empty() => self.kernel.depthwise_listed,
-            (None, Rounding::Each, _) => self.kernel.depthwise_each[spread],
-            (None, Rounding::Once, products) => self.kernel.depthwise[products as usize][spread],
+            (None, Rounding::Each, _) => self.kernel.depthwise_each[sharing][spread],
+            (None, Rounding::Once, products) => self.kernel.depthwise[products as usize][sharing][spread],
         };
         // SAFETY: the kernel's existence proves its instruction set. `inside`, and the image's columns, name only taps whose
         // place, origin + tap * rate, is in the image; the filter has `filter_stride`, whole vectors, for each tap; for the target
@@ -352,25 +353,22 @@ pub fn adjacent<T>(input: &ArrayView4<T>) -> bool {
     input.is_empty() || input.shape()[3] == 1 || input.strides()[3] == 1
 }
 
-/// [taps down][taps across][`stride`], converted, zero beyond k; and one more tap, all zeros.
+/// [taps down][taps across][`stride`], made sums, zero beyond k; and one more tap, all zeros.
 fn pack<T: Element>(
     filter: ArrayView4<T>,
     g: &Geometry,
     stride: usize,
-    convert: fn(T) -> T::Sum,
+    widen: WidenFn<T>,
 ) -> Result<Buffer<T::Sum>, Error> {
     let taps = g.height.kernel * g.width.kernel;
     let mut packed = Buffer::new((taps + 1).saturating_mul(stride))?;
     let (weights, zeros) = packed.as_mut_slice().split_at_mut(taps * stride);
     zeros.fill(MaybeUninit::new(T::Sum::ZERO));
-    for (tap, packed) in weights.chunks_exact_mut(stride).enumerate() {
-        let tap = filter.slice(s![tap / g.width.kernel, tap % g.width.kernel, .., ..]);
-        let tap = tap.as_standard_layout();
-        let weights = tap.as_slice().expect("standard layout");
-        let (used, beyond) = packed.split_at_mut(g.k());
-        used.iter_mut().zip(weights).for_each(|(to, from)| *to = MaybeUninit::new(convert(*from)));
-        beyond.fill(MaybeUninit::new(T::Sum::ZERO));
-    }
+    let filter = filter.as_standard_layout();
+    let (from, to, k) = (filter.as_ptr(), weights.as_mut_ptr().cast(), g.k());
+    let rows = Rows { from, from_stride: k, to, to_stride: stride as isize, rows: taps, columns: k };
+    // SAFETY: the filter has k weights for each tap, the buffer whole vectors for them; the function is for this processor.
+    unsafe { widen(&rows) };
     Ok(packed)
 }
 

@@ -18,9 +18,22 @@ pub const PIXELS: usize = 4;
 /// Columns of taps and strides for which there are loops that share values between pixels.
 pub const SHARED: [[usize; 2]; 3] = [[3, 1], [3, 2], [5, 1]];
 
-/// Whether there are any: they are much code, and 16-bit types spend their time on conversions.
-pub const fn shares<S: Element<Sum = V::Element>, V: Widen<S>>() -> bool {
-    V::CHEAP && V::REGISTERS
+/// How many pixels share values there: none, some, or, where there are registers enough for their sums, as many as take an
+/// eighth less for each. No loops where they are much code for little, as 16-bit types spend their time on conversions.
+pub const fn sharing<S: Element<Sum = V::Element>, V: Widen<S>>() -> [usize; 3] {
+    match size_of::<V>() {
+        _ if !V::CHEAP || !V::REGISTERS => [0; 3],
+        64 => [0, PIXELS, MANY],
+        _ => [0, PIXELS, PIXELS],
+    }
+}
+
+const MANY: usize = 7;
+
+/// Which of the three suits so many pixels, [`PIXELS`] or more: the last ones may be computed twice.
+pub fn sharing_of(pixels: usize) -> usize {
+    let many = pixels >= MANY && 7 * pixels.next_multiple_of(MANY) <= 8 * pixels.next_multiple_of(PIXELS);
+    1 + usize::from(many)
 }
 
 /// Where a vector of pixel values comes from.
@@ -37,7 +50,7 @@ const LEFT_EDGE: u8 = 1;
 const RIGHT_EDGE: u8 = 2;
 const ANY_EDGE: u8 = 3;
 
-/// The depthwise sums of a run of pixels, into successive rows of a tile.
+/// The depthwise sums of a run of pixels, into successive rows of a tile; `SHARING` pixels share values, if not 0.
 ///
 /// # Safety
 /// What [`Run`] says of its pointers holds, and the processor has `V`'s instruction set.
@@ -45,28 +58,29 @@ const ANY_EDGE: u8 = 3;
 pub unsafe fn depthwise<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const SHARING: usize,
     const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD_OUT: bool,
 >(
     run: &Run<S>,
 ) {
-    if const { !V::REGISTERS } || run.pixels.len() < PIXELS {
+    if SHARING == 0 && (!V::REGISTERS || run.pixels.len() < PIXELS) {
         for pixel in 0..run.pixels.len() {
             pixels::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
         }
         return;
     }
-    for pixel in (0..run.pixels.len()).step_by(PIXELS) {
+    let at_once = if SHARING > 0 { SHARING } else { PIXELS };
+    for pixel in (0..run.pixels.len()).step_by(at_once) {
         // The last ones may be computed twice: that is cheaper than one by one.
-        let pixel = pixel.min(run.pixels.len() - PIXELS);
+        let pixel = pixel.min(run.pixels.len() - at_once);
         // A constant, so that what is never called is not compiled.
-        if const { shares::<S, V>() } {
+        if const { SHARING > 0 } {
             match (run.kernel[1], run.shared) {
-                (3, 1) => shared_pixels::<S, V, 3, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-                (3, 2) => shared_pixels::<S, V, 3, 2, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-                (5, 1) => shared_pixels::<S, V, 5, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-                _ => pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+                (3, 1) => shared_pixels::<S, V, SHARING, 3, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+                (3, 2) => shared_pixels::<S, V, SHARING, 3, 2, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
+                _ => shared_pixels::<S, V, SHARING, 5, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
             }
         } else {
             pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
@@ -255,12 +269,13 @@ unsafe fn next_channels<S: Element<Sum = V::Element>, V: Widen<S>>(
     V::widen(values.as_ptr())
 }
 
-/// As [`pixels`] for [`PIXELS`] pixels that lie `STRIDE` taps apart and have `WIDTH` columns of taps, inside the image
+/// As [`pixels`] for pixels that lie `STRIDE` taps apart and have `WIDTH` columns of taps, inside the image
 /// or not.
 #[inline(always)]
 unsafe fn shared_pixels<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const P: usize,
     const WIDTH: usize,
     const STRIDE: usize,
     const EACH: bool,
@@ -274,14 +289,14 @@ unsafe fn shared_pixels<
     let first = (pixel * STRIDE) as isize;
     let columns = run.across.start - first..run.across.end - first;
     let border = (WIDTH / 2) as isize;
-    let width = ((PIXELS - 1) * STRIDE + WIDTH) as isize;
+    let width = ((P - 1) * STRIDE + WIDTH) as isize;
     let outside = (columns.start.max(0), (width - columns.end).max(0));
     let rows_inside = run.inside[0] == run.counted[0];
     let mut k = 0;
     macro_rules! whole_vectors {
         ($vectors:literal, $edge:ident) => {
             while k + $vectors * V::LANES <= run.k {
-                shared_sums::<S, V, $vectors, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, $edge>(run, pixel, &columns, k);
+                shared_sums::<S, V, P, $vectors, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, $edge>(run, pixel, &columns, k);
                 k += $vectors * V::LANES;
             }
         };
@@ -289,9 +304,9 @@ unsafe fn shared_pixels<
     if SPREAD_OUT {
         while k < run.k {
             if rows_inside && outside == (0, 0) {
-                shared_sums::<S, V, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, NO_EDGE>(run, pixel, &columns, k);
+                shared_sums::<S, V, P, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, NO_EDGE>(run, pixel, &columns, k);
             } else {
-                shared_sums::<S, V, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
+                shared_sums::<S, V, P, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
             }
             k += V::LANES;
         }
@@ -306,7 +321,7 @@ unsafe fn shared_pixels<
     }
     whole_vectors!(1, ANY_EDGE);
     if k < run.k {
-        shared_sums::<S, V, 1, FIRST, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
+        shared_sums::<S, V, P, 1, FIRST, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
     }
 }
 
@@ -315,6 +330,7 @@ unsafe fn shared_pixels<
 unsafe fn shared_sums<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const P: usize,
     const N: usize,
     const LOAD: u8,
     const WIDTH: usize,
@@ -328,14 +344,14 @@ unsafe fn shared_sums<
     columns: &Range<isize>,
     k: usize,
 ) {
-    let mut sums = [[V::splat(V::Element::ZERO); N]; PIXELS];
+    let mut sums = [[V::splat(V::Element::ZERO); N]; P];
     let rows = run.counted[0].clone();
     let mut line = (*run.pixels.get_unchecked(pixel)).wrapping_offset(run.place(rows.start, 0));
     let mut weights = run.filter.add(rows.start * WIDTH * run.filter_stride + k);
     macro_rules! add_row {
         ($i:expr) => {
             let inside = EDGE != ANY_EDGE || run.inside[0].contains(&$i);
-            shared_row::<S, V, N, LOAD, WIDTH, STRIDE, EACH, PRODUCTS, EDGE>(
+            shared_row::<S, V, P, N, LOAD, WIDTH, STRIDE, EACH, PRODUCTS, EDGE>(
                 run, line, weights, inside, columns, k, &mut sums,
             );
             line = line.wrapping_offset(run.steps[0]);
@@ -353,7 +369,7 @@ unsafe fn shared_sums<
         }
     }
     let _ = (line, weights);
-    store_sums::<S, V, PIXELS, N, EACH>(run, pixel, k, &sums);
+    store_sums::<S, V, P, N, EACH>(run, pixel, k, &sums);
 }
 
 /// One row of taps of [`shared_sums`], whose values begin at `line`.
@@ -361,6 +377,7 @@ unsafe fn shared_sums<
 unsafe fn shared_row<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const P: usize,
     const N: usize,
     const LOAD: u8,
     const WIDTH: usize,
@@ -375,10 +392,10 @@ unsafe fn shared_row<
     row_inside: bool,
     columns: &Range<isize>,
     k: usize,
-    sums: &mut [[V; N]; PIXELS],
+    sums: &mut [[V; N]; P],
 ) {
     let border = (WIDTH / 2) as isize;
-    let width = ((PIXELS - 1) * STRIDE + WIDTH) as isize;
+    let width = ((P - 1) * STRIDE + WIDTH) as isize;
     let mut taps = [[V::splat(V::Element::ZERO); N]; WIDTH];
     for j in 0..WIDTH {
         for v in 0..N {
@@ -388,7 +405,7 @@ unsafe fn shared_row<
     // By hand: the compiler does not unroll a loop with such a condition, and so keeps the sums in memory.
     macro_rules! add_columns {
         ($($column:literal)*) => {$(
-            if $column < (PIXELS - 1) * STRIDE + WIDTH {
+            if $column < (P - 1) * STRIDE + WIDTH {
                 let inside = match EDGE {
                     NO_EDGE => true,
                     LEFT_EDGE => $column >= border,
@@ -400,7 +417,7 @@ unsafe fn shared_row<
                     if inside {
                         value = load_pixel::<S, V, N, LOAD>(run, line.wrapping_offset($column * run.steps[1]), k);
                     }
-                    for p in 0..PIXELS {
+                    for p in 0..P {
                         if p * STRIDE <= $column && $column - p * STRIDE < WIDTH {
                             for v in 0..N {
                                 let tap = taps[$column - p * STRIDE][v];
@@ -412,7 +429,7 @@ unsafe fn shared_row<
             }
         )*};
     }
-    add_columns!(0 1 2 3 4 5 6 7 8 9 10);
+    add_columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
 /// `N` vectors of a pixel whose channel 0 is at `from`, for the results from `k` on.

@@ -134,10 +134,10 @@ pub struct Kernel<T: Element> {
     pub group: usize,
     /// Products for each cache line that is asked for: [`vector::Vector::UNROLLED`].
     pub unrolled: usize,
-    /// Taps in rows, the sum rounded once: by fused or separate products, spread.
-    depthwise: [[DepthwiseFn<T>; 2]; 2],
-    /// Rounded after each separate product: by spread.
-    depthwise_each: [DepthwiseFn<T>; 2],
+    /// Taps in rows, the sum rounded once: by fused or separate products.
+    depthwise: [Depthwises<T>; 2],
+    /// Rounded after each separate product.
+    depthwise_each: Depthwises<T>,
     /// Whatever the order, products and roundings.
     depthwise_listed: DepthwiseFn<T>,
     /// Whether the first ones share values between pixels, of the shapes of [`generic::SHARED`].
@@ -164,10 +164,10 @@ pub struct Kernel<T: Element> {
 /// type, the first in the lower half of a sum's bits. They flush subnormal numbers, whatever state the thread is in.
 #[derive(Clone, Copy)]
 struct Dots<T: Element> {
-    /// Taps in rows, the sum rounded once, of a filter whose weights have +0 as partners: by spread.
-    depthwise: [DepthwiseFn<T>; 2],
-    /// A pair of it and +0.
-    pair: fn(T) -> T::Sum,
+    /// Taps in rows, the sum rounded once, of a filter whose weights have +0 as partners.
+    depthwise: Depthwises<T>,
+    /// Makes pairs of numbers and +0.
+    widen: WidenFn<T>,
     /// By vectors of a column panel (1, 2), rows (from 1).
     product: [ByRows<T::Sum>; 2],
     /// Makes pairs of neighbours in a row of such numbers, widened; may write over what it read. The last one's partner, if it
@@ -179,6 +179,8 @@ struct Dots<T: Element> {
 }
 
 type DepthwiseFn<T> = unsafe fn(&Run<T>);
+/// By how many pixels share values (see [`generic::sharing`]), spread.
+type Depthwises<T> = [[DepthwiseFn<T>; 2]; 3];
 /// Multiplies so many successive blocks, and gives what is to be asked for next.
 type ProductFn<T> = unsafe fn(&Block<T>, usize) -> *const u8;
 type ByRows<T> = &'static [ProductFn<T>];
@@ -467,7 +469,7 @@ macro_rules! kernel {
                 ],
                 depthwise_each: $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }, SEPARATE),
                 depthwise_listed: listed::<$element, $vector>,
-                shares: $crate::kernels::generic::shares::<$element, $vector>(),
+                shares: $crate::kernels::generic::sharing::<$element, $vector>()[1] > 0,
                 product: [
                     $crate::kernels::products!($vector, FUSED, false, $ones, $twos),
                     $crate::kernels::products!($vector, SEPARATE, false, $ones, $separates),
@@ -498,10 +500,19 @@ use kernel;
 macro_rules! depthwises {
     ($element:ident, $vector:ty, $each:expr, $products:ident) => {
         [
-            depthwise::<$element, $vector, $each, { $crate::kernels::vector::$products }, false>,
-            depthwise::<$element, $vector, $each, { $crate::kernels::vector::$products }, true>,
+            $crate::kernels::depthwises!($element, $vector, $each, $products, 0),
+            $crate::kernels::depthwises!($element, $vector, $each, $products, 1),
+            $crate::kernels::depthwises!($element, $vector, $each, $products, 2),
         ]
     };
+    ($element:ident, $vector:ty, $each:expr, $products:ident, $sharing:literal) => {{
+        use $crate::kernels::{generic::sharing, vector::$products};
+        const SHARING: usize = sharing::<$element, $vector>()[$sharing];
+        [
+            depthwise::<$element, $vector, SHARING, $each, $products, false>,
+            depthwise::<$element, $vector, SHARING, $each, $products, true>,
+        ]
+    }};
 }
 use depthwises;
 
@@ -530,6 +541,7 @@ macro_rules! wrappers {
         unsafe fn depthwise<
             S: $crate::element::Element<Sum = V::Element>,
             V: $crate::kernels::vector::Widen<S>,
+            const SHARING: usize,
             const EACH: bool,
             const PRODUCTS: usize,
             const SPREAD: bool,
@@ -537,7 +549,7 @@ macro_rules! wrappers {
             run: &$crate::kernels::Run<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run) }
+            unsafe { $crate::kernels::generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run) }
         }
 
         $(#[target_feature(enable = $features)])?

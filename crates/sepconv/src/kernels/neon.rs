@@ -181,6 +181,7 @@ unsafe fn spread_f64(values: float64x2_t, lanes: &[i32; 16]) -> float64x2_t {
 unsafe fn depthwise<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const SHARING: usize,
     const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD: bool,
@@ -189,8 +190,8 @@ unsafe fn depthwise<
 ) {
     // Sums of products of f16 numbers are never subnormal; only rounding them to f16 would leave the note.
     if S::MANTISSA_DIGITS == <f16 as Element>::MANTISSA_DIGITS {
-        generic::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run);
-    } else if results_flushed(|| generic::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run)) {
+        generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run);
+    } else if results_flushed(|| generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run)) {
         depthwise_again::<S, V>(run, EACH, PRODUCTS, SPREAD);
     }
 }
@@ -204,7 +205,7 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
     spread: bool,
 ) {
     let kernel = portable::<S>(V::LANES);
-    let again = if each { kernel.depthwise_each } else { kernel.depthwise[products] }[usize::from(spread)];
+    let again = if each { kernel.depthwise_each } else { kernel.depthwise[products] }[0][usize::from(spread)];
     for pixel in 0..run.pixels.len() {
         let (mut inside, mut counted) = (run.inside.clone(), run.counted.clone());
         if run.shared > 0 {
