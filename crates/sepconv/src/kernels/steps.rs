@@ -78,6 +78,9 @@ pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const ROWS: usize, const VEC
             Step::HardSwish(sixth) => {
                 each!(|x, v| R::round(x.mul(R::round(gate::<V, R>(x).mul(V::splat(sixth))))));
             }
+            Step::HardSwishSixthFirst(sixth) => {
+                each!(|x, v| R::round(R::round(x.mul(V::splat(sixth))).mul(gate::<V, R>(x))));
+            }
         }
     }
 }
