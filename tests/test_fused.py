@@ -24,6 +24,7 @@ STEPS = {
     LEAKY: lambda x, _: tf.nn.leaky_relu(x, 0.2),
     # As graphs compute it, which multiply by a sixth what is to be divided by 6.
     "hard_swish": lambda x, _: x * (tf.nn.relu6(x + 3) * (1 / 6)),
+    "hard_swish_sixth_first": lambda x, _: (x * (1 / 6)) * tf.nn.relu6(x + 3),
 }
 
 
@@ -182,8 +183,8 @@ def test_what_is_refused(rng):
         return error.value.message
 
     assert (
-        "depthwise_steps: a step must be add, multiply, relu, relu6, leaky_relu(number) or hard_swish, got"
-        in refused([], "gelu")
+        "depthwise_steps: a step must be add, multiply, relu, relu6, leaky_relu(number), hard_swish or "
+        "hard_swish_sixth_first, got" in refused([], "gelu")
     )
     assert "numbers must be 1 tensors, as many as steps that have some, got 0" in refused([], "", "relu add")
     assert "numbers must be 0 tensors" in refused([tf.ones([2])], "relu")

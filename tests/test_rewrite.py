@@ -634,8 +634,7 @@ def test_keras_layers(how, tmp_path: pathlib.Path):
 
 
 def test_hard_swish():
-    """As in MobileNetV3, whose graphs multiply by a sixth. Where TensorFlow's optimiser moves that elsewhere, as in
-    many graphs, the step is left."""
+    """As in MobileNetV3, whose graphs multiply by a sixth."""
     keras.utils.set_random_seed(3)
     layers = keras.layers
     model = keras.Sequential(
@@ -653,6 +652,21 @@ def test_hard_swish():
     [layer] = ours.report.replaced
     assert layer.depthwise_steps == "multiply add hard_swish", layer
     assert same(ours.model(x), function(x))
+
+
+def test_hard_swish_whose_sixth_is_moved(arrays):
+    """TensorFlow's optimiser multiplies the image by the sixth first here, which rounds otherwise."""
+    x, *filters = arrays
+
+    def build(x):
+        image = depthwise(x, filters[0])
+        return conv(image * (tf.nn.relu6(image + 3) / 6), filters[1])
+
+    original = graph_of(build, x.shape)
+    rewritten = sepconv.rewrite(original)
+    [layer] = rewritten.report.replaced
+    assert layer.depthwise_steps == "hard_swish_sixth_first", layer
+    assert same(run(rewritten.model, x), run(original, x))
 
 
 def test_xception(tmp_path: pathlib.Path):

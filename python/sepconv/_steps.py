@@ -1,6 +1,7 @@
 """Which of TensorFlow's operations are steps that the op takes behind its two parts, in the op's words."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -8,6 +9,8 @@ from tensorflow.python.framework import tensor_util
 
 _WITH_NUMBERS = {"Add": "add", "AddV2": "add", "BiasAdd": "add", "Mul": "multiply"}
 _WITHOUT = {"Identity": "", "Relu": "relu", "Relu6": "relu6"}
+# A hard swish as it is written, and as TensorFlow's optimiser may make it of that: with other roundings.
+_HARD_SWISHES = "hard_swish", "hard_swish_sixth_first"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +34,7 @@ def steps_of(operations, image: tf.Tensor, channels: int) -> list:
     """The first of these operations, one after the other, as a step for an image of so many channels, or the first four
     as that which they are together; none if it is none."""
     if is_hard_swish(operations[:4], image):
-        return [*(Step(op, "") for op in operations[:3]), Step(operations[3], "hard_swish")]
+        return [*(Step(op, "") for op in operations[:3]), Step(operations[3], _HARD_SWISHES[0])]
     step = _step_of(operations[0], image, channels)
     return [] if step is None else [step]
 
@@ -79,6 +82,14 @@ def _step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
     return None if value is None else Step(op, word, others[0], np.full(channels, value))
 
 
+def spellings(steps):
+    """The steps with each of the words that may be theirs, first those that they have."""
+    hard_swish = _HARD_SWISHES[0]
+    words = [_HARD_SWISHES if step.word == hard_swish else (step.word,) for step in steps]
+    for chosen in itertools.product(*words):
+        yield tuple(dataclasses.replace(step, word=word) for step, word in zip(steps, chosen, strict=True))
+
+
 def words(steps) -> str:
     """As the op's attribute holds them."""
     return " ".join(step.word for step in steps if step.word)
@@ -97,6 +108,8 @@ def in_tensorflow(text: str, image: tf.Tensor, numbers) -> tf.Tensor:
             image = tf.nn.relu6(image)
         elif word == "hard_swish":
             image = image * (tf.nn.relu6(image + 3) * (1 / 6))
+        elif word == "hard_swish_sixth_first":
+            image = (image * (1 / 6)) * tf.nn.relu6(image + 3)
         else:
             image = tf.nn.leaky_relu(image, float(word.removeprefix("leaky_relu(").removesuffix(")")))
     return image

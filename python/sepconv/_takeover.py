@@ -6,6 +6,7 @@ random numbers, cut out of the model: once as it is, once with the op. Where a s
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -112,13 +113,20 @@ def takeover(chain: Chain) -> Takeover:
     plain = Takeover(chain, kinds, *(_scaled(chain) if kinds[1] else ()))
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
     # With the steps behind it or, where these change bits, without.
-    for steps in dict.fromkeys([chain.behind_steps[len(plain.scales) :], ()]):
-        for bias in dict.fromkeys([biased, False]):
+    for behind in dict.fromkeys([chain.behind_steps[len(plain.scales) :], ()]):
+        spellings = itertools.product(_steps.spellings(chain.between_steps), _steps.spellings(behind))
+        for (between, steps), bias in itertools.product(spellings, dict.fromkeys([biased, False])):
             context = Context(kinds, bias)
             order = _orders.order_of(chain.call, context)
             if order.numerics is None:
                 raise Left(order.reason)
-            found = dataclasses.replace(plain, steps=steps, numerics=order.numerics, reason=order.reason)
+            found = dataclasses.replace(
+                plain,
+                chain=dataclasses.replace(chain, between_steps=between),
+                steps=steps,
+                numerics=order.numerics,
+                reason=order.reason,
+            )
             difference = _difference(found, context)
             if not difference:
                 return found
@@ -131,11 +139,12 @@ def _alone(chain: Chain, kinds: tuple) -> Takeover:
     order = _orders.order_of(chain.call, context)
     if order.numerics is None:
         raise Left(order.reason)
-    for steps in dict.fromkeys([chain.behind_steps, ()] if chain.space_to_batch is not None else [chain.behind_steps]):
-        found = Takeover(chain, kinds, steps=steps, numerics=order.numerics, reason=order.reason)
-        difference = _difference(found, context)
-        if not difference:
-            return found
+    for behind in dict.fromkeys([chain.behind_steps, ()] if chain.space_to_batch is not None else [chain.behind_steps]):
+        for steps in _steps.spellings(behind):
+            found = Takeover(chain, kinds, steps=steps, numerics=order.numerics, reason=order.reason)
+            difference = _difference(found, context)
+            if not difference:
+                return found
     raise Left(difference)
 
 
@@ -182,7 +191,7 @@ def _difference(found: Takeover, context: Context) -> str:
     part = Subgraph(chain.last.outputs[:1], chain.input, (*chain.parts, *chain.behind))
     ours = tf.compat.v1.GraphDef.FromString(part.definition.SerializeToString())
     found.apply(Edit(ours.node))
-    key = part.fingerprint(), found.numerics, len(found.steps), context
+    key = part.fingerprint(), found.numerics, len(found.steps), *found.words.values(), context
     if key not in _compared:
         examples = [chain.call] if chain.call.known else list(_orders.examples(chain.call))
         feeds = [_feeds(part, example) for example in examples]

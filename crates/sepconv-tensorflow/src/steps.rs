@@ -19,9 +19,10 @@ pub enum Word {
     Relu6,
     LeakyRelu(f64),
     HardSwish,
+    HardSwishSixthFirst,
 }
 
-/// Separated by blanks: `add`, `multiply`, `relu`, `relu6`, `leaky_relu(0.2)`, `hard_swish`.
+/// Separated by blanks: `add`, `multiply`, `relu`, `relu6`, `leaky_relu(0.2)`, `hard_swish`, `hard_swish_sixth_first`.
 fn words(text: &str) -> Result<Vec<Word>, String> {
     text.split_whitespace().map(word).collect()
 }
@@ -33,11 +34,15 @@ fn word(word: &str) -> Result<Word, String> {
         "relu" => Word::Relu,
         "relu6" => Word::Relu6,
         "hard_swish" => Word::HardSwish,
+        "hard_swish_sixth_first" => Word::HardSwishSixthFirst,
         _ => {
             let alpha = word.strip_prefix("leaky_relu(").and_then(|rest| rest.strip_suffix(')'));
             let alpha = alpha.and_then(|alpha| alpha.parse().ok());
             Word::LeakyRelu(alpha.ok_or_else(|| {
-                format!("a step must be add, multiply, relu, relu6, leaky_relu(number) or hard_swish, got {word:?}")
+                format!(
+                    "a step must be add, multiply, relu, relu6, leaky_relu(number), hard_swish or hard_swish_sixth_first, \
+                     got {word:?}"
+                )
             })?)
         }
     })
@@ -86,6 +91,7 @@ pub fn with_numbers<'a, T: Element + TensorElement>(
             Word::Relu6 => Step::Relu6,
             Word::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64(alpha)),
             Word::HardSwish => Step::HardSwish,
+            Word::HardSwishSixthFirst => Step::HardSwishSixthFirst,
         })
     };
     words.iter().map(step).collect()
@@ -99,8 +105,16 @@ mod tests {
     fn words_are_steps() {
         assert_eq!(words(" "), Ok(Vec::new()));
         assert_eq!(
-            words("multiply add  relu relu6 leaky_relu(0.25) hard_swish"),
-            Ok(vec![Word::Multiply, Word::Add, Word::Relu, Word::Relu6, Word::LeakyRelu(0.25), Word::HardSwish])
+            words("multiply add  relu relu6 leaky_relu(0.25) hard_swish hard_swish_sixth_first"),
+            Ok(vec![
+                Word::Multiply,
+                Word::Add,
+                Word::Relu,
+                Word::Relu6,
+                Word::LeakyRelu(0.25),
+                Word::HardSwish,
+                Word::HardSwishSixthFirst
+            ])
         );
         for wrong in ["gelu", "leaky_relu", "leaky_relu(x)", "add,relu"] {
             assert!(words(wrong).unwrap_err().ends_with(&format!("got {wrong:?}")));

@@ -22,6 +22,8 @@ pub enum Step<'a, T> {
     /// x * (relu6(x + 3) * (1 / 6)), rounded after each of the four and 1 / 6 too: TensorFlow's graphs multiply so where a
     /// division by 6 is written.
     HardSwish,
+    /// (x * (1 / 6)) * relu6(x + 3), rounded likewise: TensorFlow's optimiser moves the sixth there.
+    HardSwishSixthFirst,
 }
 
 /// The steps behind the depthwise part, whose channels are in_channels * channel_multiplier, and those behind the pointwise
@@ -63,7 +65,7 @@ impl<T: Element> Step<'_, T> {
     pub(crate) fn numbers(&self) -> Option<&[T]> {
         match self {
             Self::Add(numbers) | Self::Multiply(numbers) => Some(numbers),
-            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) | Self::HardSwish => None,
+            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) | Self::HardSwish | Self::HardSwishSixthFirst => None,
         }
     }
 
@@ -71,6 +73,8 @@ impl<T: Element> Step<'_, T> {
     pub(crate) fn apply(&self, value: T, channel: usize) -> T {
         let (x, number) = (value.widen(), |number: f64| T::Sum::from_f64(number));
         let rounded = |sum: T::Sum| T::narrow(sum).widen();
+        let sixth = T::from_f64(1.0 / 6.0).widen();
+        let gate = || smaller(number(6.0), relu::<T>(rounded(x.add(number(3.0)))));
         T::narrow(match self {
             Self::Add(values) => x.add(values[channel].widen()),
             Self::Multiply(values) => x.mul(values[channel].widen()),
@@ -78,10 +82,8 @@ impl<T: Element> Step<'_, T> {
             Self::Relu6 => smaller(number(6.0), relu::<T>(x)),
             Self::LeakyRelu(_) if x > number(0.0) => x,
             Self::LeakyRelu(alpha) => x.mul(alpha.widen()),
-            Self::HardSwish => {
-                let gate = smaller(number(6.0), relu::<T>(rounded(x.add(number(3.0)))));
-                x.mul(rounded(gate.mul(T::from_f64(1.0 / 6.0).widen())))
-            }
+            Self::HardSwish => x.mul(rounded(gate().mul(sixth))),
+            Self::HardSwishSixthFirst => rounded(x.mul(sixth)).mul(gate()),
         })
     }
 }

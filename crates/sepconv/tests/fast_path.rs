@@ -150,7 +150,8 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
             2 => Step::Relu,
             3 => Step::Relu6,
             4 => Step::LeakyRelu(T::from_f64(0.3)),
-            _ => Step::HardSwish,
+            5 => Step::HardSwish,
+            _ => Step::HardSwishSixthFirst,
         };
         kinds.iter().enumerate().map(step).collect::<Vec<_>>()
     };
@@ -373,8 +374,8 @@ proptest! {
     #[test]
     fn steps(
         case in case([1usize..3, 1..9, 1..12], (1usize..40, 1usize..4), 1usize..80),
-        depthwise in prop::collection::vec(0usize..6, 0..4),
-        pointwise in prop::collection::vec(0usize..6, 0..4),
+        depthwise in prop::collection::vec(0usize..7, 0..4),
+        pointwise in prop::collection::vec(0usize..7, 0..4),
     ) {
         let kinds = [depthwise, pointwise];
         check_steps::<f32>(&case, &kinds)?;

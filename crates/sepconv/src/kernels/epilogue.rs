@@ -18,6 +18,7 @@ pub enum Step<T> {
     LeakyRelu(T),
     /// A sixth, rounded to the storage type.
     HardSwish(T),
+    HardSwishSixthFirst(T),
 }
 
 /// Steps for rows of so many channels.
@@ -42,13 +43,15 @@ impl<T: Element> Epilogue<T> {
         }
         let mut places = (0..).step_by(stride.max(1));
         let mut next = || places.next().unwrap_or_default();
+        let sixth = T::from_f64(1.0 / 6.0).widen();
         let step = |step: &epilogue::Step<'_, T>| match step {
             epilogue::Step::Add(_) => Step::Add(next()),
             epilogue::Step::Multiply(_) => Step::Multiply(next()),
             epilogue::Step::Relu => Step::Relu,
             epilogue::Step::Relu6 => Step::Relu6,
             epilogue::Step::LeakyRelu(alpha) => Step::LeakyRelu(alpha.widen()),
-            epilogue::Step::HardSwish => Step::HardSwish(T::from_f64(1.0 / 6.0).widen()),
+            epilogue::Step::HardSwish => Step::HardSwish(sixth),
+            epilogue::Step::HardSwishSixthFirst => Step::HardSwishSixthFirst(sixth),
         };
         Ok(Self { kernel, steps: steps.iter().map(step).collect(), numbers })
     }

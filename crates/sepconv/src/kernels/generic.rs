@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 
+use super::steps::{As, AsSummed, take_steps};
 use super::tile::{panel, row_stride};
 use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
-use super::{Block, Correlation, Entry, Finish, Pack, Rows, Run, Step, Then, epilogue};
-use crate::element::{Element, is_sum};
+use super::{Block, Entry, Pack, Rows, Run, Step, Then};
+use crate::element::Element;
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
 /// the latency of the additions.
@@ -37,9 +38,9 @@ pub fn sharing_of(pixels: usize) -> usize {
 }
 
 /// Where a vector of pixel values comes from.
-const WHOLE: u8 = 0;
+pub const WHOLE: u8 = 0;
 /// The last channels, fewer than a vector.
-const FIRST: u8 = 1;
+pub const FIRST: u8 = 1;
 /// Each channel as often as the multiplier says.
 const SPREAD: u8 = 2;
 
@@ -517,11 +518,7 @@ unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, 
     }
     if !run.finish.is_empty() {
         let numbers = run.numbers.wrapping_add(k);
-        if const { is_sum::<S>() } {
-            take_steps::<V, P, N, false>(run.finish, numbers, &mut sums, |x| x);
-        } else {
-            take_steps::<V, P, N, true>(run.finish, numbers, &mut sums, |x| x.round());
-        }
+        take_steps::<V, As<S>, P, N>(run.finish, numbers, &mut sums);
     }
     let panel_length = panel::<S::Sum>();
     let target = run.target.start.add(k / panel_length * run.target.panel_stride + k % panel_length);
@@ -565,7 +562,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                         add_to::<V, ROWS, VECTORS>(target, &mut sums);
                     }
                     if finishes::<V, PRODUCTS, ACROSS>() && n + 1 == block.steps.len() {
-                        take_steps::<V, ROWS, VECTORS, false>(block.finish, block.numbers, &mut sums, |x| x);
+                        take_steps::<V, AsSummed, ROWS, VECTORS>(block.finish, block.numbers, &mut sums);
                     }
                     if V::NARROWS && block.narrow {
                         store_narrow::<V, ROWS, VECTORS>(target, &sums);
@@ -812,198 +809,4 @@ pub unsafe fn narrow_rows<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Rows
             i += 1;
         }
     }
-}
-
-/// So many rows at a time hide the latency of the steps.
-const FINISHED: usize = 8;
-
-/// Rounds sums to the storage type, and takes the steps behind them, each of which is rounded.
-///
-/// # Safety
-/// What [`Finish`] says of its pointers holds, and the processor has `V`'s instruction set.
-#[inline(always)]
-pub unsafe fn finish<S: Element<Sum = V::Element>, V: Widen<S>>(finish: &Finish<V::Element>) {
-    let mut row = 0;
-    while row < finish.rows {
-        let many = V::REGISTERS && row + FINISHED <= finish.rows;
-        for column in (0..finish.columns).step_by(V::LANES) {
-            if many {
-                finish_rows::<S, V, FINISHED>(finish, row, column);
-            } else {
-                finish_rows::<S, V, 1>(finish, row, column);
-            }
-        }
-        row += if many { FINISHED } else { 1 };
-    }
-}
-
-/// A vector of each of `ROWS` rows.
-#[inline(always)]
-unsafe fn finish_rows<S: Element<Sum = V::Element>, V: Widen<S>, const ROWS: usize>(
-    finish: &Finish<V::Element>,
-    row: usize,
-    column: usize,
-) {
-    let place = |r: usize| finish.start.byte_offset((row + r) as isize * finish.stride).add(column);
-    let mut values = [V::splat(V::Element::ZERO); ROWS];
-    for r in 0..ROWS {
-        values[r] = V::load(place(r)).round();
-    }
-    let mut values = values.map(|value| [value]);
-    let numbers = finish.numbers.wrapping_add(column);
-    if const { is_sum::<S>() } {
-        take_steps::<V, ROWS, 1, false>(finish.steps, numbers, &mut values, |x| x);
-    } else {
-        take_steps::<V, ROWS, 1, true>(finish.steps, numbers, &mut values, |x| x.round());
-    }
-    for r in 0..ROWS {
-        values[r][0].store(place(r));
-    }
-}
-
-/// Takes the steps with vectors of some rows, whose first column's numbers are there; `ROUNDED` if sums are stored as another
-/// type than they are taken in, as which `round` rounds them.
-#[inline(always)]
-unsafe fn take_steps<V: Vector, const ROWS: usize, const VECTORS: usize, const ROUNDED: bool>(
-    steps: &[epilogue::Step<V::Element>],
-    numbers: *const V::Element,
-    values: &mut [[V; VECTORS]; ROWS],
-    round: impl Fn(V) -> V,
-) {
-    let number = |number: f64| V::splat(V::Element::from_f64(number));
-    // Where sums are stored as they are, no zero is negative.
-    let relu = |x: V| {
-        let larger = number(0.0).larger(x);
-        if ROUNDED { larger } else { larger.add(number(0.0)) }
-    };
-    let relu6 = |x: V| number(6.0).smaller(relu(x));
-    macro_rules! each {
-        (|$x:ident, $v:ident| $value:expr) => {
-            for $v in 0..VECTORS {
-                for r in 0..ROWS {
-                    let $x = values[r][$v];
-                    values[r][$v] = $value;
-                }
-            }
-        };
-    }
-    for step in steps {
-        match *step {
-            epilogue::Step::Add(first) => {
-                each!(|x, v| round(x.add(V::load(numbers.wrapping_add(first + v * V::LANES)))));
-            }
-            epilogue::Step::Multiply(first) => {
-                each!(|x, v| round(x.mul(V::load(numbers.wrapping_add(first + v * V::LANES)))));
-            }
-            epilogue::Step::Relu => each!(|x, v| relu(x)),
-            epilogue::Step::Relu6 => each!(|x, v| relu6(x)),
-            epilogue::Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(round(x.mul(V::splat(alpha))))),
-            epilogue::Step::HardSwish(sixth) => {
-                let gate = |x: V| round(relu6(round(x.add(number(3.0)))).mul(V::splat(sixth)));
-                each!(|x, v| round(x.mul(gate(x))));
-            }
-        }
-    }
-}
-
-/// Adds to each tap's sum the products of its pixel values and the gradients, pixel after pixel.
-///
-/// # Safety
-/// What [`Correlation`] says of its pointers holds, and the processor has `V`'s instruction set.
-#[inline(always)]
-pub unsafe fn correlate<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize>(c: &Correlation<S>) {
-    let mut taps = c.taps;
-    while !taps.is_empty() {
-        // Of so many independent sums, with two vectors each where there are few, that these hide the latency of the
-        // additions.
-        taps = match taps.len() {
-            9.. => correlate_taps::<S, V, PRODUCTS, 9, 1>(c, taps),
-            6.. => correlate_taps::<S, V, PRODUCTS, 6, 1>(c, taps),
-            3.. => correlate_taps::<S, V, PRODUCTS, 3, 2>(c, taps),
-            2 => correlate_taps::<S, V, PRODUCTS, 2, 2>(c, taps),
-            _ => correlate_taps::<S, V, PRODUCTS, 1, 2>(c, taps),
-        };
-    }
-}
-
-/// All channels of the first `N` taps; gives the others.
-#[inline(always)]
-unsafe fn correlate_taps<
-    'a,
-    S: Element<Sum = V::Element>,
-    V: Widen<S>,
-    const PRODUCTS: usize,
-    const N: usize,
-    const VECTORS: usize,
->(
-    c: &Correlation<S>,
-    taps: &'a [(isize, usize)],
-) -> &'a [(isize, usize)] {
-    let Some((taps, rest)) = taps.split_first_chunk::<N>() else { return &[] };
-    let mut k = c.channels.start;
-    while k + VECTORS * V::LANES <= c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, VECTORS, WHOLE>(c, taps, k);
-        k += VECTORS * V::LANES;
-    }
-    if VECTORS > 1 && k + V::LANES <= c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, 1, WHOLE>(c, taps, k);
-        k += V::LANES;
-    }
-    if k < c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, 1, FIRST>(c, taps, k);
-    }
-    rest
-}
-
-#[inline(always)]
-unsafe fn correlate_vectors<
-    S: Element<Sum = V::Element>,
-    V: Widen<S>,
-    const PRODUCTS: usize,
-    const N: usize,
-    const VECTORS: usize,
-    const LOAD: u8,
->(
-    c: &Correlation<S>,
-    taps: &[(isize, usize); N],
-    k: usize,
-) {
-    let to = |t: usize, v: usize| c.sums.wrapping_add(taps[t].1 + k - c.channels.start + v * V::LANES);
-    let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; N];
-    for t in 0..N {
-        for v in 0..VECTORS {
-            sums[t][v] = V::load(to(t, v));
-        }
-    }
-    let (mut image, mut gradient) = (c.image.0, c.gradient.0);
-    for _ in 0..c.pixels {
-        let gradients = load_channels::<S, V, VECTORS, LOAD>(c, gradient, k);
-        for t in 0..N {
-            let pixels = load_channels::<S, V, VECTORS, LOAD>(c, image.wrapping_offset(taps[t].0), k);
-            for v in 0..VECTORS {
-                sums[t][v] = accumulate::<V, PRODUCTS>(pixels[v], gradients[v], sums[t][v]);
-            }
-        }
-        (image, gradient) = (image.wrapping_offset(c.image.1), gradient.wrapping_offset(c.gradient.1));
-    }
-    for t in 0..N {
-        for v in 0..VECTORS {
-            sums[t][v].store(to(t, v));
-        }
-    }
-}
-
-/// Vectors of the channels from `k` on, of which channel 0 is at `from`.
-#[inline(always)]
-unsafe fn load_channels<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usize, const LOAD: u8>(
-    c: &Correlation<S>,
-    from: *const S,
-    k: usize,
-) -> [V; VECTORS] {
-    let mut values = [V::splat(V::Element::ZERO); VECTORS];
-    for v in 0..VECTORS {
-        let from = from.wrapping_add(k + v * V::LANES);
-        values[v] = if LOAD == FIRST { V::widen_first(from, c.channels.end - k) } else { V::widen(from) };
-    }
-    values
 }

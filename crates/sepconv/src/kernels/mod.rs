@@ -1,4 +1,4 @@
-//! The inner loops: one algorithm in [`generic`], a thin module for each instruction set, and around them the two halves
+//! The inner loops: one algorithm in [`generic`], [`steps`] and [`correlation`], a thin module for each instruction set, and around them the two halves
 //! of the operation over one tile of output pixels, [`depthwise`] and [`pointwise`].
 //!
 //! An instruction set never changes a bit of a result: one output element is one lane, and every lane rounds as the
@@ -12,12 +12,14 @@ use half::{bf16, f16};
 use crate::element::Element;
 use crate::numerics::Products;
 
+mod correlation;
 pub mod depthwise;
 pub mod epilogue;
 mod generic;
 pub mod memory;
 pub mod pointwise;
 mod portable;
+mod steps;
 pub mod tile;
 pub mod transpose;
 mod vector;
@@ -608,7 +610,7 @@ macro_rules! wrappers {
             rows: &$crate::kernels::Finish<S::Sum>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::finish::<S, V>(rows) }
+            unsafe { $crate::kernels::steps::finish::<S, V>(rows) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -620,7 +622,7 @@ macro_rules! wrappers {
             pixels: &$crate::kernels::Correlation<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::correlate::<S, V, PRODUCTS>(pixels) }
+            unsafe { $crate::kernels::correlation::correlate::<S, V, PRODUCTS>(pixels) }
         }
     };
 }

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 
 use super::portable::Portable;
 use super::vector::{Vector, Widen, vector, widen};
-use super::{Block, Correlation, Finish, InstructionSet, Kernel, Proof, Rows, Run, generic, kernels};
+use super::{Block, Correlation, Finish, InstructionSet, Kernel, Proof, Rows, Run, correlation, generic, kernels};
 use crate::element::{Element, is_sum};
 use crate::subnormals::results_flushed;
 
@@ -270,7 +270,7 @@ unsafe fn correlate<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: u
     let row = pixels.channels.len().next_multiple_of(V::LANES);
     let taps = || pixels.taps.iter().map(|&(_, place)| pixels.sums.add(place));
     let before: Vec<S::Sum> = taps().flat_map(|sums| std::slice::from_raw_parts(sums, row)).copied().collect();
-    if results_flushed(|| generic::correlate::<S, V, PRODUCTS>(pixels)) {
+    if results_flushed(|| correlation::correlate::<S, V, PRODUCTS>(pixels)) {
         for (sums, before) in taps().zip(before.chunks_exact(row)) {
             std::slice::from_raw_parts_mut(sums, row).copy_from_slice(before);
         }

@@ -1,0 +1,151 @@
+//! The inner loops of the steps behind a part, written once over [`Vector`], as those of [`generic`](super::generic) are. There
+//! are no closures: these are not always inlined, and then do without the instructions.
+
+#![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
+#![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]
+
+use std::marker::PhantomData;
+
+use super::Finish;
+use super::epilogue::Step;
+use super::vector::{Vector, Widen};
+use crate::element::{Element, is_sum};
+
+/// What the result of each step is rounded to.
+pub trait Rounding<V: Vector> {
+    /// Whether that is what sums are in, so that nothing is rounded.
+    const NOTHING: bool;
+    /// # Safety
+    /// As for every method of [`Vector`].
+    unsafe fn round(value: V) -> V;
+}
+
+/// The type in which sums are.
+pub struct AsSummed;
+
+impl<V: Vector> Rounding<V> for AsSummed {
+    const NOTHING: bool = true;
+
+    #[inline(always)]
+    unsafe fn round(value: V) -> V {
+        value
+    }
+}
+
+/// This storage type.
+pub struct As<S>(PhantomData<S>);
+
+impl<S: Element<Sum = V::Element>, V: Widen<S>> Rounding<V> for As<S> {
+    const NOTHING: bool = is_sum::<S>();
+
+    #[inline(always)]
+    unsafe fn round(value: V) -> V {
+        value.round()
+    }
+}
+
+/// Takes the steps with vectors of some rows, whose first column's numbers are there.
+///
+/// # Safety
+/// The numbers of each step that has them are there in whole vectors, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const ROWS: usize, const VECTORS: usize>(
+    steps: &[Step<V::Element>],
+    numbers: *const V::Element,
+    values: &mut [[V; VECTORS]; ROWS],
+) {
+    macro_rules! each {
+        (|$x:ident, $v:ident| $value:expr) => {
+            for $v in 0..VECTORS {
+                for r in 0..ROWS {
+                    let $x = values[r][$v];
+                    values[r][$v] = $value;
+                }
+            }
+        };
+    }
+    for step in steps {
+        match *step {
+            Step::Add(first) => {
+                each!(|x, v| R::round(x.add(V::load(numbers.wrapping_add(first + v * V::LANES)))));
+            }
+            Step::Multiply(first) => {
+                each!(|x, v| R::round(x.mul(V::load(numbers.wrapping_add(first + v * V::LANES)))));
+            }
+            Step::Relu => each!(|x, v| relu::<V, R>(x)),
+            Step::Relu6 => each!(|x, v| relu6::<V, R>(x)),
+            Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(R::round(x.mul(V::splat(alpha))))),
+            Step::HardSwish(sixth) => {
+                each!(|x, v| R::round(x.mul(R::round(gate::<V, R>(x).mul(V::splat(sixth))))));
+            }
+            Step::HardSwishSixthFirst(sixth) => {
+                each!(|x, v| R::round(R::round(x.mul(V::splat(sixth))).mul(gate::<V, R>(x))));
+            }
+        }
+    }
+}
+
+/// max(x, 0). Where sums are stored as they are, no zero is negative.
+#[inline(always)]
+unsafe fn relu<V: Vector, R: Rounding<V>>(x: V) -> V {
+    let zero = V::splat(V::Element::ZERO);
+    let larger = zero.larger(x);
+    if R::NOTHING { larger.add(zero) } else { larger }
+}
+
+#[inline(always)]
+unsafe fn relu6<V: Vector, R: Rounding<V>>(x: V) -> V {
+    number::<V>(6.0).smaller(relu::<V, R>(x))
+}
+
+/// relu6(x + 3).
+#[inline(always)]
+unsafe fn gate<V: Vector, R: Rounding<V>>(x: V) -> V {
+    relu6::<V, R>(R::round(x.add(number::<V>(3.0))))
+}
+
+#[inline(always)]
+unsafe fn number<V: Vector>(number: f64) -> V {
+    V::splat(V::Element::from_f64(number))
+}
+
+/// So many rows at a time hide the latency of the steps.
+const FINISHED: usize = 8;
+
+/// Rounds sums to the storage type, and takes the steps behind them, each of which is rounded.
+///
+/// # Safety
+/// What [`Finish`] says of its pointers holds, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn finish<S: Element<Sum = V::Element>, V: Widen<S>>(finish: &Finish<V::Element>) {
+    let mut row = 0;
+    while row < finish.rows {
+        let many = V::REGISTERS && row + FINISHED <= finish.rows;
+        for column in (0..finish.columns).step_by(V::LANES) {
+            if many {
+                finish_rows::<S, V, FINISHED>(finish, row, column);
+            } else {
+                finish_rows::<S, V, 1>(finish, row, column);
+            }
+        }
+        row += if many { FINISHED } else { 1 };
+    }
+}
+
+/// A vector of each of `ROWS` rows.
+#[inline(always)]
+unsafe fn finish_rows<S: Element<Sum = V::Element>, V: Widen<S>, const ROWS: usize>(
+    finish: &Finish<V::Element>,
+    row: usize,
+    column: usize,
+) {
+    let first = finish.start.byte_offset(row as isize * finish.stride).add(column);
+    let mut values = [[V::splat(V::Element::ZERO)]; ROWS];
+    for r in 0..ROWS {
+        values[r][0] = V::load(first.byte_offset(r as isize * finish.stride)).round();
+    }
+    take_steps::<V, As<S>, ROWS, 1>(finish.steps, finish.numbers.wrapping_add(column), &mut values);
+    for r in 0..ROWS {
+        values[r][0].store(first.byte_offset(r as isize * finish.stride));
+    }
+}
