@@ -41,6 +41,7 @@ class Chain:
     `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there, all that is between is
     in `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`. Where
     the depthwise part stands alone, `pointwise` is None, there is nothing between, and the call has no out_channels.
+    With a `pad`, whose zeros are the call's padding, `padded` is the call on what that gives.
     """
 
     depthwise: tf.Operation
@@ -51,13 +52,14 @@ class Chain:
     pointwise: tf.Operation | None = None
     behind: tuple = ()
     call: Call | None = None
+    padded: Call | None = None
     between_steps: tuple = ()
     behind_steps: tuple = ()
     hindrance: str | None = None
 
     @property
     def input(self) -> tf.Tensor:
-        return (self.space_to_batch or self.depthwise).inputs[0]
+        return self.parts[0].inputs[0]
 
     @property
     def filters(self) -> tuple:
@@ -71,8 +73,12 @@ class Chain:
     @property
     def parts(self) -> tuple:
         """The operations that the op stands for, in their order."""
-        parts = self.space_to_batch, self.depthwise, self.batch_to_space, *self.between, self.pointwise
+        parts = self.pad, self.space_to_batch, self.depthwise, self.batch_to_space, *self.between, self.pointwise
         return tuple(part for part in parts if part is not None)
+
+    def without_pad(self) -> "Chain":
+        """The same, which leaves the Pad where it is."""
+        return dataclasses.replace(self, pad=None, call=self.padded, padded=None)
 
 
 def find(graph: tf.Graph, kept: set) -> list:
@@ -82,13 +88,47 @@ def find(graph: tf.Graph, kept: set) -> list:
 
 
 def _chain(depthwise, kept) -> Chain:
-    whole = _separable(depthwise, kept)
+    whole = _with_pad(_separable(depthwise, kept), kept)
     if whole.hindrance is None:
         return whole
-    alone = _alone(depthwise, kept)
-    # By itself, without steps and dilation, TensorFlow's is one operation as well.
-    worthwhile = alone.hindrance is None and (alone.space_to_batch or any(step.word for step in alone.behind_steps))
-    return alone if worthwhile else whole
+    alone = _with_pad(_alone(depthwise, kept), kept)
+    # By itself, without padding, steps and dilation, TensorFlow's is one operation as well.
+    more = alone.pad or alone.space_to_batch or any(step.word for step in alone.behind_steps)
+    return alone if alone.hindrance is None and more else whole
+
+
+def _with_pad(chain: Chain, kept) -> Chain:
+    """The same with the Pad in front of it, if all that does is to put zeros around images for this chain."""
+    first, pad = chain.parts[0], chain.parts[0].inputs[0].op
+    if chain.hindrance or chain.call.padding != "VALID" or _consumer(pad, kept) is not first:
+        return chain
+    zeros = _zeros(pad)
+    if zeros is None:
+        return chain
+    call = unpadded(dataclasses.replace(chain.call, padding=zeros))
+    if "error" in _library.geometry(call.request()):
+        return chain
+    return dataclasses.replace(chain, pad=pad, call=call, padded=chain.call)
+
+
+def _zeros(pad) -> tuple | None:
+    """How many zeros an operation puts above and below images, left and right of them; None if it does anything else."""
+    if pad.type not in ("Pad", "PadV2") or "GPU" in pad.device.upper():
+        return None
+    paddings, *value = [tensor_util.constant_value(input) for input in pad.inputs[1:]]
+    if paddings is None or paddings.shape != (4, 2) or paddings[[0, 3]].any():
+        return None
+    # Products with -0 have another sign.
+    if any(number is None or number != 0 or np.signbit(number) for number in value):
+        return None
+    return tuple(map(tuple, paddings[1:3].tolist()))
+
+
+def unpadded(call: Call) -> Call:
+    """A call with explicit padding on images that have it already, on these images without it."""
+    batch, *image, channels = call.input
+    image = [None if n is None else n - sum(zeros) for n, zeros in zip(image, call.padding, strict=True)]
+    return dataclasses.replace(call, input=(batch, *image, channels))
 
 
 def _alone(depthwise, kept) -> Chain:
@@ -134,9 +174,6 @@ def _follow_depthwise(depthwise, kept, found) -> tf.Operation:
         found["space_to_batch"] = before
         if _consumer(before, kept) is not depthwise:
             raise Left(f"{before.name} has other consumers")
-    first = found.get("space_to_batch", depthwise).inputs[0].op
-    if first.type in ("Pad", "PadV2", "MirrorPad"):
-        found["pad"] = first
     step = _consumer(depthwise, kept)
     if step is not None and step.type == "BatchToSpaceND":
         found["batch_to_space"] = step

@@ -1,10 +1,10 @@
-"""The op's gradients: each an op of its own, in the order of TensorFlow's sum where that can be followed, otherwise
-TensorFlow's own operations. Only those that are asked for are computed.
+"""The op's gradients: each an op of its own, in the order of TensorFlow's sum where that can be followed, otherwise, and
+where steps are behind the op's parts, TensorFlow's own operations. Only those that are asked for are computed.
 """
 
 import tensorflow as tf
 
-from sepconv import _library, _orders, _pipeline, _probes
+from sepconv import _composite, _library, _orders, _pipeline, _probes
 from sepconv._arguments import Call, shape_of
 
 NAMES = ("input", "depthwise_filter", "pointwise_filter")
@@ -111,6 +111,21 @@ def _again(op, upstream, name: str, tensors, first, carrier):
     sources = [tensor for tensor in inputs if tensor is not None]
     gradients = dict(zip(map(id, sources), tape.gradient(gradient, sources, upstream), strict=True))
     return [None if tensor is None else gradients[id(tensor)] for tensor in inputs]
+
+
+@tf.RegisterGradient(_library.FUSED)
+@tf.RegisterGradient(_library.DEPTHWISE)
+def _with_steps(op, upstream):
+    """Those of the op with steps behind its parts: computed again, and differentiated, as TensorFlow's operations."""
+    place, skipped = _composite.geometry_of(op), getattr(op, "skip_input_indices", None) or ()
+    # Of its own each, for the op may take one tensor twice.
+    tensors = {n: tf.identity(tensor) for n, tensor in enumerate(op.inputs) if n != place}
+    wanted = [n for n in tensors if n not in skipped]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([tensors[n] for n in wanted])
+        output = _composite.composite(op)(*tensors.values())
+    found = dict(zip(wanted, tape.gradient(output, [tensors[n] for n in wanted], upstream), strict=True))
+    return [found.get(n) for n in range(len(op.inputs))]
 
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPixels")

@@ -3,9 +3,8 @@
 import tensorflow as tf
 from tensorflow.python.framework import function_def_to_graph
 
-from sepconv import _library, _pipeline, _steps
+from sepconv import _composite, _library
 from sepconv._bodies import Body
-from sepconv._chains import Left
 from sepconv._report import Layer
 
 TYPES = {_library.op_name(), _library.FUSED, _library.DEPTHWISE}
@@ -18,64 +17,31 @@ def restore_body(body: Body, progress) -> list:
         described = {"node": op.name, "function": body.function}
         try:
             call = _attributes(op)
-            _put(edit, op, call, body.function != "")
+            _put(edit, op, body.function != "")
             layers.append(Layer(replaced=True, reason="TensorFlow's own operations", **described, **call))
-        except Left as left:
-            layers.append(Layer(replaced=False, reason=str(left), **described))
+        except _composite.UnknownCall as unknown:
+            layers.append(Layer(replaced=False, reason=str(unknown), **described))
         progress(op.name)
     return layers
 
 
 def _attributes(op) -> dict:
     """What the layer computes, by the names of `Layer`."""
-    place = _geometry_of(op)
-    if not op.inputs[place].shape.is_fully_defined():
-        raise Left("its strides, padding and rate are known only when it runs")
-    answer = _library.geometry({"carrier": op.inputs[place].shape.as_list()})
-    if "error" in answer:
-        raise Left(answer["error"])
+    place = _composite.geometry_of(op)
     image, *filters = [(tuple(t.shape.as_list()) if t.shape.rank == 4 else (None,) * 4) for t in op.inputs[:place]]
-    padding = answer["padding"]
     return {
         **{"input": image, **dict(zip(("depthwise_filter", "pointwise_filter"), filters, strict=False))},
-        **{"dtype": op.inputs[0].dtype.name, "strides": tuple(answer["strides"]), "rate": tuple(answer["rate"])},
-        "padding": padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+        **{"dtype": op.inputs[0].dtype.name, **_composite.call_of(op)},
     }
 
 
-def _geometry_of(op) -> int:
-    """Which input has the geometry."""
-    return 2 if op.type == _library.DEPTHWISE else 3
-
-
-def _put(edit, op, call, in_function):
-    place, alone = _geometry_of(op), op.type == _library.DEPTHWISE
+def _put(edit, op, in_function):
+    place = _composite.geometry_of(op)
     names = ["input", "depthwise_filter", "pointwise_filter"][:place]
     inputs = [*op.inputs[:place], *op.inputs[place + 1 :]]
     names += [f"numbers_{n}" for n in range(len(inputs) - len(names))]
-    held = {"depthwise_steps", "pointwise_steps"} & set(op.node_def.attr)
-    steps = {name: op.get_attr(name).decode() for name in held}
-    padding = call["padding"]
-    if not isinstance(padding, str):
-        padding = [(0, 0), *padding, (0, 0)]
-
-    def composite(input, depthwise_filter, *others):
-        strides, rate = [1, *call["strides"], 1], list(call["rate"])
-        if not alone and not any(steps.values()):
-            filters = depthwise_filter, *others
-            return _pipeline.separable_conv2d(input, *filters, strides, padding, None, rate, "composite")
-        others = iter(others)
-        pointwise_filter = None if alone else next(others)
-        with tf.name_scope("composite"):
-            image = _pipeline.depthwise_conv2d(input, depthwise_filter, strides, padding, rate)
-            image = _steps.in_tensorflow(steps["depthwise_steps"], image, others)
-            if not alone:
-                image = tf.nn.conv2d(image, pointwise_filter, 1, "VALID")
-                image = _steps.in_tensorflow(steps["pointwise_steps"], image, others)
-            return image
-
     specs = [tf.TensorSpec(t.shape, t.dtype, name) for t, name in zip(inputs, names, strict=True)]
-    traced = tf.function(composite, autograph=False).get_concrete_function(*specs).function_def
+    traced = tf.function(_composite.composite(op), autograph=False).get_concrete_function(*specs).function_def
     arguments = [argument.name for argument in traced.signature.input_arg]
     nodes = {node.name: node for node in traced.node_def}
     [returned] = traced.ret.values()
@@ -93,7 +59,7 @@ def _put(edit, op, call, in_function):
         if name in new or name in given:
             continue
         # TensorFlow gives the operations of one scope its name.
-        new[name] = node if name == last else edit.new(f"{op.name}/{name.removeprefix('composite/')}", nodes[name].op)
+        new[name] = node if name == last else edit.new(f"{op.name}/{name.removeprefix(_composite.NAME + '/')}", nodes[name].op)
         waiting += [input.split(":")[0] for input in nodes[name].input]
     shapes = dict(node.attr).get("_output_shapes")
     for name, target in new.items():

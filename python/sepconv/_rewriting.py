@@ -141,14 +141,20 @@ def _rewrite_body(body: Body, progress) -> list:
 
 def _rewrite_chain(chain, edit, function) -> Layer:
     described = {"node": (chain.pointwise or chain.depthwise).name, "function": function}
-    if chain.call is not None:
-        call = {field.name: getattr(chain.call, field.name) for field in dataclasses.fields(chain.call)}
-        described |= {**call, "dtype": chain.call.dtype.name, "exact": chain.call.known}
-        if chain.pointwise is None:
-            described["pointwise_filter"] = None
     try:
         found = takeover(chain)
     except Left as left:
-        return Layer(replaced=False, reason=str(left), **described)
+        return Layer(replaced=False, reason=str(left), **described, **_of(chain))
     found.apply(edit)
-    return Layer(replaced=True, reason=found.reason, numerics=found.numerics, **found.words, **described)
+    words = {"numerics": found.numerics, **found.words}
+    return Layer(replaced=True, reason=found.reason, **words, **described, **_of(found.chain))
+
+
+def _of(chain) -> dict:
+    """What it computes, by the names of `Layer`."""
+    if chain.call is None:
+        return {}
+    call = {field.name: getattr(chain.call, field.name) for field in dataclasses.fields(chain.call)}
+    if chain.pointwise is None:
+        call["pointwise_filter"] = None
+    return {**call, "dtype": chain.call.dtype.name, "exact": chain.call.known}

@@ -13,9 +13,9 @@ import tensorflow as tf
 from tensorflow.python.eager import context as eager
 from tensorflow.python.framework import tensor_util
 
-from sepconv import _bits, _library, _orders, _steps
+from sepconv import _bits, _library, _numerics, _orders, _steps
 from sepconv._bodies import Edit
-from sepconv._chains import Chain, Left
+from sepconv._chains import Chain, Left, unpadded
 from sepconv._command import one_line
 from sepconv._context import Context
 from sepconv._subgraphs import Subgraph, constant
@@ -107,6 +107,15 @@ def takeover(chain: Chain) -> Takeover:
     """
     if chain.hindrance:
         raise Left(chain.hindrance)
+    if chain.pad is not None:
+        try:
+            return _takeover(chain)
+        except Left:
+            chain = chain.without_pad()
+    return _takeover(chain)
+
+
+def _takeover(chain: Chain) -> Takeover:
     kinds = tuple(constant(filter.op) for filter in chain.filters)
     if chain.pointwise is None:
         return _alone(chain, kinds)
@@ -117,7 +126,7 @@ def takeover(chain: Chain) -> Takeover:
         spellings = itertools.product(_steps.spellings(chain.between_steps), _steps.spellings(behind))
         for (between, steps), bias in itertools.product(spellings, dict.fromkeys([biased, False])):
             context = Context(kinds, bias)
-            order = _orders.order_of(chain.call, context)
+            order = _order(chain, context)
             if order.numerics is None:
                 raise Left(order.reason)
             found = dataclasses.replace(
@@ -136,7 +145,7 @@ def takeover(chain: Chain) -> Takeover:
 def _alone(chain: Chain, kinds: tuple) -> Takeover:
     """The same of a depthwise part: with the steps behind it or, if that is worth while, without."""
     context = Context((*kinds, *kinds))
-    order = _orders.order_of(chain.call, context)
+    order = _order(chain, context)
     if order.numerics is None:
         raise Left(order.reason)
     for behind in dict.fromkeys([chain.behind_steps, ()] if chain.space_to_batch is not None else [chain.behind_steps]):
@@ -182,6 +191,26 @@ def _values(*tensors) -> list:
         return [value.numpy() for value in Subgraph(tensors, None).function()()]
 
 
+def _order(chain: Chain, context: Context) -> _orders.Order:
+    if chain.pad is None:
+        return _orders.order_of(chain.call, context)
+    order = _orders.order_of(chain.padded, context)
+    if order.numerics is None:
+        return order
+    return dataclasses.replace(order, numerics=_numerics.with_zeros(order.numerics))
+
+
+def _examples(chain: Chain) -> list:
+    """The call, or such whose order is known, with every extent."""
+    if chain.call.known:
+        return [chain.call]
+    if chain.pad is None:
+        return list(_orders.examples(chain.call))
+    padding = chain.call.padding
+    examples = [unpadded(dataclasses.replace(each, padding=padding)) for each in _orders.examples(chain.padded)]
+    return [example for example in examples if "error" not in _library.geometry(example.request())]
+
+
 _compared: dict = {}
 
 
@@ -193,8 +222,7 @@ def _difference(found: Takeover, context: Context) -> str:
     found.apply(Edit(ours.node))
     key = part.fingerprint(), found.numerics, len(found.steps), *found.words.values(), context
     if key not in _compared:
-        examples = [chain.call] if chain.call.known else list(_orders.examples(chain.call))
-        feeds = [_feeds(part, example) for example in examples]
+        feeds = [_feeds(part, example) for example in _examples(chain)]
         [output] = part.outputs
         try:
             theirs, results = [
