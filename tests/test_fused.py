@@ -192,10 +192,64 @@ def test_what_is_refused(rng):
     assert "step 0 behind the pointwise part must have a number for each of 5 channels, got 4" in message
 
 
-def test_a_gradient_is_not_to_be_had(rng):
-    x = tf.ones([1, 4, 4, 2])
+def gradients(convolve, layer):
+    """Of all that the layer is made of, eagerly and in a graph, and some of the second order."""
+    sources = [layer.image, *layer.filters, *layer.numbers]
+
+    def of(x):
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch(x)
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(x)
+                y = convolve(x)
+            first = tape.gradient(y, [x, *sources[1:]])
+            of_filter = tape.gradient(y, layer.filters[0])
+        return *first, of_filter, *outer.gradient(of_filter, [x, layer.filters[1]])
+
+    return *of(layer.image), *tf.function(of)(layer.image)
+
+
+@PROMISED
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
+def test_gradients_are_those_of_tensorflows_operations(rng, dtype):
+    layer = Layer(rng, dtype, *CASES[0])
+    ours, theirs = gradients(layer.ours, layer), gradients(layer.theirs, layer)
+    assert len(ours) == 2 * (7 + 3)
+    for gradient, expected in zip(ours, theirs, strict=True):
+        assert gradient.shape == expected.shape and gradient.dtype == expected.dtype
+        assert dtype is not tf.float32 or same(gradient, expected)
+
+
+def test_gradients_of_one_tensor_taken_twice_are_added_up():
+    x, scale = tf.ones([1, 4, 4, 2]), tf.Variable([2.0, 2.0, 2.0])
+    filters = tf.ones([1, 1, 2, 1]), tf.ones([1, 1, 2, 3])
     with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = op(x, tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 5]), carrier((1, 1), "SAME"), [], numerics="reproducible")
-    with pytest.raises(LookupError, match="Sepconv>FusedSeparableConv2D"):
-        tape.gradient(y, x)
+        words = {"pointwise_steps": "multiply multiply", "numerics": "reproducible"}
+        y = op(x, *filters, carrier((1, 1), "SAME"), [scale, scale], **words)
+    # Of 2 * scale**2 at 16 pixels.
+    assert tape.gradient(y, scale).numpy().tolist() == [128.0] * 3
+
+
+def test_gradients_of_a_rewritten_function(rng):
+    """The depthwise part alone, with a Pad in front, too: its zeros count."""
+    x, filter, bias = (
+        tf.ones([1, 8, 8, 4]),
+        tf.Variable(rng.standard_normal([3, 3, 4, 1]), dtype=tf.float32),
+        tf.ones(4),
+    )
+
+    def convolve(x):
+        padded = tf.pad(x, [[0, 0], [0, 1], [0, 1], [0, 0]])
+        return tf.nn.relu(tf.nn.depthwise_conv2d(padded, filter, [1, 2, 2, 1], "VALID") + bias)
+
+    original = tf.function(convolve).get_concrete_function(tf.TensorSpec(x.shape))
+    rewritten = sepconv.rewrite(original)
+    [layer] = rewritten.report.replaced
+    assert (layer.pointwise_filter, layer.padding) == (None, ((0, 1), (0, 1)))
+    results = []
+    for function in original, rewritten.model:
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y = function(x)
+        results.append(tape.gradient(y, [x, filter]))
+    assert all(itertools.starmap(same, zip(*results, strict=True)))

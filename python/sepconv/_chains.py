@@ -112,7 +112,7 @@ def _with_pad(chain: Chain, kept) -> Chain:
 
 
 def _zeros(pad) -> tuple | None:
-    """How many zeros an operation puts above and below images, left and right of them; None if it does anything else."""
+    """How many zeros it puts above and below images, left and right of them; None if it does anything else."""
     if pad.type not in ("Pad", "PadV2") or "GPU" in pad.device.upper():
         return None
     paddings, *value = [tensor_util.constant_value(input) for input in pad.inputs[1:]]

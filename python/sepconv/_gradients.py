@@ -1,5 +1,5 @@
-"""The op's gradients: each an op of its own, in the order of TensorFlow's sum where that can be followed, otherwise, and
-where steps are behind the op's parts, TensorFlow's own operations. Only those that are asked for are computed.
+"""The op's gradients: each an op of its own, in the order of TensorFlow's sum where that can be followed, otherwise
+TensorFlow's own operations, as always where steps are behind its parts. Only those that are asked for are computed.
 """
 
 import tensorflow as tf

@@ -1,5 +1,5 @@
-"""What the text of numerics says of the zeros around an image: those that a Pad puts there are pixels as any others, and
-so are taps on them; those that TensorFlow's depthwise operation puts there by itself need not be.
+"""What the text of numerics says of the zeros around an image: those that a Pad puts there are pixels as any others;
+those that TensorFlow's depthwise operation puts there by itself may be left out of its sums.
 """
 
 import re

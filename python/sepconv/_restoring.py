@@ -59,7 +59,9 @@ def _put(edit, op, in_function):
         if name in new or name in given:
             continue
         # TensorFlow gives the operations of one scope its name.
-        new[name] = node if name == last else edit.new(f"{op.name}/{name.removeprefix(_composite.NAME + '/')}", nodes[name].op)
+        new[name] = (
+            node if name == last else edit.new(f"{op.name}/{name.removeprefix(_composite.NAME + '/')}", nodes[name].op)
+        )
         waiting += [input.split(":")[0] for input in nodes[name].input]
     shapes = dict(node.attr).get("_output_shapes")
     for name, target in new.items():
