@@ -20,9 +20,12 @@ pub enum Word {
     LeakyRelu(f64),
     HardSwish,
     HardSwishSixthFirst,
+    Swish,
+    SwishOneDnn,
 }
 
-/// Separated by blanks: `add`, `multiply`, `relu`, `relu6`, `leaky_relu(0.2)`, `hard_swish`, `hard_swish_sixth_first`.
+/// Separated by blanks: `add`, `multiply`, `relu`, `relu6`, `leaky_relu(0.2)`, `hard_swish`, `hard_swish_sixth_first`, `swish`,
+/// `swish_onednn`.
 fn words(text: &str) -> Result<Vec<Word>, String> {
     text.split_whitespace().map(word).collect()
 }
@@ -35,13 +38,15 @@ fn word(word: &str) -> Result<Word, String> {
         "relu6" => Word::Relu6,
         "hard_swish" => Word::HardSwish,
         "hard_swish_sixth_first" => Word::HardSwishSixthFirst,
+        "swish" => Word::Swish,
+        "swish_onednn" => Word::SwishOneDnn,
         _ => {
             let alpha = word.strip_prefix("leaky_relu(").and_then(|rest| rest.strip_suffix(')'));
             let alpha = alpha.and_then(|alpha| alpha.parse().ok());
             Word::LeakyRelu(alpha.ok_or_else(|| {
                 format!(
-                    "a step must be add, multiply, relu, relu6, leaky_relu(number), hard_swish or hard_swish_sixth_first, \
-                     got {word:?}"
+                    "a step must be add, multiply, relu, relu6, leaky_relu(number), hard_swish, hard_swish_sixth_first, swish \
+                     or swish_onednn, got {word:?}"
                 )
             })?)
         }
@@ -92,6 +97,8 @@ pub fn with_numbers<'a, T: Element + TensorElement>(
             Word::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64(alpha)),
             Word::HardSwish => Step::HardSwish,
             Word::HardSwishSixthFirst => Step::HardSwishSixthFirst,
+            Word::Swish => Step::Swish,
+            Word::SwishOneDnn => Step::SwishOneDnn,
         })
     };
     words.iter().map(step).collect()
@@ -116,6 +123,7 @@ mod tests {
                 Word::HardSwishSixthFirst
             ])
         );
+        assert_eq!(words("swish swish_onednn"), Ok(vec![Word::Swish, Word::SwishOneDnn]));
         for wrong in ["gelu", "leaky_relu", "leaky_relu(x)", "add,relu"] {
             assert!(words(wrong).unwrap_err().ends_with(&format!("got {wrong:?}")));
         }

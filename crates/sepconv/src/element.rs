@@ -34,6 +34,21 @@ pub trait Number: Element<Sum = Self> + PartialOrd {
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     fn mul(self, factor: Self) -> Self;
     fn add(self, addend: Self) -> Self;
+    fn div(self, divisor: Self) -> Self;
+    /// The largest whole number that is not larger.
+    fn floor(self) -> Self;
+    /// 2 to this power, a whole number: that of some normal number, or one less, where it gives 0.
+    fn power_of_two(self) -> Self;
+}
+
+/// The limit where it is larger; NaN stays.
+pub fn larger<T: Number>(limit: T, x: T) -> T {
+    if limit > x { limit } else { x }
+}
+
+/// The limit where it is smaller, likewise.
+pub fn smaller<T: Number>(limit: T, x: T) -> T {
+    if limit < x { limit } else { x }
 }
 
 /// True for the types that are stored as they are summed up.
@@ -76,7 +91,7 @@ fn same<T>(value: T) -> T {
 }
 
 macro_rules! number {
-    ($type:ident, $scale:literal) => {
+    ($type:ident, $bits:ty, $scale:literal) => {
         element!(
             $type,
             Self,
@@ -102,6 +117,19 @@ macro_rules! number {
             fn add(self, addend: Self) -> Self {
                 self + addend
             }
+            #[cfg_attr(not(target_arch = "aarch64"), inline(always))]
+            fn div(self, divisor: Self) -> Self {
+                rounded_up!($type, self / divisor, |scale| self * scale / divisor, $scale)
+            }
+            #[inline(always)]
+            fn floor(self) -> Self {
+                $type::floor(self)
+            }
+            #[inline(always)]
+            fn power_of_two(self) -> Self {
+                let biased = self + ($type::MAX_EXP - 1) as $type;
+                $type::from_bits((biased as $bits) << ($type::MANTISSA_DIGITS - 1))
+            }
         }
     };
 }
@@ -125,8 +153,8 @@ macro_rules! rounded_up {
     }};
 }
 
-number!(f32, 64);
-number!(f64, 100);
+number!(f32, u32, 64);
+number!(f64, u64, 100);
 element!(
     f16,
     f32,

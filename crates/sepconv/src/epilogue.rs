@@ -2,8 +2,9 @@
 //! storage type, as an operation of its own would round it, so that the result has the bits of the operations one after the
 //! other.
 
-use crate::element::{Element, Number};
+use crate::element::{Element, Number, larger, smaller};
 use crate::error::Error;
+use crate::sigmoid;
 
 /// One step, channel by channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,11 @@ pub enum Step<'a, T> {
     HardSwish,
     /// (x * (1 / 6)) * relu6(x + 3), rounded likewise: TensorFlow's optimiser moves the sixth there.
     HardSwishSixthFirst,
+    /// x * sigmoid(x), of f32 alone: as TensorFlow's two operations compute it by Eigen, unless the elements of the tensor
+    /// are no multiple of 8, where the last ones are others.
+    Swish,
+    /// The same, as oneDNN computes it in one on a processor with AVX2 or AVX-512.
+    SwishOneDnn,
 }
 
 /// The steps behind the depthwise part, whose channels are in_channels * channel_multiplier, and those behind the pointwise
@@ -40,7 +46,7 @@ impl<T> Epilogues<'_, T> {
 }
 
 impl<T: Element> Epilogues<'_, T> {
-    /// That each step has a number for each channel.
+    /// That each step is of the type, and has a number for each channel.
     pub(crate) fn check(&self, k: usize, out_channels: usize) -> Result<(), Error> {
         self.check_depthwise(k)?;
         check("pointwise", &self.pointwise, out_channels)
@@ -53,6 +59,11 @@ impl<T: Element> Epilogues<'_, T> {
 }
 
 fn check<T: Element>(part: &'static str, steps: &[Step<T>], expected: usize) -> Result<(), Error> {
+    let got = std::any::type_name::<T>();
+    let of_f32 = |step: &Step<T>| matches!(step, Step::Swish | Step::SwishOneDnn);
+    if let Some(step) = steps.iter().position(of_f32).filter(|_| got != "f32") {
+        return Err(Error::StepType { part, step, got });
+    }
     let lengths = steps.iter().map(|step| step.numbers().map_or(expected, <[T]>::len));
     match lengths.enumerate().find(|(_, length)| *length != expected) {
         Some((step, got)) => Err(Error::Step { part, step, expected, got }),
@@ -65,7 +76,8 @@ impl<T: Element> Step<'_, T> {
     pub(crate) fn numbers(&self) -> Option<&[T]> {
         match self {
             Self::Add(numbers) | Self::Multiply(numbers) => Some(numbers),
-            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) | Self::HardSwish | Self::HardSwishSixthFirst => None,
+            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) => None,
+            Self::HardSwish | Self::HardSwishSixthFirst | Self::Swish | Self::SwishOneDnn => None,
         }
     }
 
@@ -84,16 +96,14 @@ impl<T: Element> Step<'_, T> {
             Self::LeakyRelu(alpha) => x.mul(alpha.widen()),
             Self::HardSwish => x.mul(rounded(gate().mul(sixth))),
             Self::HardSwishSixthFirst => rounded(x.mul(sixth)).mul(gate()),
+            Self::Swish => x.mul(sigmoid::of_eigen(x)),
+            Self::SwishOneDnn => x.mul(sigmoid::of_onednn(x)),
         })
     }
 }
 
 fn relu<T: Element>(x: T::Sum) -> T::Sum {
     let zero = T::Sum::ZERO;
-    let largest = if zero > x { zero } else { x };
+    let largest = larger(zero, x);
     if crate::element::is_sum::<T>() { largest.add(zero) } else { largest }
-}
-
-fn smaller<T: Number>(limit: T, x: T) -> T {
-    if limit < x { limit } else { x }
 }

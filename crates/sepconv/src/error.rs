@@ -64,6 +64,8 @@ pub enum Error {
     Gradient { argument: &'static str, expected: [usize; 4], got: Vec<usize> },
     #[error("step {step} behind the {part} part must have a number for each of {expected} channels, got {got}")]
     Step { part: &'static str, step: usize, expected: usize, got: usize },
+    #[error("step {step} behind the {part} part is for f32 alone, got {got}")]
+    StepType { part: &'static str, step: usize, got: &'static str },
     #[error("numerics: {0}")]
     Numerics(#[from] crate::numerics::ParseError),
     #[error("numerics: the sum `{sum}` adds {length} products, but there are {k}")]

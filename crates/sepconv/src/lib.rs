@@ -32,6 +32,7 @@ pub mod orders;
 mod plan;
 pub mod reference;
 pub mod reveal;
+mod sigmoid;
 mod subnormals;
 mod tap_order;
 mod team;

@@ -151,7 +151,9 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
             3 => Step::Relu6,
             4 => Step::LeakyRelu(T::from_f64(0.3)),
             5 => Step::HardSwish,
-            _ => Step::HardSwishSixthFirst,
+            6 => Step::HardSwishSixthFirst,
+            7 => Step::Swish,
+            _ => Step::SwishOneDnn,
         };
         kinds.iter().enumerate().map(step).collect::<Vec<_>>()
     };
@@ -374,14 +376,37 @@ proptest! {
     #[test]
     fn steps(
         case in case([1usize..3, 1..9, 1..12], (1usize..40, 1usize..4), 1usize..80),
-        depthwise in prop::collection::vec(0usize..7, 0..4),
-        pointwise in prop::collection::vec(0usize..7, 0..4),
+        depthwise in prop::collection::vec(0usize..9, 0..4),
+        pointwise in prop::collection::vec(0usize..9, 0..4),
     ) {
         let kinds = [depthwise, pointwise];
         check_steps::<f32>(&case, &kinds)?;
+        // The last two are of f32 alone.
+        let kinds = kinds.map(|kinds| kinds.into_iter().filter(|&kind| kind < 7).collect());
         check_steps::<f64>(&case, &kinds)?;
         check_steps::<f16>(&case, &kinds)?;
         check_steps::<bf16>(&case, &kinds)?;
+    }
+}
+
+/// Of every exponent and both signs, infinite and not a number.
+#[test]
+fn swishes_of_any_number() {
+    let numbers = (0..1u32 << 16).map(|upper| f32::from_bits(upper << 16 | upper.wrapping_mul(40_503) & 0xffff));
+    let input = Array4::from_shape_vec((1, 64, 64, 16), numbers.collect()).unwrap();
+    let filter = Array4::ones((1, 1, 16, 1));
+    for (step, subnormals) in [(Step::Swish, "kept"), (Step::SwishOneDnn, "flushed")] {
+        let numerics = format!("v1 depthwise(fused, inside) pointwise(fused, chain) subnormals({subnormals})");
+        let numerics: Numerics = numerics.parse().unwrap();
+        let epilogues = Epilogues { depthwise: vec![step], pointwise: Vec::new() };
+        let attributes = Attributes { strides: [1, 1], padding: Padding::Valid, rate: [1, 1] };
+        let (input, filter) = (input.view(), filter.view());
+        let expected = bits(&reference::depthwise_with_steps(input, filter, &attributes, &numerics, &epilogues));
+        for set in InstructionSet::available() {
+            let op = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]).numerics(numerics.clone()).on(set);
+            let result = bits(&op.with_steps(&epilogues).depthwise(input, filter));
+            assert_eq!(result, expected, "{set:?} differs with {:?}", epilogues.depthwise);
+        }
     }
 }
 
@@ -431,6 +456,9 @@ fn steps_that_do_not_fit_are_an_error() {
         message(Epilogues { depthwise: Vec::new(), pointwise: vec![Step::Multiply(&[])] }),
         "step 0 behind the pointwise part must have a number for each of 4 channels, got 0"
     );
+    let of_f32 = Epilogues { depthwise: vec![Step::Relu, Step::Swish], pointwise: Vec::new() };
+    let result = convolution.with_steps(&of_f32).depthwise(input.mapv(f64::from).view(), filter.mapv(f64::from).view());
+    assert_eq!(result.unwrap_err().to_string(), "step 1 behind the depthwise part is for f32 alone, got f64");
 }
 
 /// What lies behind a tap's last channel may be inside the image where the tap is not.

@@ -43,6 +43,9 @@ vector!(
     _mm256_max_ps,
     _mm256_min_ps,
     if_positive_f32,
+    _mm256_div_ps,
+    _mm256_floor_ps,
+    power_of_two_f32,
     spread_f32
 );
 widen!(F32x8, first_f32);
@@ -55,8 +58,15 @@ unsafe fn first_f32(from: *const f32, count: usize) -> __m256 {
 }
 
 #[inline(always)]
-unsafe fn if_positive_f32(values: __m256, others: __m256) -> __m256 {
-    _mm256_blendv_ps(others, values, _mm256_cmp_ps::<_CMP_GT_OQ>(values, _mm256_setzero_ps()))
+unsafe fn if_positive_f32(values: __m256, then: __m256, others: __m256) -> __m256 {
+    _mm256_blendv_ps(others, then, _mm256_cmp_ps::<_CMP_GT_OQ>(values, _mm256_setzero_ps()))
+}
+
+/// The last bits of a sum with 2^23 are what is added to it, here the exponent's; those above them are shifted out.
+#[inline(always)]
+unsafe fn power_of_two_f32(values: __m256) -> __m256 {
+    let biased = _mm256_add_ps(values, _mm256_set1_ps(((1 << 23) + 127) as f32));
+    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(biased)))
 }
 
 #[inline(always)]
@@ -99,6 +109,9 @@ vector!(
     _mm256_max_pd,
     _mm256_min_pd,
     if_positive_f64,
+    _mm256_div_pd,
+    _mm256_floor_pd,
+    power_of_two_f64,
     spread_f64
 );
 widen!(F64x4, first_f64);
@@ -110,8 +123,14 @@ unsafe fn first_f64(from: *const f64, count: usize) -> __m256d {
 }
 
 #[inline(always)]
-unsafe fn if_positive_f64(values: __m256d, others: __m256d) -> __m256d {
-    _mm256_blendv_pd(others, values, _mm256_cmp_pd::<_CMP_GT_OQ>(values, _mm256_setzero_pd()))
+unsafe fn if_positive_f64(values: __m256d, then: __m256d, others: __m256d) -> __m256d {
+    _mm256_blendv_pd(others, then, _mm256_cmp_pd::<_CMP_GT_OQ>(values, _mm256_setzero_pd()))
+}
+
+#[inline(always)]
+unsafe fn power_of_two_f64(values: __m256d) -> __m256d {
+    let biased = _mm256_add_pd(values, _mm256_set1_pd(((1u64 << 52) + 1023) as f64));
+    _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(biased)))
 }
 
 #[inline(always)]

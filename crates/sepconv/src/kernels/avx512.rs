@@ -37,6 +37,9 @@ vector!(
     _mm512_max_ps,
     _mm512_min_ps,
     if_positive_f32,
+    _mm512_div_ps,
+    floor_f32,
+    power_of_two_f32,
     spread_f32
 );
 widen!(F32x16, first_f32);
@@ -49,9 +52,21 @@ unsafe fn first_f32(from: *const f32, count: usize) -> __m512 {
 }
 
 #[inline(always)]
-pub unsafe fn if_positive_f32(values: __m512, others: __m512) -> __m512 {
+pub unsafe fn if_positive_f32(values: __m512, then: __m512, others: __m512) -> __m512 {
     let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(values, _mm512_setzero_ps());
-    _mm512_mask_blend_ps(positive, others, values)
+    _mm512_mask_blend_ps(positive, others, then)
+}
+
+#[inline(always)]
+pub unsafe fn floor_f32(values: __m512) -> __m512 {
+    _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(values)
+}
+
+/// The last bits of a sum with 2^23 are what is added to it, here the exponent's; those above them are shifted out.
+#[inline(always)]
+pub unsafe fn power_of_two_f32(values: __m512) -> __m512 {
+    let biased = _mm512_add_ps(values, _mm512_set1_ps(((1 << 23) + 127) as f32));
+    _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(biased)))
 }
 
 #[inline(always)]
@@ -94,6 +109,9 @@ vector!(
     _mm512_max_pd,
     _mm512_min_pd,
     if_positive_f64,
+    _mm512_div_pd,
+    floor_f64,
+    power_of_two_f64,
     spread_f64
 );
 widen!(F64x8, first_f64);
@@ -104,9 +122,20 @@ unsafe fn first_f64(from: *const f64, count: usize) -> __m512d {
 }
 
 #[inline(always)]
-unsafe fn if_positive_f64(values: __m512d, others: __m512d) -> __m512d {
+unsafe fn if_positive_f64(values: __m512d, then: __m512d, others: __m512d) -> __m512d {
     let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(values, _mm512_setzero_pd());
-    _mm512_mask_blend_pd(positive, others, values)
+    _mm512_mask_blend_pd(positive, others, then)
+}
+
+#[inline(always)]
+unsafe fn floor_f64(values: __m512d) -> __m512d {
+    _mm512_roundscale_pd::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(values)
+}
+
+#[inline(always)]
+unsafe fn power_of_two_f64(values: __m512d) -> __m512d {
+    let biased = _mm512_add_pd(values, _mm512_set1_pd(((1u64 << 52) + 1023) as f64));
+    _mm512_castsi512_pd(_mm512_slli_epi64::<52>(_mm512_castpd_si512(biased)))
 }
 
 #[inline(always)]

@@ -19,6 +19,8 @@ pub enum Step<T> {
     /// A sixth, rounded to the storage type.
     HardSwish(T),
     HardSwishSixthFirst(T),
+    Swish,
+    SwishOneDnn,
 }
 
 /// Steps for rows of so many channels.
@@ -52,6 +54,8 @@ impl<T: Element> Epilogue<T> {
             epilogue::Step::LeakyRelu(alpha) => Step::LeakyRelu(alpha.widen()),
             epilogue::Step::HardSwish => Step::HardSwish(sixth),
             epilogue::Step::HardSwishSixthFirst => Step::HardSwishSixthFirst(sixth),
+            epilogue::Step::Swish => Step::Swish,
+            epilogue::Step::SwishOneDnn => Step::SwishOneDnn,
         };
         Ok(Self { kernel, steps: steps.iter().map(step).collect(), numbers })
     }

@@ -19,6 +19,7 @@ mod generic;
 pub mod memory;
 pub mod pointwise;
 mod portable;
+mod sigmoid;
 mod steps;
 pub mod tile;
 pub mod transpose;

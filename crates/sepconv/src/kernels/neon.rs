@@ -48,6 +48,9 @@ vector!(
     larger_f32,
     smaller_f32,
     if_positive_f32,
+    vdivq_f32,
+    vrndmq_f32,
+    power_of_two_f32,
     spread_f32
 );
 widen!(F32x4, first_f32);
@@ -82,8 +85,15 @@ unsafe fn smaller_f32(values: float32x4_t, others: float32x4_t) -> float32x4_t {
 }
 
 #[inline(always)]
-unsafe fn if_positive_f32(values: float32x4_t, others: float32x4_t) -> float32x4_t {
-    vbslq_f32(vcgtzq_f32(values), values, others)
+unsafe fn if_positive_f32(values: float32x4_t, then: float32x4_t, others: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcgtzq_f32(values), then, others)
+}
+
+/// The last bits of a sum with 2^23 are what is added to it, here the exponent's; those above them are shifted out.
+#[inline(always)]
+unsafe fn power_of_two_f32(values: float32x4_t) -> float32x4_t {
+    let biased = vaddq_f32(values, vdupq_n_f32(((1 << 23) + 127) as f32));
+    vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(biased)))
 }
 
 #[inline(always)]
@@ -134,6 +144,9 @@ vector!(
     larger_f64,
     smaller_f64,
     if_positive_f64,
+    vdivq_f64,
+    vrndmq_f64,
+    power_of_two_f64,
     spread_f64
 );
 widen!(F64x2, first_f64);
@@ -164,8 +177,14 @@ unsafe fn smaller_f64(values: float64x2_t, others: float64x2_t) -> float64x2_t {
 }
 
 #[inline(always)]
-unsafe fn if_positive_f64(values: float64x2_t, others: float64x2_t) -> float64x2_t {
-    vbslq_f64(vcgtzq_f64(values), values, others)
+unsafe fn if_positive_f64(values: float64x2_t, then: float64x2_t, others: float64x2_t) -> float64x2_t {
+    vbslq_f64(vcgtzq_f64(values), then, others)
+}
+
+#[inline(always)]
+unsafe fn power_of_two_f64(values: float64x2_t) -> float64x2_t {
+    let biased = vaddq_f64(values, vdupq_n_f64(((1u64 << 52) + 1023) as f64));
+    vreinterpretq_f64_u64(vshlq_n_u64::<52>(vreinterpretq_u64_f64(biased)))
 }
 
 #[inline(always)]

@@ -65,8 +65,20 @@ impl<T: Number, const N: usize> Vector for Lanes<T, N> {
         Self(std::array::from_fn(|l| if self.0[l] < other.0[l] { self.0[l] } else { other.0[l] }))
     }
     #[inline(always)]
-    unsafe fn if_positive(self, other: Self) -> Self {
-        Self(std::array::from_fn(|l| if self.0[l] > T::ZERO { self.0[l] } else { other.0[l] }))
+    unsafe fn if_positive(self, then: Self, other: Self) -> Self {
+        Self(std::array::from_fn(|l| if self.0[l] > T::ZERO { then.0[l] } else { other.0[l] }))
+    }
+    #[inline(always)]
+    unsafe fn div(self, divisor: Self) -> Self {
+        Self(std::array::from_fn(|l| self.0[l].div(divisor.0[l])))
+    }
+    #[inline(always)]
+    unsafe fn floor(self) -> Self {
+        Self(self.0.map(T::floor))
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        Self(self.0.map(T::power_of_two))
     }
     #[inline(always)]
     unsafe fn spread(self, lanes: &[i32; 16]) -> Self {

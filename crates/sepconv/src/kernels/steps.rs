@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 
 use super::Finish;
 use super::epilogue::Step;
+use super::sigmoid;
 use super::vector::{Vector, Widen};
 use crate::element::{Element, is_sum};
 
@@ -74,12 +75,28 @@ pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const ROWS: usize, const VEC
             }
             Step::Relu => each!(|x, v| relu::<V, R>(x)),
             Step::Relu6 => each!(|x, v| relu6::<V, R>(x)),
-            Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(R::round(x.mul(V::splat(alpha))))),
+            Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(x, R::round(x.mul(V::splat(alpha))))),
             Step::HardSwish(sixth) => {
                 each!(|x, v| R::round(x.mul(R::round(gate::<V, R>(x).mul(V::splat(sixth))))));
             }
             Step::HardSwishSixthFirst(sixth) => {
                 each!(|x, v| R::round(R::round(x.mul(V::splat(sixth))).mul(gate::<V, R>(x))));
+            }
+            _ if const { !R::NOTHING || size_of::<V::Element>() != size_of::<f32>() } => unreachable!("of f32 alone"),
+            // In a loop over memory: unrolled it is so much code that the compiler would leave it, and the sums in memory.
+            Step::Swish => {
+                let mut each = *values;
+                for x in each.as_flattened_mut() {
+                    *x = x.mul(sigmoid::of_eigen(*x));
+                }
+                *values = each;
+            }
+            Step::SwishOneDnn => {
+                let mut each = *values;
+                for x in each.as_flattened_mut() {
+                    *x = x.mul(sigmoid::of_onednn(*x));
+                }
+                *values = each;
             }
         }
     }

@@ -41,8 +41,12 @@ pub trait Vector: Copy {
     unsafe fn larger(self, other: Self) -> Self;
     /// `self < other ? self : other`, likewise.
     unsafe fn smaller(self, other: Self) -> Self;
-    /// `self > 0 ? self : other`.
-    unsafe fn if_positive(self, other: Self) -> Self;
+    /// `self > 0 ? then : other`.
+    unsafe fn if_positive(self, then: Self, other: Self) -> Self;
+    unsafe fn div(self, divisor: Self) -> Self;
+    unsafe fn floor(self) -> Self;
+    /// As the element's own.
+    unsafe fn power_of_two(self) -> Self;
     /// Lane `l` is what lane `lanes[l]` was.
     unsafe fn spread(self, lanes: &[i32; 16]) -> Self;
 }
@@ -106,7 +110,8 @@ pub fn prefetch<T, const FAR: bool>(place: *const T) {
 macro_rules! vector {
     (
         $name:ident($register:ty), $element:ty, $lanes:literal, $unrolled:literal, $splat:ident, $load:ident, $store:ident,
-        $mul_add:ident, $mul:ident, $add:ident, $larger:ident, $smaller:ident, $if_positive:ident, $spread:ident
+        $mul_add:ident, $mul:ident, $add:ident, $larger:ident, $smaller:ident, $if_positive:ident, $div:ident, $floor:ident,
+        $power_of_two:ident, $spread:ident
         $(, $narrow:ident)?
     ) => {
         #[derive(Clone, Copy)]
@@ -166,8 +171,20 @@ macro_rules! vector {
                 Self($smaller(self.0, other.0))
             }
             #[inline(always)]
-            unsafe fn if_positive(self, other: Self) -> Self {
-                Self($if_positive(self.0, other.0))
+            unsafe fn if_positive(self, then: Self, other: Self) -> Self {
+                Self($if_positive(self.0, then.0, other.0))
+            }
+            #[inline(always)]
+            unsafe fn div(self, divisor: Self) -> Self {
+                Self($div(self.0, divisor.0))
+            }
+            #[inline(always)]
+            unsafe fn floor(self) -> Self {
+                Self($floor(self.0))
+            }
+            #[inline(always)]
+            unsafe fn power_of_two(self) -> Self {
+                Self($power_of_two(self.0))
             }
             #[inline(always)]
             unsafe fn spread(self, lanes: &[i32; 16]) -> Self {
