@@ -25,7 +25,12 @@ STEPS = {
     # As graphs compute it, which multiply by a sixth what is to be divided by 6.
     "hard_swish": lambda x, _: x * (tf.nn.relu6(x + 3) * (1 / 6)),
     "hard_swish_sixth_first": lambda x, _: (x * (1 / 6)) * tf.nn.relu6(x + 3),
+    "swish": lambda x, _: x * tf.sigmoid(x),
 }
+if ONEDNN:  # which computes it otherwise, and in graphs only
+    _swish = tf.function(lambda x: x * tf.sigmoid(x), reduce_retracing=True)
+    STEPS["swish_onednn"] = lambda x, _: _swish(x)
+OF_FLOAT32 = [word for word in STEPS if word.startswith("swish")]
 
 
 # Arguments: a folder with a model and an image, the library, how many threads.
@@ -122,10 +127,22 @@ def test_the_bits_of_operations_one_after_the_other(rng, dtype, case):
 @PROMISED
 @pytest.mark.parametrize("steps", PAIRS, ids=" ".join)
 def test_any_step_may_follow_any_other(rng, steps):
-    case = [2, 5, 6, 18], (3, 3), 1, 17, (1, 1), "SAME", ([*steps], [*reversed(steps)])
+    # An image of eight pixels: Eigen's swish takes eight numbers at a time, and others otherwise.
+    case = [2, 2, 4, 18], (3, 3), 1, 17, (1, 1), "SAME", ([*steps], [*reversed(steps)])
     layer = Layer(rng, tf.float32, *case)
     # Eagerly: TensorFlow's graphs add two additions up first, and multiply two factors.
     assert same(layer.ours(layer.image), layer.theirs(layer.image))
+
+
+@pytest.mark.parametrize("word", OF_FLOAT32)
+def test_swish_of_numbers_of_every_size(word):
+    bits = np.arange(2**16, dtype=np.uint32) * 65537  # every exponent, and mantissas from one end to the other
+    x = tf.constant(bits.view(np.float32).reshape(1, 64, 64, 16))
+    x = x + 0.0  # as the sum of products gives zeros
+    numerics = "v1 depthwise(fused, inside) pointwise(fused, chain) subnormals(flushed)"
+    op = tf.load_op_library(sepconv.library_path()).sepconv_fused_depthwise_conv2d
+    ours = op(x, tf.ones([1, 1, 16, 1]), carrier((1, 1), "SAME"), [], numerics=numerics, depthwise_steps=word)
+    assert same(ours, STEPS[word](x, None))
 
 
 @PROMISED
@@ -183,8 +200,8 @@ def test_what_is_refused(rng):
         return error.value.message
 
     assert (
-        "depthwise_steps: a step must be add, multiply, relu, relu6, leaky_relu(number), hard_swish or "
-        "hard_swish_sixth_first, got" in refused([], "gelu")
+        "depthwise_steps: a step must be add, multiply, relu, relu6, leaky_relu(number), hard_swish, "
+        "hard_swish_sixth_first, swish or swish_onednn, got" in refused([], "gelu")
     )
     assert "numbers must be 1 tensors, as many as steps that have some, got 0" in refused([], "", "relu add")
     assert "numbers must be 0 tensors" in refused([tf.ones([2])], "relu")

@@ -13,7 +13,7 @@ from tensorflow.python.framework import tensor_util
 
 from sepconv import _convolution, _library, _subgraphs
 from sepconv._arguments import Call
-from sepconv._steps import is_hard_swish, steps_of
+from sepconv._steps import is_hard_swish, steps_of, sure, swish, useful
 
 # What may stand between the two convolutions and behind them: each makes one image of the same extents of an image.
 STEPS = {
@@ -42,6 +42,7 @@ class Chain:
     in `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`. Where
     the depthwise part stands alone, `pointwise` is None, there is nothing between, and the call has no out_channels.
     With a `pad`, whose zeros are the call's padding, `padded` is the call on what that gives.
+    `alone` is that chain where the op may not know how TensorFlow computes what is between.
     """
 
     depthwise: tf.Operation
@@ -56,6 +57,7 @@ class Chain:
     between_steps: tuple = ()
     behind_steps: tuple = ()
     hindrance: str | None = None
+    alone: "Chain | None" = None
 
     @property
     def input(self) -> tf.Tensor:
@@ -89,12 +91,15 @@ def find(graph: tf.Graph, kept: set) -> list:
 
 def _chain(depthwise, kept) -> Chain:
     whole = _with_pad(_separable(depthwise, kept), kept)
-    if whole.hindrance is None:
+    if whole.hindrance is None and sure(whole.between_steps) == useful(whole.between_steps):
         return whole
     alone = _with_pad(_alone(depthwise, kept), kept)
     # By itself, without padding, steps and dilation, TensorFlow's is one operation as well.
     more = alone.pad or alone.space_to_batch or any(step.word for step in alone.behind_steps)
-    return alone if alone.hindrance is None and more else whole
+    worthwhile = alone.hindrance is None and more
+    if whole.hindrance is None:
+        return dataclasses.replace(whole, alone=alone if worthwhile else None)
+    return alone if worthwhile else whole
 
 
 def _with_pad(chain: Chain, kept) -> Chain:
@@ -161,10 +166,7 @@ def _separable(depthwise, kept) -> Chain:
 
 def _useful(operations, last, channels) -> tuple:
     """The steps behind an operation up to one that does something: somebody may know another by its name."""
-    steps = _steps(operations, last.outputs[0], channels)
-    while steps and not steps[-1].word:
-        steps = steps[:-1]
-    return steps
+    return useful(_steps(operations, last.outputs[0], channels))
 
 
 def _follow_depthwise(depthwise, kept, found) -> tf.Operation:
@@ -185,7 +187,7 @@ def _follow(depthwise, kept, found):
     if not last.outputs[0].consumers():
         raise Left("no 1x1 convolution takes what it gives")
     found["between"] = ()
-    while steps := _hard_swish(last, kept) or _step(last, kept):
+    while steps := _next(last, kept):
         found["between"] += steps
         last = steps[-1]
     step = _only_consumer(last, kept)
@@ -197,10 +199,15 @@ def _follow(depthwise, kept, found):
 
 def _behind(op, kept) -> tuple:
     behind = ()
-    while len(behind) < _MOST_BEHIND and (steps := _hard_swish(op, kept) or _step(op, kept)):
+    while len(behind) < _MOST_BEHIND and (steps := _next(op, kept)):
         behind += steps
         op = steps[-1]
     return behind
+
+
+def _next(op, kept) -> tuple:
+    """The operations that take what this one gives, as far as they are one step; or none."""
+    return _hard_swish(op, kept) or _swish(op, kept) or _step(op, kept)
 
 
 def _step(op, kept) -> tuple:
@@ -230,6 +237,18 @@ def _hard_swish(op, kept) -> tuple:
     while len(found) < 4 and (step := _consumer(found[-1], kept)) is not None:
         found.append(step)
     return tuple(found) if found[-1] in takers and is_hard_swish(found, op.outputs[0]) else ()
+
+
+def _swish(op, kept) -> tuple:
+    """The operations that multiply what this one gives by its sigmoid, if just these take it; or none."""
+    found = swish(op.outputs[0])
+    if not found:
+        return ()
+    inner = op, *found[:-1]
+    tensors = [*(output for each in inner for output in each.outputs), *found[-1].outputs[1:]]
+    takers = {taker for tensor in tensors for taker in tensor.consumers()}
+    seen = any(tensor.name in kept for tensor in tensors) or any(each._control_outputs for each in inner)
+    return found if takers <= set(found) and not seen else ()
 
 
 def _consumer(op, kept):

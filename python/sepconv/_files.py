@@ -102,6 +102,7 @@ def _saved_model(path, place, change) -> Report:
     for graph in model.meta_graphs:
         found, _ = change(graph.graph_def, _kept(graph))
         layers += found
+        _mend_captures(graph)
         if any(layer.replaced for layer in found) and graph.meta_info_def.HasField("stripped_op_list"):
             operations = meta_graph.stripped_op_list_for_graph(graph.graph_def)
             graph.meta_info_def.stripped_op_list.CopyFrom(operations)
@@ -128,6 +129,19 @@ def _kept(graph) -> list:
     for collection in graph.collection_def.values():
         names += collection.node_list.value
     return [name if ":" in name else f"{name}:0" for name in names if name]
+
+
+def _mend_captures(graph) -> None:
+    """Gives gradients of Keras's own, as of a swish that the op has taken, other tensors in the place of those that are gone:
+    the model cannot be loaded otherwise, and nobody takes such a gradient, for it is of operations that are gone too."""
+    functions = {function.signature.name: function for function in graph.graph_def.library.function}
+    for node in graph.object_graph_def.nodes:
+        function = functions.get(node.captured_tensor.concrete_function)
+        if node.WhichOneof("kind") != "captured_tensor" or function is None:
+            continue
+        there = [inner.name for inner in (*function.signature.input_arg, *function.node_def)]
+        if node.captured_tensor.name.split(":")[0] not in there:
+            node.captured_tensor.name = f"{there[0]}:0"
 
 
 def _write_fingerprint(place) -> None:

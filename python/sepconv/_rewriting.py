@@ -133,7 +133,7 @@ def _rewrite_body(body: Body, progress) -> list:
     for chain in _chains.find(body.graph, body.kept):
         if body.compiled:
             hindrance = "the function is compiled by XLA (jit_compile=True), which has no kernel of the op"
-            chain = dataclasses.replace(chain, hindrance=hindrance)
+            chain = dataclasses.replace(chain, hindrance=hindrance, alone=None)
         layers.append(_rewrite_chain(chain, edit, body.function))
         progress(layers[-1].node)
     return layers
@@ -144,6 +144,8 @@ def _rewrite_chain(chain, edit, function) -> Layer:
     try:
         found = takeover(chain)
     except Left as left:
+        if chain.alone is not None:
+            return _rewrite_chain(chain.alone, edit, function)
         return Layer(replaced=False, reason=str(left), **described, **_of(chain))
     found.apply(edit)
     words = {"numerics": found.numerics, **found.words}

@@ -11,6 +11,8 @@ _WITH_NUMBERS = {"Add": "add", "AddV2": "add", "BiasAdd": "add", "Mul": "multipl
 _WITHOUT = {"Identity": "", "Relu": "relu", "Relu6": "relu6"}
 # A hard swish as it is written, and as TensorFlow's optimiser may make it of that: with other roundings.
 _HARD_SWISHES = "hard_swish", "hard_swish_sixth_first"
+# A swish by oneDNN and by Eigen.
+_SWISHES = "swish_onednn", "swish"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,21 +24,69 @@ class Step:
         word: What the op calls it; "" if it does nothing.
         operand: Which of its inputs has the numbers, one for each channel; None without numbers.
         numbers: The numbers themselves, where the input holds one for all channels.
+        others: What else the op may call it: how TensorFlow computes it depends on where it runs.
     """
 
     op: tf.Operation
     word: str
     operand: int | None = None
     numbers: np.ndarray | None = None
+    others: tuple = ()
 
 
 def steps_of(operations, image: tf.Tensor, channels: int) -> list:
-    """The first of these operations, one after the other, as a step for an image of so many channels, or the first four
+    """The first of these operations, one after the other, as a step for an image of so many channels, or the first few
     as that which they are together; none if it is none."""
     if is_hard_swish(operations[:4], image):
-        return [*(Step(op, "") for op in operations[:3]), Step(operations[3], _HARD_SWISHES[0])]
+        *first, last = operations[:4]
+        return [*(Step(op, "") for op in first), Step(last, _HARD_SWISHES[0], others=_HARD_SWISHES[1:])]
+    together = swish(image)
+    if together and together == tuple(operations[: len(together)]):
+        words, (*first, last) = _swish_words(image, channels), together
+        return [*(Step(op, "") for op in first), Step(last, words[0], others=words[1:])] if words else []
     step = _step_of(operations[0], image, channels)
     return [] if step is None else [step]
+
+
+def sure(steps: tuple) -> tuple:
+    """Those in front of the first that TensorFlow may compute in a way of its own."""
+    return useful(tuple(itertools.takewhile(lambda step: step.word not in _SWISHES, steps)))
+
+
+def useful(steps: tuple) -> tuple:
+    """Those up to the last one that does something."""
+    while steps and not steps[-1].word:
+        steps = steps[:-1]
+    return steps
+
+
+def swish(image: tf.Tensor) -> tuple:
+    """The operations that multiply an image by its sigmoid and take nothing else, in their order, if there are any.
+
+    Keras multiplies by 1 before the sigmoid, and has a gradient of its own for the product: an IdentityN, which hands
+    it on beside the image, and an Identity that nobody takes.
+    """
+    for first in image.consumers():
+        scaled = (first,) if first.type == "Mul" and 1 in map(_number, first.inputs) else ()
+        sigmoids = [taker for taker in (first.outputs[0].consumers() if scaled else [first]) if taker.type == "Sigmoid"]
+        products = [taker for sigmoid in sigmoids for taker in sigmoid.outputs[0].consumers() if taker.type == "Mul"]
+        if len(sigmoids) != 1 or len(products) != 1 or not any(input is image for input in products[0].inputs):
+            continue
+        product = products[0].outputs[0]
+        takers = product.consumers()
+        idle = [taker for taker in takers if taker.type == "Identity" and not taker.outputs[0].consumers()]
+        [*handed] = [taker for taker in takers if taker.type == "IdentityN" and taker.inputs[0] is product]
+        if len(handed) == 1 and not any(output.consumers() for output in handed[0].outputs[1:]):
+            return *scaled, *sigmoids, *products, *idle, *handed
+        return *scaled, *sigmoids, *products
+    return ()
+
+
+def _swish_words(image, channels) -> tuple:
+    """Eigen computes the last elements of a tensor in another way, if they fill no register."""
+    if image.dtype != tf.float32:
+        return ()
+    return _SWISHES if channels % 8 == 0 else _SWISHES[:1]
 
 
 def is_hard_swish(operations, image: tf.Tensor) -> bool:
@@ -84,9 +134,7 @@ def _step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
 
 def spellings(steps):
     """The steps with each of the words that may be theirs, first those that they have."""
-    hard_swish = _HARD_SWISHES[0]
-    words = [_HARD_SWISHES if step.word == hard_swish else (step.word,) for step in steps]
-    for chosen in itertools.product(*words):
+    for chosen in itertools.product(*((step.word, *step.others) for step in steps)):
         yield tuple(dataclasses.replace(step, word=word) for step, word in zip(steps, chosen, strict=True))
 
 
@@ -110,6 +158,8 @@ def in_tensorflow(text: str, image: tf.Tensor, numbers) -> tf.Tensor:
             image = image * (tf.nn.relu6(image + 3) * (1 / 6))
         elif word == "hard_swish_sixth_first":
             image = (image * (1 / 6)) * tf.nn.relu6(image + 3)
+        elif word in _SWISHES:
+            image = image * tf.sigmoid(image)
         else:
             image = tf.nn.leaky_relu(image, float(word.removeprefix("leaky_relu(").removesuffix(")")))
     return image

@@ -44,7 +44,8 @@ class Subgraph:
             node.device = ""
             del node.input[:]
             node.input.extend(names.get(tensor.name, tensor.name) for tensor in op.inputs)
-            node.attr.pop("_class", None)
+            for other in ("_class", "_gradient_op_type"):  # names of other nodes, and of what only a gradient needs
+                node.attr.pop(other, None)
         for name, leaf in leaves.items():
             if leaf is input:
                 self.input = names[name]

@@ -63,7 +63,8 @@ class Takeover:
         """Puts the op among the nodes, under the name of the last one that it stands for."""
         chain, alone = self.chain, self.chain.pointwise is None
         operations = *chain.parts, *self.scales, *[step.op for step in self.steps]
-        nodes = [edit.by_name[op.name] for op in operations]
+        # What was cut out of a model lacks what nobody takes.
+        nodes = [edit.by_name[op.name] for op in operations if op.name in edit.by_name]
         names, taken = {node.name for node in nodes}, [input for node in nodes for input in node.input]
         convolutions = [chain.depthwise] if alone else [chain.depthwise, chain.pointwise]
         inputs = [nodes[0].input[0], *[edit.by_name[op.name].input[1] for op in convolutions]]
@@ -121,8 +122,9 @@ def _takeover(chain: Chain) -> Takeover:
         return _alone(chain, kinds)
     plain = Takeover(chain, kinds, *(_scaled(chain) if kinds[1] else ()))
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
-    # With the steps behind it or, where these change bits, without.
-    for behind in dict.fromkeys([chain.behind_steps[len(plain.scales) :], ()]):
+    # With the steps behind it or, where these change bits, with fewer or without.
+    known = chain.behind_steps[len(plain.scales) :]
+    for behind in dict.fromkeys([known, _steps.sure(known), ()]):
         spellings = itertools.product(_steps.spellings(chain.between_steps), _steps.spellings(behind))
         for (between, steps), bias in itertools.product(spellings, dict.fromkeys([biased, False])):
             context = Context(kinds, bias)
@@ -143,12 +145,14 @@ def _takeover(chain: Chain) -> Takeover:
 
 
 def _alone(chain: Chain, kinds: tuple) -> Takeover:
-    """The same of a depthwise part: with the steps behind it or, if that is worth while, without."""
+    """The same of a depthwise part: with the steps behind it, with fewer or, if that is worth while, without."""
     context = Context((*kinds, *kinds))
     order = _order(chain, context)
     if order.numerics is None:
         raise Left(order.reason)
-    for behind in dict.fromkeys([chain.behind_steps, ()] if chain.space_to_batch is not None else [chain.behind_steps]):
+    known = chain.behind_steps
+    without = () if chain.space_to_batch is not None else known
+    for behind in dict.fromkeys([known, _steps.sure(known) or without, without]):
         for steps in _steps.spellings(behind):
             found = Takeover(chain, kinds, steps=steps, numerics=order.numerics, reason=order.reason)
             difference = _difference(found, context)
@@ -233,7 +237,7 @@ def _difference(found: Takeover, context: Context) -> str:
             return f"TensorFlow refuses it: {one_line(error)}"
         equal = sum(_bits.equal(a, b) for a, b in zip(theirs, results, strict=True))
         elements = sum(array.size for array in theirs)
-        steps = [op.type for op in found.rest if op.type != "Identity"]
+        steps = [op.type for op in found.rest if op.type not in ("Identity", "IdentityN")]
         behind = f", with {', '.join(steps)} behind it" if steps else ""
         _compared[key] = (
             ""
