@@ -14,11 +14,20 @@ from helpers import same
 
 PROMISED = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 DTYPES = [tf.float16, tf.bfloat16, tf.float32, tf.float64]
+HAVE_NUMBERS = {"add": 1, "multiply": 1, "multiply_add": 2}
+
+
+def fused(x, factor, addend):
+    """Of float32: their products are exact as float64."""
+    return tf.cast(tf.cast(x, tf.float64) * tf.cast(factor, tf.float64) + tf.cast(addend, tf.float64), x.dtype)
+
+
 # As TensorFlow's own attribute holds a fifth.
 LEAKY = f"leaky_relu({np.float32(0.2).item()!r})"
 STEPS = {
     "add": lambda x, numbers: x + next(numbers),
     "multiply": lambda x, numbers: x * next(numbers),
+    "multiply_add": lambda x, numbers: fused(x, next(numbers), next(numbers)),
     "relu": lambda x, _: tf.nn.relu(x),
     "relu6": lambda x, _: tf.nn.relu6(x),
     LEAKY: lambda x, _: tf.nn.leaky_relu(x, 0.2),
@@ -62,8 +71,9 @@ class Layer:
         shapes = [*kernel, image[3], multiplier], [1, 1, k, out_channels]
         self.filters = [tf.Variable(rng.standard_normal(shape) / 3, dtype=dtype) for shape in shapes]
         self.steps, channels = steps, (k, out_channels)
-        counted = [(n, word) for n, words in enumerate(steps) for word in words if word in ("add", "multiply")]
-        self.numbers = [tf.Variable(rng.standard_normal(channels[n]), dtype=dtype) for n, _ in counted]
+        counts = [sum(HAVE_NUMBERS.get(word, 0) for word in words) for words in steps]
+        shapes = [shape for shape, count in zip(channels, counts, strict=True) for _ in range(count)]
+        self.numbers = [tf.Variable(rng.standard_normal(shape), dtype=dtype) for shape in shapes]
         self.strides, self.padding = strides, padding
         self.image = tf.constant(rng.standard_normal(image), dtype)
 
@@ -200,10 +210,10 @@ def test_what_is_refused(rng):
         return error.value.message
 
     assert (
-        "depthwise_steps: a step must be add, multiply, relu, relu6, leaky_relu(number), hard_swish, "
+        "depthwise_steps: a step must be add, multiply, multiply_add, relu, relu6, leaky_relu(number), hard_swish, "
         "hard_swish_sixth_first, swish or swish_onednn, got" in refused([], "gelu")
     )
-    assert "numbers must be 1 tensors, as many as steps that have some, got 0" in refused([], "", "relu add")
+    assert "numbers must be 1 tensors, as many as the steps have, got 0" in refused([], "", "relu add")
     assert "numbers must be 0 tensors" in refused([tf.ones([2])], "relu")
     message = refused([tf.ones([2]), tf.ones([4])], "multiply", "add")
     assert "step 0 behind the pointwise part must have a number for each of 5 channels, got 4" in message

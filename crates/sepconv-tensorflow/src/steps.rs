@@ -15,6 +15,7 @@ use crate::tensorflow::tensor::{Tensor, TensorElement};
 pub enum Word {
     Add,
     Multiply,
+    MultiplyAdd,
     Relu,
     Relu6,
     LeakyRelu(f64),
@@ -24,8 +25,8 @@ pub enum Word {
     SwishOneDnn,
 }
 
-/// Separated by blanks: `add`, `multiply`, `relu`, `relu6`, `leaky_relu(0.2)`, `hard_swish`, `hard_swish_sixth_first`, `swish`,
-/// `swish_onednn`.
+/// Separated by blanks: `add`, `multiply`, `multiply_add`, `relu`, `relu6`, `leaky_relu(0.2)`, `hard_swish`,
+/// `hard_swish_sixth_first`, `swish`, `swish_onednn`.
 fn words(text: &str) -> Result<Vec<Word>, String> {
     text.split_whitespace().map(word).collect()
 }
@@ -34,6 +35,7 @@ fn word(word: &str) -> Result<Word, String> {
     Ok(match word {
         "add" => Word::Add,
         "multiply" => Word::Multiply,
+        "multiply_add" => Word::MultiplyAdd,
         "relu" => Word::Relu,
         "relu6" => Word::Relu6,
         "hard_swish" => Word::HardSwish,
@@ -45,8 +47,8 @@ fn word(word: &str) -> Result<Word, String> {
             let alpha = alpha.and_then(|alpha| alpha.parse().ok());
             Word::LeakyRelu(alpha.ok_or_else(|| {
                 format!(
-                    "a step must be add, multiply, relu, relu6, leaky_relu(number), hard_swish, hard_swish_sixth_first, swish \
-                     or swish_onednn, got {word:?}"
+                    "a step must be add, multiply, multiply_add, relu, relu6, leaky_relu(number), hard_swish, \
+                     hard_swish_sixth_first, swish or swish_onednn, got {word:?}"
                 )
             })?)
         }
@@ -54,8 +56,14 @@ fn word(word: &str) -> Result<Word, String> {
 }
 
 impl Word {
-    fn has_numbers(self) -> bool {
-        matches!(self, Self::Add | Self::Multiply)
+    /// How many tensors of numbers belong to it.
+    fn numbers(self) -> usize {
+        match self {
+            Self::Add | Self::Multiply => 1,
+            Self::MultiplyAdd => 2,
+            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) => 0,
+            Self::HardSwish | Self::HardSwishSixthFirst | Self::Swish | Self::SwishOneDnn => 0,
+        }
     }
 }
 
@@ -71,9 +79,9 @@ pub fn numbers<'a>(
     first: usize,
     steps: impl Iterator<Item = &'a Word>,
 ) -> Result<Vec<Tensor>, Failure> {
-    let (expected, got) = (steps.filter(|word| word.has_numbers()).count(), context.inputs() - first);
+    let (expected, got) = (steps.map(|word| word.numbers()).sum::<usize>(), context.inputs() - first);
     if got != expected {
-        let message = format!("numbers must be {expected} tensors, as many as steps that have some, got {got}");
+        let message = format!("numbers must be {expected} tensors, as many as the steps have, got {got}");
         return Err(Failure::invalid_argument(message));
     }
     (0..expected).map(|n| context.input((first + n) as i32)).collect()
@@ -92,6 +100,7 @@ pub fn with_numbers<'a, T: Element + TensorElement>(
         Ok(match *word {
             Word::Add => Step::Add(next()?),
             Word::Multiply => Step::Multiply(next()?),
+            Word::MultiplyAdd => Step::MultiplyAdd(next()?, next()?),
             Word::Relu => Step::Relu,
             Word::Relu6 => Step::Relu6,
             Word::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64(alpha)),
@@ -112,7 +121,7 @@ mod tests {
     fn words_are_steps() {
         assert_eq!(words(" "), Ok(Vec::new()));
         assert_eq!(
-            words("multiply add  relu relu6 leaky_relu(0.25) hard_swish hard_swish_sixth_first"),
+            words("multiply add  relu relu6 leaky_relu(0.25) hard_swish hard_swish_sixth_first multiply_add"),
             Ok(vec![
                 Word::Multiply,
                 Word::Add,
@@ -120,7 +129,8 @@ mod tests {
                 Word::Relu6,
                 Word::LeakyRelu(0.25),
                 Word::HardSwish,
-                Word::HardSwishSixthFirst
+                Word::HardSwishSixthFirst,
+                Word::MultiplyAdd
             ])
         );
         assert_eq!(words("swish swish_onednn"), Ok(vec![Word::Swish, Word::SwishOneDnn]));

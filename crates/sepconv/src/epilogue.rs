@@ -14,6 +14,9 @@ pub enum Step<'a, T> {
     Add(&'a [T]),
     /// Multiplies by a number for each channel: the first half of a batch normalisation.
     Multiply(&'a [T]),
+    /// Multiplies by a number for each channel and adds another one, rounded once, as fused multiply-add instructions do: the
+    /// last of a batch normalisation's steps in oneDNN.
+    MultiplyAdd(&'a [T], &'a [T]),
     /// max(x, 0); NaN stays, and of f32 and f64 no zero is negative (as where TensorFlow's loops are vectorised).
     Relu,
     /// min(max(x, 0), 6), likewise.
@@ -64,21 +67,23 @@ fn check<T: Element>(part: &'static str, steps: &[Step<T>], expected: usize) -> 
     if let Some(step) = steps.iter().position(of_f32).filter(|_| got != "f32") {
         return Err(Error::StepType { part, step, got });
     }
-    let lengths = steps.iter().map(|step| step.numbers().map_or(expected, <[T]>::len));
-    match lengths.enumerate().find(|(_, length)| *length != expected) {
+    let mut lengths = (0..).zip(steps).flat_map(|(n, step)| step.numbers().map(move |numbers| (n, numbers.len())));
+    match lengths.find(|(_, length)| *length != expected) {
         Some((step, got)) => Err(Error::Step { part, step, expected, got }),
         None => Ok(()),
     }
 }
 
 impl<T: Element> Step<'_, T> {
-    /// One for each channel, if it has them.
-    pub(crate) fn numbers(&self) -> Option<&[T]> {
-        match self {
-            Self::Add(numbers) | Self::Multiply(numbers) => Some(numbers),
-            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) => None,
-            Self::HardSwish | Self::HardSwishSixthFirst | Self::Swish | Self::SwishOneDnn => None,
-        }
+    /// Those that it has, each of them one for each channel.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = &[T]> {
+        let numbers = match self {
+            Self::Add(numbers) | Self::Multiply(numbers) => [Some(*numbers), None],
+            Self::MultiplyAdd(factors, addends) => [Some(*factors), Some(*addends)],
+            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) => [None; 2],
+            Self::HardSwish | Self::HardSwishSixthFirst | Self::Swish | Self::SwishOneDnn => [None; 2],
+        };
+        numbers.into_iter().flatten()
     }
 
     /// Of one element.
@@ -90,6 +95,7 @@ impl<T: Element> Step<'_, T> {
         T::narrow(match self {
             Self::Add(values) => x.add(values[channel].widen()),
             Self::Multiply(values) => x.mul(values[channel].widen()),
+            Self::MultiplyAdd(factors, addends) => x.mul_add(factors[channel].widen(), addends[channel].widen()),
             Self::Relu => relu::<T>(x),
             Self::Relu6 => smaller(number(6.0), relu::<T>(x)),
             Self::LeakyRelu(_) if x > number(0.0) => x,

@@ -153,7 +153,8 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
             5 => Step::HardSwish,
             6 => Step::HardSwishSixthFirst,
             7 => Step::Swish,
-            _ => Step::SwishOneDnn,
+            8 => Step::SwishOneDnn,
+            _ => Step::MultiplyAdd(&numbers[n + 2..][..channels], &numbers[n + 5..][..channels]),
         };
         kinds.iter().enumerate().map(step).collect::<Vec<_>>()
     };
@@ -376,8 +377,8 @@ proptest! {
     #[test]
     fn steps(
         case in case([1usize..3, 1..9, 1..12], (1usize..40, 1usize..4), 1usize..80),
-        depthwise in prop::collection::vec(0usize..9, 0..4),
-        pointwise in prop::collection::vec(0usize..9, 0..4),
+        depthwise in prop::collection::vec(0usize..10, 0..4),
+        pointwise in prop::collection::vec(0usize..10, 0..4),
     ) {
         let kinds = [depthwise, pointwise];
         check_steps::<f32>(&case, &kinds)?;

@@ -65,7 +65,8 @@ vector!(
     floor_f32,
     power_of_two_f32,
     spread_f32,
-    store_narrow
+    store_narrow,
+    _mm512_fmadd_ps
 );
 
 #[inline(always)]

@@ -12,6 +12,7 @@ pub enum Step<T> {
     /// The place of the first number.
     Add(usize),
     Multiply(usize),
+    MultiplyAdd(usize, usize),
     Relu,
     Relu6,
     /// The factor.
@@ -34,7 +35,7 @@ pub struct Epilogue<T: Element> {
 impl<T: Element> Epilogue<T> {
     pub fn new(kernel: Kernel<T>, steps: &[epilogue::Step<T>], channels: usize) -> Result<Self, Error> {
         let stride = channels.next_multiple_of(kernel.lanes);
-        let all: Vec<_> = steps.iter().filter_map(epilogue::Step::numbers).collect();
+        let all: Vec<_> = steps.iter().flat_map(epilogue::Step::numbers).collect();
         let mut numbers = if all.is_empty() { None } else { Some(Buffer::new(all.len().saturating_mul(stride))?) };
         for (to, from) in
             numbers.iter_mut().flat_map(|buffer| buffer.as_mut_slice().chunks_exact_mut(stride.max(1))).zip(all)
@@ -49,6 +50,7 @@ impl<T: Element> Epilogue<T> {
         let step = |step: &epilogue::Step<'_, T>| match step {
             epilogue::Step::Add(_) => Step::Add(next()),
             epilogue::Step::Multiply(_) => Step::Multiply(next()),
+            epilogue::Step::MultiplyAdd(..) => Step::MultiplyAdd(next(), next()),
             epilogue::Step::Relu => Step::Relu,
             epilogue::Step::Relu6 => Step::Relu6,
             epilogue::Step::LeakyRelu(alpha) => Step::LeakyRelu(alpha.widen()),

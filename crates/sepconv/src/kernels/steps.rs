@@ -73,6 +73,10 @@ pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const ROWS: usize, const VEC
             Step::Multiply(first) => {
                 each!(|x, v| R::round(x.mul(V::load(numbers.wrapping_add(first + v * V::LANES)))));
             }
+            Step::MultiplyAdd(factors, addends) => each!(|x, v| {
+                let factor = V::load(numbers.wrapping_add(factors + v * V::LANES));
+                R::round(x.scaled(factor, V::load(numbers.wrapping_add(addends + v * V::LANES))))
+            }),
             Step::Relu => each!(|x, v| relu::<V, R>(x)),
             Step::Relu6 => each!(|x, v| relu6::<V, R>(x)),
             Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(x, R::round(x.mul(V::splat(alpha))))),

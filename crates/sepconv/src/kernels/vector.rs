@@ -35,6 +35,12 @@ pub trait Vector: Copy {
     }
     /// `self * factor + addend`, rounded once.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The same, also of sums whose `mul_add` takes pairs of 16-bit numbers.
+    #[inline(always)]
+    unsafe fn scaled(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { self.mul_add(factor, addend) }
+    }
     unsafe fn mul(self, factor: Self) -> Self;
     unsafe fn add(self, addend: Self) -> Self;
     /// `self > other ? self : other`: the other where one is NaN or both are zeros.
@@ -112,7 +118,7 @@ macro_rules! vector {
         $name:ident($register:ty), $element:ty, $lanes:literal, $unrolled:literal, $splat:ident, $load:ident, $store:ident,
         $mul_add:ident, $mul:ident, $add:ident, $larger:ident, $smaller:ident, $if_positive:ident, $div:ident, $floor:ident,
         $power_of_two:ident, $spread:ident
-        $(, $narrow:ident)?
+        $(, $narrow:ident, $scaled:ident)?
     ) => {
         #[derive(Clone, Copy)]
         pub struct $name($register);
@@ -127,6 +133,10 @@ macro_rules! vector {
                 #[inline(always)]
                 unsafe fn store_narrow(self, to: *mut u16) {
                     $narrow(to, self.0)
+                }
+                #[inline(always)]
+                unsafe fn scaled(self, factor: Self, addend: Self) -> Self {
+                    Self($scaled(self.0, factor.0, addend.0))
                 }
             )?
 
