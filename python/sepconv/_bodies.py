@@ -67,6 +67,10 @@ class Edit:
         """How an input says that it takes the one tensor that some node gives."""
         return f"{node}:{output}:0" if self._function is not None else node
 
+    def node(self, input: str) -> node_def_pb2.NodeDef | None:
+        """The node that an input takes something of; None if that is an argument."""
+        return self.by_name.get(_node_of(input))
+
     def new(self, name: str, op: str, inputs=()) -> node_def_pb2.NodeDef:
         """Adds a node; its name is the given one, or that with a number."""
         taken, number = name, 0
@@ -124,10 +128,10 @@ class Edit:
                 return
 
 
-# What only computes how much is padded, and small constants.
+# What only computes how much is padded, and numbers of steps.
 _NUMBERS = {
-    *("Add", "AddV2", "Cast", "ConcatV2", "Const", "FloorMod", "Identity", "Mul", "Pack", "Reshape", "Shape"),
-    *("ShapeN", "Slice", "StridedSlice", "Sub"),
+    *("Add", "AddV2", "Cast", "ConcatV2", "Const", "DivNoNan", "FloorMod", "Identity", "Mul", "Neg", "Pack", "Reshape"),
+    *("Rsqrt", "Shape", "ShapeN", "Slice", "Sqrt", "StridedSlice", "Sub"),
 }
 
 

@@ -21,8 +21,6 @@ STEPS = {
     *("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
     *("Elu", "Identity", "LeakyRelu", "Relu", "Relu6", "Selu", "Sigmoid", "Softplus", "Tanh"),
 }
-# Of those behind, so many are looked at: what TensorFlow's optimiser fuses with a convolution is no longer.
-_MOST_BEHIND = 4
 
 # Heights at which a padding that is computed when the graph runs is tried, and widths, beside each other: every
 # remainder of common rates, and those of usual images.
@@ -199,7 +197,7 @@ def _follow(depthwise, kept, found):
 
 def _behind(op, kept) -> tuple:
     behind = ()
-    while len(behind) < _MOST_BEHIND and (steps := _next(op, kept)):
+    while steps := _next(op, kept):
         behind += steps
         op = steps[-1]
     return behind

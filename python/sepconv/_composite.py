@@ -36,18 +36,24 @@ def geometry_of(op) -> int:
     return 2 if op.type == _library.DEPTHWISE else 3
 
 
-def composite(op):
+def steps_of(op) -> dict:
+    """The steps behind its parts, in words, by the names of the parts that may have some."""
+    parts = {_library.op_name(): (), _library.DEPTHWISE: ("depthwise",)}.get(op.type, ("depthwise", "pointwise"))
+    return {part: op.get_attr(f"{part}_steps").decode() for part in parts}
+
+
+def composite(op, steps: dict | None = None):
     """A function of the op's other inputs, which computes the same as TensorFlow's own operations.
 
     Args:
         op: An operation of a graph, or what stands for one while a gradient is asked for.
+        steps: Its steps where they are `recognised`, if they are, whose numbers the function then takes.
 
     Raises:
         UnknownCall: What that is, is known only when it runs.
     """
     call, alone = call_of(op), op.type == _library.DEPTHWISE
-    parts = {_library.op_name(): (), _library.DEPTHWISE: ("depthwise",)}.get(op.type, ("depthwise", "pointwise"))
-    steps = {part: op.get_attr(f"{part}_steps").decode() for part in parts}
+    steps = steps_of(op) if steps is None else steps
     strides, padding, rate = [1, *call["strides"], 1], call["padding"], list(call["rate"])
     if not isinstance(padding, str):
         padding = [(0, 0), *padding, (0, 0)]

@@ -1,9 +1,9 @@
 """TensorFlow's own operations in the place of the op: in every model that holds it, rewritten or built with it."""
 
 import tensorflow as tf
-from tensorflow.python.framework import function_def_to_graph
+from tensorflow.python.framework import function_def_to_graph, op_def_registry
 
-from sepconv import _composite, _library
+from sepconv import _composite, _library, _steps
 from sepconv._bodies import Body
 from sepconv._report import Layer
 
@@ -38,10 +38,18 @@ def _attributes(op) -> dict:
 def _put(edit, op, in_function):
     place = _composite.geometry_of(op)
     names = ["input", "depthwise_filter", "pointwise_filter"][:place]
-    inputs = [*op.inputs[:place], *op.inputs[place + 1 :]]
-    names += [f"numbers_{n}" for n in range(len(inputs) - len(names))]
-    specs = [tf.TensorSpec(t.shape, t.dtype, name) for t, name in zip(inputs, names, strict=True)]
-    traced = tf.function(_composite.composite(op), autograph=False).get_concrete_function(*specs).function_def
+    node = edit.by_name[op.name]
+    tensors = [input for input in node.input if input[0] != "^"]
+    controls, (geometry, *numbers) = list(node.input[len(tensors) :]), tensors[place:]
+    given = [(input, tensor.shape) for input, tensor in zip(tensors, op.inputs[:place], strict=False)]
+    left = [(input, tensor.shape) for input, tensor in zip(numbers, op.inputs[place + 1 :], strict=True)]
+    steps = {}
+    for part, text in _composite.steps_of(op).items():
+        steps[part], taken, left = _steps.recognised(text, left, edit)
+        given += taken
+    names += [f"numbers_{n}" for n in range(len(given) - len(names))]
+    specs = [tf.TensorSpec(shape, op.inputs[0].dtype, name) for (_, shape), name in zip(given, names, strict=True)]
+    traced = tf.function(_composite.composite(op, steps), autograph=False).get_concrete_function(*specs).function_def
     arguments = [argument.name for argument in traced.signature.input_arg]
     nodes = {node.name: node for node in traced.node_def}
     [returned] = traced.ret.values()
@@ -49,10 +57,7 @@ def _put(edit, op, in_function):
     last, output, _ = identity.input[0].split(":")
     if not in_function:
         nodes = {node.name: node for node in function_def_to_graph.function_def_to_graph_def(traced)[0].node}
-    node = edit.by_name[op.name]
-    tensors = [input for input in node.input if input[0] != "^"]
-    controls, geometry = list(node.input[len(tensors) :]), tensors.pop(place)
-    given = dict(zip(arguments, tensors, strict=True))
+    given = dict(zip(arguments, [input for input, _ in given], strict=True))
     new, waiting = {}, [last]
     while waiting:
         name = waiting.pop()
@@ -75,9 +80,9 @@ def _put(edit, op, in_function):
             target.attr[key].CopyFrom(value)
     edit.rename(node.name, "output", output)
     node.input.extend(controls)
-    if shapes is not None:
+    if shapes is not None and len(op_def_registry.get(node.op).output_arg) == 1:
         node.attr["_output_shapes"].CopyFrom(shapes)
-    edit.remove([], [geometry])
+    edit.remove([], [geometry, *numbers])
 
 
 def _renamed(input, given, new):

@@ -7,12 +7,16 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
+from sepconv import _normalisation
+
 _WITH_NUMBERS = {"Add": "add", "AddV2": "add", "BiasAdd": "add", "Mul": "multiply"}
 _WITHOUT = {"Identity": "", "Relu": "relu", "Relu6": "relu6"}
 # A hard swish as it is written, and as TensorFlow's optimiser may make it of that: with other roundings.
 _HARD_SWISHES = "hard_swish", "hard_swish_sixth_first"
 # A swish by oneDNN and by Eigen.
 _SWISHES = "swish_onednn", "swish"
+# How many tensors of numbers a word has.
+_COUNTS = {"add": 1, "multiply": 1, "multiply_add": 2}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,17 +25,33 @@ class Step:
 
     Attributes:
         op: The operation.
-        word: What the op calls it; "" if it does nothing.
-        operand: Which of its inputs has the numbers, one for each channel; None without numbers.
-        numbers: The numbers themselves, where the input holds one for all channels.
+        word: What the op calls it, in one word or several; "" if it does nothing.
+        operands: Which of its inputs its numbers are made of.
+        numbers: The numbers, where the input holds one for all channels instead of one for each.
         others: What else the op may call it: how TensorFlow computes it depends on where it runs.
+        form: Of a normalisation, which of the ways to compute it the words are.
     """
 
     op: tf.Operation
     word: str
-    operand: int | None = None
+    operands: tuple = ()
     numbers: np.ndarray | None = None
     others: tuple = ()
+    form: _normalisation.Form | None = None
+
+    def spellings(self) -> list:
+        """The step in each of the words that may be its, first those that it has."""
+        if self.form is not None:
+            return [dataclasses.replace(self, word=form.words, form=form) for form in _normalisation.FORMS]
+        return [dataclasses.replace(self, word=word) for word in (self.word, *self.others)]
+
+    def inputs(self, edit) -> list:
+        """How the op takes its numbers, in the graph that is edited."""
+        if self.form is not None:
+            return _normalisation.numbers(self.form, self.op, edit)
+        if self.numbers is not None:
+            return [edit.constant(f"{self.op.name}/numbers", self.numbers)]
+        return [edit.by_name[self.op.name].input[operand] for operand in self.operands]
 
 
 def steps_of(operations, image: tf.Tensor, channels: int) -> list:
@@ -113,6 +133,9 @@ def _number(tensor):
 
 
 def _step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
+    if _normalisation.is_step(op, image, channels):
+        form = _normalisation.FORMS[0]
+        return Step(op, form.words, (1, 2, 3, 4), form=form)
     if op.type in _WITHOUT:
         return Step(op, _WITHOUT[op.type])
     if op.type == "LeakyRelu":
@@ -127,15 +150,14 @@ def _step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
     if shape.rank is None or shape.rank > 4:
         return None
     if shape.as_list() == [1] * (shape.rank - 1) + [channels] and shape.rank:
-        return Step(op, word, others[0])
+        return Step(op, word, (others[0],))
     value = _number(operand)
-    return None if value is None else Step(op, word, others[0], np.full(channels, value))
+    return None if value is None else Step(op, word, (others[0],), np.full(channels, value))
 
 
-def spellings(steps):
-    """The steps with each of the words that may be theirs, first those that they have."""
-    for chosen in itertools.product(*((step.word, *step.others) for step in steps)):
-        yield tuple(dataclasses.replace(step, word=word) for step, word in zip(steps, chosen, strict=True))
+def spellings(steps) -> list:
+    """The steps in all combinations of their spellings, first that which they have."""
+    return [*itertools.product(*[step.spellings() for step in steps])]
 
 
 def words(steps) -> str:
@@ -143,13 +165,36 @@ def words(steps) -> str:
     return " ".join(step.word for step in steps if step.word)
 
 
+def recognised(text: str, numbers: list, edit) -> tuple:
+    """The steps of an attribute, whose numbers are the first of these inputs, each with its shape; their inputs; and
+    the other ones. Steps that are a normalisation are one, `batch_normalisation(epsilon)`, with its operands."""
+    words, found, inputs = text.split(), [], []
+    while words:
+        normalisation = _normalisation.recognised(words, [input for input, _ in numbers], edit)
+        if normalisation is None:
+            word = words.pop(0)
+            found, count = [*found, word], _COUNTS.get(word, 0)
+            inputs += numbers[:count]
+        else:
+            form, epsilon, operands = normalisation
+            found, count = [*found, f"batch_normalisation({epsilon!r})"], len(form.numbers)
+            inputs += [(operand, numbers[0][1]) for operand in operands]
+            words = words[len(form.words.split()) :]
+        numbers = numbers[count:]
+    return " ".join(found), inputs, numbers
+
+
 def in_tensorflow(text: str, image: tf.Tensor, numbers) -> tf.Tensor:
-    """The steps of an attribute, as TensorFlow's own operations; `numbers` is an iterator of tensors."""
+    """The steps of an attribute, as TensorFlow's own operations, or those that are `recognised`; `numbers` is an
+    iterator of tensors."""
     for word in text.split():
         if word == "add":
             image = image + next(numbers)
         elif word == "multiply":
             image = image * next(numbers)
+        elif word == "multiply_add":
+            # Rounded twice: TensorFlow has no operation that always rounds once.
+            image = image * next(numbers) + next(numbers)
         elif word == "relu":
             image = tf.nn.relu(image)
         elif word == "relu6":
@@ -160,6 +205,10 @@ def in_tensorflow(text: str, image: tf.Tensor, numbers) -> tf.Tensor:
             image = (image * (1 / 6)) * tf.nn.relu6(image + 3)
         elif word in _SWISHES:
             image = image * tf.sigmoid(image)
+        elif word.startswith("batch_normalisation("):
+            epsilon = float(word.removeprefix("batch_normalisation(").removesuffix(")"))
+            operands = {operand: next(numbers) for operand in _normalisation.OPERANDS}
+            image = tf.raw_ops.FusedBatchNormV3(x=image, **operands, epsilon=epsilon, is_training=False).y
         else:
             image = tf.nn.leaky_relu(image, float(word.removeprefix("leaky_relu(").removesuffix(")")))
     return image

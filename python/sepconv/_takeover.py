@@ -5,6 +5,7 @@ behind it, in a process of its own. Then the chain, with what TensorFlow's optim
 random numbers, cut out of the model: once as it is, once with the op. Where a single bit differs, the chain is left.
 """
 
+import collections
 import dataclasses
 import itertools
 
@@ -33,7 +34,8 @@ class Takeover:
         scales: Steps behind the chain that the op stands for too: they multiply by constants, which TensorFlow's
             optimiser multiplies into a constant filter.
         scaled_filter: The pointwise filter, multiplied with them.
-        steps: What is behind these that the op stands for, step by step.
+        between: What is between the two convolutions, step by step.
+        steps: What is behind these that the op stands for, likewise.
         numerics: The text of the order of sums.
         reason: Why that one, in a sentence.
     """
@@ -42,6 +44,7 @@ class Takeover:
     constant: tuple
     scales: tuple = ()
     scaled_filter: np.ndarray | None = None
+    between: tuple = ()
     steps: tuple = ()
     numerics: str = ""
     reason: str = ""
@@ -52,12 +55,17 @@ class Takeover:
         return self.chain.behind[len(self.scales) :]
 
     @property
+    def spelling(self) -> tuple:
+        """Of all steps."""
+        return tuple((step.word, step.form) for step in (*self.between, *self.steps))
+
+    @property
     def words(self) -> dict:
         """The attributes with the steps."""
         behind = _steps.words(self.steps)
         if self.chain.pointwise is None:
             return {"depthwise_steps": behind}
-        return {"depthwise_steps": _steps.words(self.chain.between_steps), "pointwise_steps": behind}
+        return {"depthwise_steps": _steps.words(self.between), "pointwise_steps": behind}
 
     def apply(self, edit: Edit) -> None:
         """Puts the op among the nodes, under the name of the last one that it stands for."""
@@ -72,12 +80,9 @@ class Takeover:
         if self.scaled_filter is not None:
             inputs[2] = edit.constant(f"{last.name}/pointwise_filter", self.scaled_filter)
         inputs.append(edit.nothing(f"{last.name}/geometry", _library.geometry(chain.call.request())["carrier"]))
-        numbered = [step for step in (*chain.between_steps, *self.steps) if step.operand is not None]
-        for step in numbered:
-            if step.numbers is None:
-                inputs.append(edit.by_name[step.op.name].input[step.operand])
-            else:
-                inputs.append(edit.constant(f"{step.op.name}/numbers", step.numbers))
+        steps = *self.between, *self.steps
+        numbers = [input for step in steps for input in step.inputs(edit)]
+        inputs += numbers
         inputs += dict.fromkeys(input for input in taken if input[0] == "^" and input[1:] not in names)
         shapes = dict(last.attr).get("_output_shapes")
         fused = alone or any(self.words.values())
@@ -87,15 +92,15 @@ class Takeover:
         last.attr.clear()
         last.attr["T"].type = chain.call.dtype.as_datatype_enum
         last.attr["numerics"].s = self.numerics.encode()
-        operands = [step.op.inputs[step.operand].op for step in numbered]
+        operands = [step.op.inputs[operand].op for step in steps for operand in step.operands]
         if not alone:
             last.attr["constant_filters"].b = all(self.constant) and all(map(constant, operands))
         if fused:
-            last.attr["N"].i = len(numbered)
+            last.attr["N"].i = len(numbers)
             for name, words in self.words.items():
                 last.attr[name].s = words.encode()
         if shapes is not None:
-            last.attr["_output_shapes"].CopyFrom(shapes)
+            last.attr["_output_shapes"].list.shape.extend(shapes.list.shape[:1])
         edit.rename(last.name, operations[-1].op_def.output_arg[0].name, "output")
         edit.remove(names - {last.name}, taken)
 
@@ -120,25 +125,18 @@ def _takeover(chain: Chain) -> Takeover:
     kinds = tuple(constant(filter.op) for filter in chain.filters)
     if chain.pointwise is None:
         return _alone(chain, kinds)
-    plain = Takeover(chain, kinds, *(_scaled(chain) if kinds[1] else ()))
+    plain = Takeover(chain, kinds, *(_scaled(chain) if kinds[1] else ()), between=chain.between_steps)
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
     # With the steps behind it or, where these change bits, with fewer or without.
     known = chain.behind_steps[len(plain.scales) :]
     for behind in dict.fromkeys([known, _steps.sure(known), ()]):
-        spellings = itertools.product(_steps.spellings(chain.between_steps), _steps.spellings(behind))
-        for (between, steps), bias in itertools.product(spellings, dict.fromkeys([biased, False])):
+        for bias in dict.fromkeys([biased, False]):
             context = Context(kinds, bias)
             order = _order(chain, context)
             if order.numerics is None:
                 raise Left(order.reason)
-            found = dataclasses.replace(
-                plain,
-                chain=dataclasses.replace(chain, between_steps=between),
-                steps=steps,
-                numerics=order.numerics,
-                reason=order.reason,
-            )
-            difference = _difference(found, context)
+            found = dataclasses.replace(plain, steps=behind, numerics=order.numerics, reason=order.reason)
+            found, difference = _spelled(found, context)
             if not difference:
                 return found
     raise Left(difference)
@@ -152,12 +150,11 @@ def _alone(chain: Chain, kinds: tuple) -> Takeover:
         raise Left(order.reason)
     known = chain.behind_steps
     without = () if chain.space_to_batch is not None else known
-    for behind in dict.fromkeys([known, _steps.sure(known) or without, without]):
-        for steps in _steps.spellings(behind):
-            found = Takeover(chain, kinds, steps=steps, numerics=order.numerics, reason=order.reason)
-            difference = _difference(found, context)
-            if not difference:
-                return found
+    for steps in dict.fromkeys([known, _steps.sure(known) or without, without]):
+        found = Takeover(chain, kinds, steps=steps, numerics=order.numerics, reason=order.reason)
+        found, difference = _spelled(found, context)
+        if not difference:
+            return found
     raise Left(difference)
 
 
@@ -215,7 +212,24 @@ def _examples(chain: Chain) -> list:
     return [example for example in examples if "error" not in _library.geometry(example.request())]
 
 
+# How often steps held in a spelling: layers of a model are alike.
+_held: collections.Counter = collections.Counter()
+
+
+def _spelled(found: Takeover, context: Context) -> tuple:
+    """With its steps in a spelling in which no bit differs, and ""; or as it is, and how bits differ."""
+    spellings = itertools.product(_steps.spellings(found.between), _steps.spellings(found.steps))
+    candidates = [dataclasses.replace(found, between=between, steps=steps) for between, steps in spellings]
+    for candidate in sorted(candidates, key=lambda candidate: -_held[candidate.spelling]):
+        difference = _difference(candidate, context)
+        if not difference:
+            _held[candidate.spelling] += 1
+            return candidate, ""
+    return found, difference
+
+
 _compared: dict = {}
+_theirs: dict = {}
 
 
 def _difference(found: Takeover, context: Context) -> str:
@@ -224,15 +238,21 @@ def _difference(found: Takeover, context: Context) -> str:
     part = Subgraph(chain.last.outputs[:1], chain.input, (*chain.parts, *chain.behind))
     ours = tf.compat.v1.GraphDef.FromString(part.definition.SerializeToString())
     found.apply(Edit(ours.node))
-    key = part.fingerprint(), found.numerics, len(found.steps), *found.words.values(), context
+    same = part.fingerprint(), context.constant
+    key = same, found.numerics, found.spelling, context
     if key not in _compared:
         feeds = [_feeds(part, example) for example in _examples(chain)]
         [output] = part.outputs
+
+        def run(definition) -> list:
+            trials = _trials(part, definition, feeds)
+            return [array for graph, given in trials for array in context.run(graph, given, output)]
+
         try:
-            theirs, results = [
-                [array for graph, given in _trials(part, graph, feeds) for array in context.run(graph, given, output)]
-                for graph in (part.definition, ours)
-            ]
+            if same not in _theirs:
+                _theirs.clear()  # these are large
+                _theirs[same] = run(part.definition)
+            theirs, results = _theirs[same], run(ours)
         except RuntimeError as error:
             return f"TensorFlow refuses it: {one_line(error)}"
         equal = sum(_bits.equal(a, b) for a, b in zip(theirs, results, strict=True))
