@@ -132,8 +132,8 @@ def _kept(graph) -> list:
 
 
 def _mend_captures(graph) -> None:
-    """Gives gradients of Keras's own, as of a swish that the op has taken, other tensors in the place of those that are gone:
-    the model cannot be loaded otherwise, and nobody takes such a gradient, for it is of operations that are gone too."""
+    """Gives gradients of Keras's own, as of a swish that the op has taken, other tensors in the place of those that are
+    gone: the model cannot be loaded otherwise, and nobody takes such a gradient, for its operations are gone too."""
     functions = {function.signature.name: function for function in graph.graph_def.library.function}
     for node in graph.object_graph_def.nodes:
         function = functions.get(node.captured_tensor.concrete_function)
