@@ -371,7 +371,10 @@ NORMALISED = {
             normalised(conv(tf.nn.relu6(normalised(depthwise(x, d), m, "")), p), n, "V2", epsilon=0.1)
         ),
     ),
-    "both, dilated": (48, lambda x, d, p, m, n: normalised(conv(tf.nn.relu(normalised(dilated(x, d), m)), p), n)),
+    "both, dilated": (
+        48,
+        lambda x, d, p, m, n: tf.nn.relu(normalised(conv(tf.nn.relu(normalised(dilated(x, d), m)), p), n)),
+    ),
     "behind a bias": (12, lambda x, d, p, m, n: tf.nn.relu6(normalised(conv(depthwise(x, d), p) + n[0], n))),
     "far behind": (
         12,
@@ -387,7 +390,8 @@ NORMALISED = {
 def test_batch_normalisation(name, constant, rng):
     """TensorFlow computes it in several ways, each with bits of its own."""
     channels, build = NORMALISED[name]
-    shapes = [2, 9, 8, 6], [3, 3, 6, channels // 6], [1, 1, channels, 16]
+    # Without AVX-512, oneDNN has other zeros in a single image with a ReLU.
+    shapes = [2 if constant else 1, 9, 8, 6], [3, 3, 6, channels // 6], [1, 1, channels, 16]
     x, *filters = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     given = [*filters, statistics(rng, channels), statistics(rng, 16)]
     if not constant:

@@ -15,6 +15,8 @@ _WITHOUT = {"Identity": "", "Relu": "relu", "Relu6": "relu6"}
 _HARD_SWISHES = "hard_swish", "hard_swish_sixth_first"
 # A swish by oneDNN and by Eigen.
 _SWISHES = "swish_onednn", "swish"
+# A ReLU, and as oneDNN fuses it with some sums: what is not positive is multiplied by 0, and so keeps its sign.
+_RELUS = "relu", "leaky_relu(0.0)"
 # How many tensors of numbers a word has.
 _COUNTS = {"add": 1, "multiply": 1, "multiply_add": 2}
 
@@ -137,7 +139,7 @@ def _step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
         form = _normalisation.FORMS[0]
         return Step(op, form.words, (1, 2, 3, 4), form=form)
     if op.type in _WITHOUT:
-        return Step(op, _WITHOUT[op.type])
+        return Step(op, _WITHOUT[op.type], others=_RELUS[1:] if op.type == "Relu" else ())
     if op.type == "LeakyRelu":
         return Step(op, f"leaky_relu({op.get_attr('alpha')!r})")
     if op.type not in _WITH_NUMBERS or op.type == "BiasAdd" and op.get_attr("data_format") != b"NHWC":
