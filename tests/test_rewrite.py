@@ -800,21 +800,23 @@ def test_keras_layers(how, tmp_path: pathlib.Path):
     assert outputs and all(output.same for output in outputs), outputs
 
 
-def test_hard_swish():
-    """As in MobileNetV3, whose graphs multiply by a sixth."""
+def activated(activation, batch, *others):
+    """A function of a Keras model that begins with a depthwise part, a normalisation and an activation; and images."""
     keras.utils.set_random_seed(3)
     layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input([12, 12, 16]),
-            layers.DepthwiseConv2D(3, use_bias=False),
-            layers.BatchNormalization(gamma_initializer="random_normal", beta_initializer="random_normal"),
-            layers.Activation("hard_swish"),
-            layers.GlobalAveragePooling2D(),
-        ]
-    )
-    x = tf.random.normal([1, 12, 12, 16])
-    function = tf.function(model).get_concrete_function(tf.TensorSpec(x.shape))
+    first = [
+        layers.DepthwiseConv2D(3, use_bias=False),
+        layers.BatchNormalization(gamma_initializer="random_normal", beta_initializer="random_normal"),
+        layers.Activation(activation),
+    ]
+    model = keras.Sequential([keras.Input([12, 12, 16]), *first, *others])
+    x = tf.random.normal([batch, 12, 12, 16])
+    return tf.function(model).get_concrete_function(tf.TensorSpec(x.shape)), x
+
+
+def test_hard_swish():
+    """As in MobileNetV3, whose graphs multiply by a sixth."""
+    function, x = activated("hard_swish", 1, keras.layers.GlobalAveragePooling2D())
     ours = sepconv.rewrite(function)
     [layer] = ours.report.replaced
     assert layer.depthwise_steps == "multiply add hard_swish", layer
@@ -838,21 +840,14 @@ def test_hard_swish_whose_sixth_is_moved(arrays):
 
 def test_swish():
     """As Keras makes it, with a gradient of its own; behind a depthwise part alone, and between and behind two."""
-    keras.utils.set_random_seed(3)
     layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input([12, 12, 16]),
-            layers.DepthwiseConv2D(3, use_bias=False),
-            layers.BatchNormalization(gamma_initializer="random_normal", beta_initializer="random_normal"),
-            layers.Activation("swish"),
-            layers.AveragePooling2D(2),
-            layers.DepthwiseConv2D(3, activation="swish", use_bias=False),
-            layers.Conv2D(24, 1, activation="swish", use_bias=False),
-        ]
+    function, x = activated(
+        "swish",
+        2,
+        layers.AveragePooling2D(2),
+        layers.DepthwiseConv2D(3, activation="swish", use_bias=False),
+        layers.Conv2D(24, 1, activation="swish", use_bias=False),
     )
-    x = tf.random.normal([2, 12, 12, 16])
-    function = tf.function(model).get_concrete_function(tf.TensorSpec(x.shape))
     ours = sepconv.rewrite(function)
     word = "swish_onednn" if ONEDNN else "swish"
     steps = [(layer.depthwise_steps, layer.pointwise_steps) for layer in ours.report.replaced]

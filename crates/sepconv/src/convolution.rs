@@ -331,7 +331,7 @@ impl<T: Element> WithSteps<'_, T> {
 /// ```
 ///
 /// Images are read and written fastest where their memory begins with a cache line (64 bytes), as crates such as `aligned-vec`
-/// reserve it: with AVX-512, a tenth for 112x112x32 and 147x147x64, nothing where there are many channels. The bits are the same.
+/// reserve it, with AVX-512 and few channels most of all. The bits are the same.
 pub struct Plan<T: Element> {
     plan: plan::Plan<'static, T>,
     convolution: SeparableConv2d,

@@ -251,8 +251,8 @@ impl<T: Element> Depthwise<T> {
             finish,
             numbers,
         };
-        let (spread, sharing) =
-            (usize::from(!self.spread.is_empty()), if run.shared > 0 { sharing_of(there) } else { 0 });
+        let spread = usize::from(!self.spread.is_empty());
+        let sharing = if run.shared > 0 { sharing_of(there) } else { 0 };
         let function = match (self.dots, rounding, products) {
             (Some(dots), ..) => dots.depthwise[sharing][spread],
             _ if !entries.is_empty() => self.kernel.depthwise_listed,

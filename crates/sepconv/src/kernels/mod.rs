@@ -1,5 +1,5 @@
-//! The inner loops: one algorithm in [`generic`], [`steps`] and [`correlation`], a thin module for each instruction set, and around them the two halves
-//! of the operation over one tile of output pixels, [`depthwise`] and [`pointwise`].
+//! The inner loops: one algorithm in [`generic`], [`steps`] and [`correlation`], a thin module for each instruction set, and
+//! around them the two halves of the operation over one tile of output pixels, [`depthwise`] and [`pointwise`].
 //!
 //! An instruction set never changes a bit of a result: one output element is one lane, and every lane rounds as the
 //! element's own operations do.

@@ -6,8 +6,12 @@ use super::vector::Vector;
 use crate::element::Element;
 use crate::sigmoid::{eigen, onednn};
 
+/// A vector of it.
+///
+/// # Safety
+/// As for every method of [`Vector`].
 #[inline(always)]
-unsafe fn number<V: Vector>(number: f64) -> V {
+pub unsafe fn number<V: Vector>(number: f64) -> V {
     V::splat(V::Element::from_f64(number))
 }
 

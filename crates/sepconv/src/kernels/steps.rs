@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use super::Finish;
 use super::epilogue::Step;
-use super::sigmoid;
+use super::sigmoid::{self, number};
 use super::vector::{Vector, Widen};
 use crate::element::{Element, is_sum};
 
@@ -123,11 +123,6 @@ unsafe fn relu6<V: Vector, R: Rounding<V>>(x: V) -> V {
 #[inline(always)]
 unsafe fn gate<V: Vector, R: Rounding<V>>(x: V) -> V {
     relu6::<V, R>(R::round(x.add(number::<V>(3.0))))
-}
-
-#[inline(always)]
-unsafe fn number<V: Vector>(number: f64) -> V {
-    V::splat(V::Element::from_f64(number))
 }
 
 /// So many rows at a time hide the latency of the steps.
