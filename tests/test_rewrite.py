@@ -1,5 +1,6 @@
 """Models that exist: what is found in them and replaced, what is left and why, the same bits, and the way back."""
 
+import gc
 import itertools
 import json
 import pathlib
@@ -812,6 +813,18 @@ def activated(activation, batch, *others):
     model = keras.Sequential([keras.Input([12, 12, 16]), *first, *others])
     x = tf.random.normal([batch, 12, 12, 16])
     return tf.function(model).get_concrete_function(tf.TensorSpec(x.shape)), x
+
+
+def test_variables_that_are_gone():
+    """A function goes on when nobody holds its model any more, and so do those that are made of it."""
+    function, x = activated("relu", 1)
+    gc.collect()
+    with pytest.raises(AssertionError, match="have been deleted"):
+        function.graph.variables  # noqa: B018
+    ours = sepconv.rewrite(function)
+    assert len(ours.report.replaced) == 1, str(ours.report)
+    assert same(ours.model(x), function(x))
+    assert same(sepconv.restore(ours.model).model(x), function(x))
 
 
 def test_hard_swish():

@@ -57,8 +57,10 @@ def like(concrete, definition):
     def call(*args, **kwargs):
         given = [value for value in tf.nest.flatten((args, kwargs), expand_composites=True) if tf.is_tensor(value)]
         results = changed._call_flat([*given, *captured], [])
-        for variable in concrete.graph.variables:
-            tf.compat.v1.get_default_graph().watch_variable(variable)
+        # `graph.variables` fails once one's Python object is gone; its value lives on in what is captured.
+        for variable in (held() for held in concrete.graph._weak_variables):
+            if variable is not None:
+                tf.compat.v1.get_default_graph().watch_variable(variable)
         results = tf.nest.flatten(results) if results is not None else []
         return _packed(concrete.structured_outputs, results)
 
