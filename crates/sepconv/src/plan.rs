@@ -30,7 +30,7 @@ const TILE_BYTES: usize = 256 << 10;
 
 /// Most rows of a tile: so many share each load of the filter into the first-level cache that it costs nothing, and with
 /// few channels they stay there themselves.
-const TILE_ROWS: usize = 96;
+const TILE_ROWS: usize = 112;
 
 /// Multiplications below which a call stays on the calling thread: some 50 us, about what it takes to wake others.
 const SMALL: usize = 2 << 20;
@@ -108,7 +108,7 @@ impl<'a, T: Element> Plan<'a, T> {
         assert_eq!(pointwise.filter_shape(), [geometry.k(), geometry.out_channels]);
         let kernel = T::kernel(set);
         let taps = geometry.height.kernel * geometry.width.kernel;
-        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, 1);
+        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, 1).in_lines(geometry.width.output);
         let Numerics { depthwise, subnormals, .. } = *numerics;
         let depthwise = Depthwise::new(kernel, layer.depthwise_filter, geometry, depthwise, subnormals)?;
         Ok(Self {
@@ -169,7 +169,7 @@ pub fn depthwise_part<T: Element>(
     let output = Output::new(output, k);
     // Where there is nothing to round, and no vector would reach into the next pixel.
     let directly = is_sum::<T>() && k.is_multiple_of(kernel.lanes);
-    let split = Split::new::<T::Sum>(geometry.rows(), k, workers.threads, 1);
+    let split = Split::new::<T::Sum>(geometry.rows(), k, workers.threads, 1).in_lines(geometry.width.output);
     split.for_each(
         workers.pool,
         numerics.subnormals,
@@ -347,14 +347,19 @@ const TAP: usize = 3;
 /// What it takes to bring the filter to the first-level cache, in the time that the product takes for a row.
 const FETCH: usize = 4;
 
+/// So many lines for each thread, and it matters little that one gets one more.
+const FAIR_LINES: usize = 32;
+
 /// How rows and column panels are dealt out to tasks.
 #[derive(Clone, Debug)]
 pub struct Split {
     k: usize,
-    rows: usize,
+    /// What is dealt out: so many times so many rows.
+    lines: usize,
+    line: usize,
+    /// The most rows of a tile, for memory's sake.
+    most: usize,
     pub tiles: usize,
-    /// Tiles that have to be, for memory's sake.
-    least_tiles: usize,
     panels: usize,
     /// Of column panels.
     pub groups: usize,
@@ -365,18 +370,33 @@ impl Split {
     /// By rows only, so many of which are in a tile whatever memory they take.
     pub fn new<T>(rows: usize, k: usize, threads: usize, least: usize) -> Self {
         let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>()).max(1)).clamp(least, TILE_ROWS);
-        let least_tiles = rows.div_ceil(most);
-        let tiles = least_tiles.next_multiple_of(threads).min(rows).max(1);
-        Self { k, rows, tiles, least_tiles, panels: 1, groups: 1, threads }
+        let split = Self { k, lines: rows, line: 1, most, tiles: 1, panels: 1, groups: 1, threads };
+        Self { tiles: split.tiles_for(threads), ..split }
+    }
+
+    /// The same, but that tiles begin with an image's lines of so many rows, where a tile has room for one and no thread gets
+    /// noticeably more than another.
+    pub fn in_lines(self, line: usize) -> Self {
+        if !(1..=self.most).contains(&line) {
+            return self;
+        }
+        let lines = Self { lines: self.lines / line, line, ..self };
+        let tiles = lines.tiles_for(self.threads);
+        let fair = self.threads == 1 || lines.lines.is_multiple_of(tiles) || lines.lines >= FAIR_LINES * self.threads;
+        if fair { Self { tiles, ..lines } } else { self }
+    }
+
+    /// As few as memory allows, as many for each of so many threads.
+    fn tiles_for(&self, threads: usize) -> usize {
+        self.lines.div_ceil(self.most / self.line).next_multiple_of(threads).min(self.lines).max(1)
     }
 
     /// By rows and column panels: what takes the least time. Each group of panels computes the depthwise part again.
     pub fn with_columns(self, panels: usize, panel_columns: usize, taps: usize) -> Self {
         let candidate = |groups: usize| {
-            let sharers = self.threads.div_ceil(groups);
-            let tiles = self.least_tiles.next_multiple_of(sharers).min(self.rows).max(1);
+            let tiles = self.tiles_for(self.threads.div_ceil(groups));
             let columns = panels.div_ceil(groups).saturating_mul(panel_columns).saturating_add(TAP * taps);
-            let rows = self.rows.div_ceil(tiles) + FETCH;
+            let rows = self.lines.div_ceil(tiles) * self.line + FETCH;
             let steps = (tiles * groups).div_ceil(self.threads).saturating_mul(rows);
             (steps.saturating_mul(columns), groups, tiles)
         };
@@ -388,7 +408,7 @@ impl Split {
     /// The rows and the column panels of a task.
     fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
         let (tile, group) = (task / self.groups, task % self.groups);
-        let row = |tile: usize| tile * (self.rows / self.tiles) + tile.min(self.rows % self.tiles);
+        let row = |tile: usize| (tile * (self.lines / self.tiles) + tile.min(self.lines % self.tiles)) * self.line;
         let panel = |group: usize| group * self.panels / self.groups;
         (row(tile)..row(tile + 1), panel(group)..panel(group + 1))
     }

@@ -36,6 +36,8 @@ pub struct Depthwise<T: Element> {
     counted: [Counted; 2],
     /// How many taps apart the pixels lie whose sums share values in the inner loop; 0 if there are none.
     shared: usize,
+    /// Whether they may share them with those of the line one row of taps below.
+    two_lines: bool,
 }
 
 /// What one output row or column reads.
@@ -88,7 +90,16 @@ impl<T: Element> Depthwise<T> {
             && (width.rate == 1 || width.stride == 1)
             && (usual(numerics) || dots.is_some())
             && matches!(numerics.taps, Taps::Inside | Taps::All);
+        let rows = places(&geometry.height)?;
+        let columns = places(&geometry.width)?;
+        let narrow_borders = |place: &Place| place.inside.start <= 1 && place.inside.end >= 2;
+        let two_lines = shares
+            && kernel.two_lines
+            && !spread
+            && [width.kernel, geometry.height.kernel, width.stride, geometry.height.stride] == [3, 3, 1, 1]
+            && columns.iter().all(narrow_borders);
         Ok(Self {
+            two_lines,
             shared: if shares { width.stride } else { 0 },
             kernel,
             numerics,
@@ -97,8 +108,8 @@ impl<T: Element> Depthwise<T> {
             in_pairs: false,
             epilogue: None,
             filter_stride,
-            rows: places(&geometry.height)?,
-            columns: places(&geometry.width)?,
+            rows,
+            columns,
             borders: Borders::of(&geometry.width),
             counted: [Counted::ALL; 2],
             spread: if spread { spreads(geometry, kernel.lanes) } else { Vec::new() },
@@ -144,35 +155,67 @@ impl<T: Element> Depthwise<T> {
     pub unsafe fn write(&self, input: &ArrayView4<T>, target: Target<T::Sum>, rows: Range<usize>) {
         assert!(adjacent(input) && input.shape() == self.geometry.input_shape());
         assert!(rows.end <= self.geometry.rows());
-        let (height, width) = (self.geometry.height.output, self.geometry.width.output);
-        let mut done = 0;
-        while done < rows.len() {
-            let (line, x) = ((rows.start + done) / width, (rows.start + done) % width);
-            let columns = &self.columns[x..width.min(x + rows.len() - done)];
-            let place = [line / height, line % height];
-            if self.share(columns.len()) {
-                // As far apart as taps are.
-                let rate = self.geometry.width.rate;
-                for phase in 0..rate {
-                    let sharing = columns[phase..].chunks(rate);
-                    for part in evenly(sharing.len()) {
-                        let run = &columns[phase + part.start * rate..columns.len().min(phase + part.end * rate)];
-                        // SAFETY: the caller's promise.
-                        unsafe { self.run(input, target.skip(done + phase + part.start * rate), place, run, true) };
-                    }
+        let width = self.geometry.width.output;
+        // From a pixel to the one with which it may share values, one row of taps below.
+        let apart = if self.two_lines { self.geometry.height.rate * width } else { rows.len() }.max(1);
+        for band in (0..rows.len()).step_by(2 * apart) {
+            let (mut done, end) = (band, rows.len().min(band + apart));
+            while done < end {
+                let (line, x) = ((rows.start + done) / width, (rows.start + done) % width);
+                let columns = &self.columns[x..width.min(x + end - done)];
+                let below = &columns[..columns.len().min(rows.len().saturating_sub(done + apart))];
+                let both = if self.goes_with_below(line, below.len()) { below.len() } else { 0 };
+                // SAFETY: the caller's promise, for all three.
+                unsafe {
+                    self.line(input, target.skip(done), line, &columns[..both], apart);
+                    self.line(input, target.skip(done + both), line, &columns[both..], 0);
+                    let line = line + self.geometry.height.rate;
+                    self.line(input, target.skip(done + apart + both), line, &below[both..], 0);
                 }
                 done += columns.len();
-                continue;
-            }
-            for same in columns.chunk_by(|a, b| self.same_sum(a, b)) {
-                for part in evenly(same.len()) {
-                    let target = target.skip(done + part.start);
-                    // SAFETY: the caller's promise.
-                    unsafe { self.run(input, target, place, &same[part], false) };
-                }
-                done += same.len();
             }
         }
+    }
+
+    /// Pixels of a line into the target, and those of the line below them, so many rows of the target further on, if not 0.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write).
+    unsafe fn line(&self, input: &ArrayView4<T>, target: Target<T::Sum>, line: usize, columns: &[Place], below: usize) {
+        let place = [line / self.geometry.height.output, line % self.geometry.height.output];
+        if self.share(columns.len()) {
+            // As far apart as taps are.
+            for phase in 0..self.geometry.width.rate {
+                // SAFETY: the caller's promise.
+                unsafe { self.run(input, target.skip(phase), place, &columns[phase..], Some(below)) };
+            }
+            return;
+        }
+        let mut done = 0;
+        for same in columns.chunk_by(|a, b| self.same_sum(a, b)) {
+            for part in evenly(same.len()) {
+                // SAFETY: the caller's promise.
+                unsafe { self.run(input, target.skip(done + part.start), place, &same[part], None) };
+            }
+            done += same.len();
+        }
+    }
+
+    /// Whether so many pixels of a line can share values with those one row of taps below: what both read has to be inside the
+    /// image, or not be counted.
+    fn goes_with_below(&self, line: usize, pixels: usize) -> bool {
+        let rate = self.geometry.width.rate;
+        // Of each phase.
+        let many = [pixels / rate, pixels.div_ceil(rate)].map(sharing_of) == [2; 2];
+        if !(self.two_lines && many && self.share(pixels)) {
+            return false;
+        }
+        let y = line % self.geometry.height.output;
+        let Some(below) = self.rows.get(y + self.geometry.height.rate) else { return false };
+        let (above, below) = (&self.rows[y].inside, &below.inside);
+        let all = *above == (0..3) && *below == (0..3);
+        all || self.numerics.taps == Taps::Inside
+            && (above.start <= 1 && above.end == 3 && below.start == 0 && below.end >= 2)
     }
 
     /// Whether so many successive pixels of a row are enough for their sums to share values.
@@ -198,8 +241,8 @@ impl<T: Element> Depthwise<T> {
         (input.as_ptr().wrapping_offset(offset).cast(), bytes)
     }
 
-    /// Pixels of one output row into the target: those of these columns that share values with the first, or else all, which
-    /// have the same taps inside the image.
+    /// Pixels of one output row into the target: those of these columns that share values with the first, and with those so many
+    /// rows of the target below, if not 0; or else all, which have the same taps inside the image.
     ///
     /// # Safety
     /// The target has room for all of these columns, in whole vectors.
@@ -209,33 +252,49 @@ impl<T: Element> Depthwise<T> {
         target: Target<T::Sum>,
         [n, y]: [usize; 2],
         columns: &[Place],
-        share: bool,
+        share: Option<usize>,
     ) {
         let [of_image, of_row, of_column, _] = *input.strides() else { unreachable!("four dimensions") };
         let image = input.as_ptr().wrapping_offset((n as isize).wrapping_mul(of_image));
         let line = image.wrapping_offset(self.rows[y].origin.wrapping_mul(of_row));
         let (height, width) = (&self.geometry.height, &self.geometry.width);
-        let apart = if share { width.rate } else { 1 };
-        let mut pixels = [std::ptr::null(); RUN];
-        let there = columns.len().div_ceil(apart);
-        for (pixel, column) in pixels.iter_mut().zip(columns.iter().step_by(apart)) {
-            *pixel = line.wrapping_offset(column.origin.wrapping_mul(of_column));
-        }
         let kernel = [height.kernel, width.kernel];
-        let inside = [self.rows[y].inside.clone(), columns[0].inside.clone()];
+        let mut inside = [self.rows[y].inside.clone(), columns[0].inside.clone()];
+        let mut counted = tap_order::counted(self.numerics.taps, kernel, &inside);
+        let origin = |column: &Place| line.wrapping_offset(column.origin.wrapping_mul(of_column));
+        let (first, mut each);
+        let (pixels, count, apart) = match share {
+            Some(below) => {
+                if below > 0 {
+                    inside[0] = inside[0].start..self.rows[y + height.rate].inside.end + 1;
+                    counted[0] = inside[0].clone();
+                }
+                first = [origin(&columns[0])];
+                (&first[..], columns.len().div_ceil(width.rate), width.rate)
+            }
+            None => {
+                each = [std::ptr::null(); RUN];
+                for (pixel, column) in each.iter_mut().zip(columns) {
+                    *pixel = origin(column);
+                }
+                (&each[..columns.len()], columns.len(), 1)
+            }
+        };
         let steps = [of_row.wrapping_mul(height.rate as isize), of_column.wrapping_mul(width.rate as isize)];
         let Numerics { rounding, products, .. } = self.numerics;
         let entries = self.entries(y, &columns[0], steps);
         let (finish, numbers) =
             self.epilogue.as_ref().map_or((&[][..], std::ptr::null()), |epilogue| epilogue.steps(0));
         let run = Run {
-            pixels: &pixels[..there],
+            pixels,
+            count,
             kernel,
-            counted: tap_order::counted(self.numerics.taps, kernel, &inside),
+            counted,
             inside,
-            shared: if share { self.shared } else { 0 },
+            shared: if share.is_some() { self.shared } else { 0 },
             across: within(width, columns[0].origin),
             padding: self.numerics.taps == Taps::All,
+            below: share.unwrap_or(0) as isize * target.next,
             entries: &entries,
             separate: products == Products::Separate,
             paired: products == Products::Paired,
@@ -252,7 +311,7 @@ impl<T: Element> Depthwise<T> {
             numbers,
         };
         let spread = usize::from(!self.spread.is_empty());
-        let sharing = if run.shared > 0 { sharing_of(there) } else { 0 };
+        let sharing = if run.shared > 0 { sharing_of(count) } else { 0 };
         let function = match (self.dots, rounding, products) {
             (Some(dots), ..) => dots.depthwise[sharing][spread],
             _ if !entries.is_empty() => self.kernel.depthwise_listed,

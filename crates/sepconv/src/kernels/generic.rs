@@ -10,7 +10,7 @@ use super::steps::{As, AsSummed, take_steps};
 use super::tile::{panel, row_stride};
 use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
 use super::{Block, Entry, Pack, Rows, Run, Step, Then};
-use crate::element::Element;
+use crate::element::{Element, Number};
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
 /// the latency of the additions.
@@ -30,6 +30,11 @@ pub const fn sharing<S: Element<Sum = V::Element>, V: Widen<S>>() -> [usize; 3] 
 }
 
 const MANY: usize = 7;
+
+/// Whether two lines of pixels share values as well: where there are registers for the sums and the filter.
+pub const fn two_lines<V: Vector>() -> bool {
+    V::REGISTERS && size_of::<V>() == 64
+}
 
 /// Which of the three suits so many pixels, [`PIXELS`] or more: the last ones may be computed twice.
 pub fn sharing_of(pixels: usize) -> usize {
@@ -66,16 +71,16 @@ pub unsafe fn depthwise<
 >(
     run: &Run<S>,
 ) {
-    if SHARING == 0 && (!V::REGISTERS || run.pixels.len() < PIXELS) {
-        for pixel in 0..run.pixels.len() {
+    if SHARING == 0 && (!V::REGISTERS || run.count < PIXELS) {
+        for pixel in 0..run.count {
             pixels::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
         }
         return;
     }
     let at_once = if SHARING > 0 { SHARING } else { PIXELS };
-    for pixel in (0..run.pixels.len()).step_by(at_once) {
+    for pixel in (0..run.count).step_by(at_once) {
         // The last ones may be computed twice: that is cheaper than one by one.
-        let pixel = pixel.min(run.pixels.len() - at_once);
+        let pixel = pixel.min(run.count - at_once);
         // A constant, so that what is never called is not compiled.
         if const { SHARING > 0 } {
             match (run.kernel[1], run.shared) {
@@ -174,7 +179,7 @@ unsafe fn sums<
         }
         line = line.map(|line| line.wrapping_offset(run.steps[0]));
     }
-    store_sums::<S, V, P, N, EACH>(run, pixel, k, &sums);
+    store_sums::<S, V, P, P, N, EACH>(run, pixel, k, &sums);
 }
 
 /// The depthwise sums of a run of pixels in the order of its list, whatever their products and roundings are.
@@ -184,8 +189,8 @@ unsafe fn sums<
 #[inline(always)]
 pub unsafe fn listed<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) {
     let mut pixel = 0;
-    while pixel < run.pixels.len() {
-        let four = V::REGISTERS && pixel + PIXELS <= run.pixels.len();
+    while pixel < run.count {
+        let four = V::REGISTERS && pixel + PIXELS <= run.count;
         for k in (0..run.k).step_by(V::LANES) {
             match (four, run.spread.is_empty(), k + V::LANES <= run.k) {
                 (true, true, true) => listed_sums::<S, V, PIXELS, WHOLE>(run, pixel, k),
@@ -246,7 +251,7 @@ unsafe fn listed_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize,
         }
     }
     // Blocks that are added up are rounded again.
-    store_sums::<S, V, P, 1, false>(run, pixel, k, &totals.map(|total| [total]));
+    store_sums::<S, V, P, P, 1, false>(run, pixel, k, &totals.map(|total| [total]));
 }
 
 /// What lies behind the pixel values of the results from `k` on.
@@ -289,6 +294,19 @@ unsafe fn shared_pixels<
     // The columns of taps inside the image, counted from this pixel's first.
     let first = (pixel * STRIDE) as isize;
     let columns = run.across.start - first..run.across.end - first;
+    if const { two_lines::<V>() && P == MANY && WIDTH == 3 && STRIDE == 1 && !EACH && !SPREAD_OUT } && run.below != 0 {
+        let edges = Edges::of(run, columns);
+        let mut k = 0;
+        while run.counted[0] == (0..4) && k + V::LANES <= run.k {
+            two_lines_sums::<S, V, true, PRODUCTS>(run, pixel, &edges, k);
+            k += V::LANES;
+        }
+        while k < run.k {
+            two_lines_sums::<S, V, false, PRODUCTS>(run, pixel, &edges, k);
+            k += V::LANES;
+        }
+        return;
+    }
     let border = (WIDTH / 2) as isize;
     let width = ((P - 1) * STRIDE + WIDTH) as isize;
     let outside = (columns.start.max(0), (width - columns.end).max(0));
@@ -347,7 +365,7 @@ unsafe fn shared_sums<
 ) {
     let mut sums = [[V::splat(V::Element::ZERO); N]; P];
     let rows = run.counted[0].clone();
-    let mut line = (*run.pixels.get_unchecked(pixel)).wrapping_offset(run.place(rows.start, 0));
+    let mut line = run.origin(pixel).wrapping_offset(run.place(rows.start, 0));
     let mut weights = run.filter.add(rows.start * WIDTH * run.filter_stride + k);
     macro_rules! add_row {
         ($i:expr) => {
@@ -370,7 +388,7 @@ unsafe fn shared_sums<
         }
     }
     let _ = (line, weights);
-    store_sums::<S, V, P, N, EACH>(run, pixel, k, &sums);
+    store_sums::<S, V, P, P, N, EACH>(run, pixel, k, &sums);
 }
 
 /// One row of taps of [`shared_sums`], whose values begin at `line`.
@@ -433,6 +451,111 @@ unsafe fn shared_row<
     add_columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
+/// The first and the last column of what pixels with three columns of taps read.
+struct Edges<V> {
+    /// Where they are, from the first one's place, or their neighbours where they are outside the image.
+    places: [isize; 2],
+    /// Above 0 if they are inside, and if they are added up.
+    inside: [V; 2],
+    counted: [V; 2],
+}
+
+impl<V: Vector> Edges<V> {
+    /// Where those columns lie inside the image, counted from the first.
+    #[inline(always)]
+    unsafe fn of<S: Element<Sum = V::Element>>(run: &Run<S>, columns: Range<isize>) -> Self {
+        let [left, right] = [columns.start <= 0, columns.end > MANY as isize + 1];
+        let places = [isize::from(!left), MANY as isize + isize::from(right)];
+        let flag = |holds: bool| if holds { V::Element::ZERO.power_of_two() } else { V::Element::ZERO };
+        Self {
+            places: [places[0].wrapping_mul(run.steps[1]), places[1].wrapping_mul(run.steps[1])],
+            inside: [V::splat(flag(left)), V::splat(flag(right))],
+            counted: [V::splat(flag(left || run.padding)), V::splat(flag(right || run.padding))],
+        }
+    }
+}
+
+/// As [`shared_sums`], of one vector, for two lines of pixels with 3x3 taps; of `WHOLE` vectors and lines that are
+/// all inside the image, or not. Without a condition for columns: there the compiler would load what it has no registers for.
+#[inline(always)]
+unsafe fn two_lines_sums<S: Element<Sum = V::Element>, V: Widen<S>, const WHOLE: bool, const PRODUCTS: usize>(
+    run: &Run<S>,
+    pixel: usize,
+    edges: &Edges<V>,
+    k: usize,
+) {
+    let zero = V::splat(V::Element::ZERO);
+    let (mut sums, mut taps) = ([[zero]; 2 * MANY], [[zero; 3]; 3]);
+    for i in 0..3 {
+        for j in 0..3 {
+            taps[i][j] = V::load(run.filter.add((3 * i + j) * run.filter_stride + k));
+        }
+    }
+    let lines = &run.counted[0];
+    let mut line = run.origin(pixel).wrapping_offset(run.place(lines.start, 0)).wrapping_add(k);
+    macro_rules! add_line {
+        ($number:literal) => {
+            line_of_two::<S, V, $number, WHOLE, PRODUCTS>(run, line, &taps, edges, run.k - k, &mut sums);
+            line = line.wrapping_offset(run.steps[0]);
+        };
+    }
+    if WHOLE || lines.start == 0 {
+        add_line!(0);
+    }
+    add_line!(1);
+    add_line!(2);
+    if WHOLE || lines.end == 4 {
+        add_line!(3);
+    }
+    let _ = line;
+    store_sums::<S, V, MANY, { 2 * MANY }, 1, false>(run, pixel, k, &sums);
+}
+
+/// A line of the image, by its number, for [`two_lines_sums`]: a row of taps for the sums of each line of pixels that reads it.
+#[inline(always)]
+unsafe fn line_of_two<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const LINE: usize,
+    const WHOLE: bool,
+    const PRODUCTS: usize,
+>(
+    run: &Run<S>,
+    line: *const S,
+    taps: &[[V; 3]; 3],
+    edges: &Edges<V>,
+    channels: usize,
+    sums: &mut [[V; 1]; 2 * MANY],
+) {
+    // By hand, as in `shared_row`.
+    macro_rules! add_columns {
+        ($($column:literal)*) => {$(
+            {
+                let edge = if $column == 0 { Some(0) } else if $column == MANY + 1 { Some(1) } else { None };
+                let from = line.wrapping_offset(edge.map_or($column * run.steps[1], |edge: usize| edges.places[edge]));
+                let mut value = if WHOLE { V::widen(from) } else { V::widen_first(from, V::LANES.min(channels)) };
+                if let Some(edge) = edge {
+                    value = edges.inside[edge].if_positive(value, V::splat(V::Element::ZERO));
+                }
+                for p in 0..MANY {
+                    for l in 0..2 {
+                        if p <= $column && $column - p < 3 && l <= LINE && LINE - l < 3 {
+                            let [before] = sums[l * MANY + p];
+                            let tap = taps[LINE - l][$column - p];
+                            let mut sum = add_product::<S, V, false, PRODUCTS>(value, tap, before);
+                            if let Some(edge) = edge {
+                                sum = edges.counted[edge].if_positive(sum, before);
+                            }
+                            sums[l * MANY + p] = [sum];
+                        }
+                    }
+                }
+            }
+        )*};
+    }
+    add_columns!(0 1 2 3 4 5 6 7 8);
+}
+
 /// `N` vectors of a pixel whose channel 0 is at `from`, for the results from `k` on.
 #[inline(always)]
 unsafe fn load_pixel<S: Element<Sum = V::Element>, V: Widen<S>, const N: usize, const LOAD: u8>(
@@ -489,42 +612,53 @@ unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, const EACH: boo
     if EACH { sum.round() } else { sum }
 }
 
-/// Into the target, rounded, after the steps. The vectors lie in one panel, and the last one may be stored whole.
+/// Into the target, rounded, after the steps: the sums of `P` pixels, or behind them those of the pixels below as well. The
+/// vectors lie in one panel, and the last one may be stored whole.
 #[inline(always)]
-unsafe fn store_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize, const N: usize, const EACH: bool>(
+unsafe fn store_sums<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const SUMS: usize,
+    const N: usize,
+    const EACH: bool,
+>(
     run: &Run<S>,
     pixel: usize,
     k: usize,
-    sums: &[[V; N]; P],
+    sums: &[[V; N]; SUMS],
 ) {
-    let next = run.target.next * size_of::<V::Element>() as isize;
+    let place = |n: usize| {
+        let place = (n / P) as isize * run.below + (pixel + n % P) as isize * run.target.next;
+        place * size_of::<V::Element>() as isize
+    };
     if V::NARROWS && run.narrow {
         let panel_length = panel::<S>();
         let target =
             run.target.start.add(k / panel_length * run.target.panel_stride).cast::<u16>().add(k % panel_length);
-        for p in 0..P {
+        for n in 0..SUMS {
             for v in 0..N {
-                sums[p][v].store_narrow(target.byte_offset((pixel + p) as isize * next).add(v * V::LANES));
+                sums[n][v].store_narrow(target.byte_offset(place(n)).add(v * V::LANES));
             }
         }
         return;
     }
     let mut sums = *sums;
     // Not by closures, which are not always inlined, and then do without the instructions.
-    for p in 0..P {
+    for n in 0..SUMS {
         for v in 0..N {
-            sums[p][v] = if EACH { sums[p][v] } else { sums[p][v].round() };
+            sums[n][v] = if EACH { sums[n][v] } else { sums[n][v].round() };
         }
     }
     if !run.finish.is_empty() {
         let numbers = run.numbers.wrapping_add(k);
-        take_steps::<V, As<S>, P, N>(run.finish, numbers, &mut sums);
+        take_steps::<V, As<S>, SUMS, N>(run.finish, numbers, &mut sums);
     }
     let panel_length = panel::<S::Sum>();
     let target = run.target.start.add(k / panel_length * run.target.panel_stride + k % panel_length);
-    for p in 0..P {
+    for n in 0..SUMS {
         for v in 0..N {
-            sums[p][v].store(target.byte_offset((pixel + p) as isize * next).add(v * V::LANES));
+            sums[n][v].store(target.byte_offset(place(n)).add(v * V::LANES));
         }
     }
 }

@@ -145,6 +145,8 @@ pub struct Kernel<T: Element> {
     depthwise_listed: DepthwiseFn<T>,
     /// Whether the first ones share values between pixels, of the shapes of [`generic::SHARED`].
     shares: bool,
+    /// Whether they share them between two lines of pixels too: see [`Run::below`].
+    two_lines: bool,
     /// By [`Products`], vectors of a column panel (1, 2), rows (from 1).
     product: [[ByRows<T::Sum>; 2]; 4],
     /// Whether that of fused products takes the steps of [`Block::finish`]; the others must have none.
@@ -231,9 +233,11 @@ impl<T: Element> Kernel<T> {
 
 /// Successive output pixels, for the depthwise loop. They share values or have the same taps inside the image.
 pub struct Run<'a, T: Element> {
-    /// For each pixel, where tap (0, 0) reads channel 0. A tap inside the image can be read at its place from there;
-    /// other places are never formed into a reference or read.
+    /// For each pixel, or where they share values for the first alone, where tap (0, 0) reads channel 0. A tap inside the image can
+    /// be read at its place from there; other places are never formed into a reference or read.
     pub pixels: &'a [*const T],
+    /// How many pixels there are.
+    pub count: usize,
     /// Taps down and across.
     pub kernel: [usize; 2],
     /// Those of them that lie inside the image; across, of pixels that do not share values.
@@ -247,6 +251,10 @@ pub struct Run<'a, T: Element> {
     /// others are added up.
     pub across: Range<isize>,
     pub padding: bool,
+    /// Elements from a pixel's results to those of the pixel one row of taps below, with which it shares values too: of kernels of
+    /// 3x3 taps of which each pixel lacks one column at most at either side, where [`Kernel::two_lines`]. Then rows of taps
+    /// are counted from the first pixel's to the second's. Otherwise 0.
+    pub below: isize,
     /// In another order, this one, for products that are separate or paired, and rounded each or not.
     pub entries: &'a [Entry],
     pub separate: bool,
@@ -273,6 +281,15 @@ pub struct Run<'a, T: Element> {
 }
 
 impl<T: Element> Run<'_, T> {
+    /// Where tap (0, 0) of a pixel reads channel 0.
+    #[inline(always)]
+    fn origin(&self, pixel: usize) -> *const T {
+        match self.shared {
+            0 => self.pixels[pixel],
+            shared => self.pixels[0].wrapping_offset(self.place(0, pixel * shared)),
+        }
+    }
+
     /// Elements from where tap (0, 0) reads to where another one does.
     #[inline(always)]
     fn place(&self, row: usize, column: usize) -> isize {
@@ -473,6 +490,7 @@ macro_rules! kernel {
                 depthwise_each: $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }, SEPARATE),
                 depthwise_listed: listed::<$element, $vector>,
                 shares: $crate::kernels::generic::sharing::<$element, $vector>()[1] > 0,
+                two_lines: $crate::kernels::generic::two_lines::<$vector>(),
                 product: [
                     $crate::kernels::products!($vector, FUSED, false, $ones, $twos),
                     $crate::kernels::products!($vector, SEPARATE, false, $ones, $separates),

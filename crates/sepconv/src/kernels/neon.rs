@@ -225,7 +225,7 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
 ) {
     let kernel = portable::<S>(V::LANES);
     let again = if each { kernel.depthwise_each } else { kernel.depthwise[products] }[0][usize::from(spread)];
-    for pixel in 0..run.pixels.len() {
+    for pixel in 0..run.count {
         let (mut inside, mut counted) = (run.inside.clone(), run.counted.clone());
         if run.shared > 0 {
             let first = (pixel * run.shared) as isize;
@@ -234,7 +234,8 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
             counted[1] = if run.padding { 0..run.kernel[1] } else { inside[1].clone() };
         }
         again(&Run {
-            pixels: &run.pixels[pixel..][..1],
+            pixels: &[run.origin(pixel)],
+            count: 1,
             inside,
             counted,
             across: run.across.clone(),
