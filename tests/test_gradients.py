@@ -76,6 +76,11 @@ def test_second_derivatives(case):
     assert kernel_calls() - before == 1
     assert all_same(tf.function(lambda *t: second(convolve, list(t), attributes))(*tensors), theirs)
 
+    def branch(*arguments):
+        return tf.cond(tf.size(arguments[0]) > 0, lambda: convolve(*arguments), lambda: tensorflows(*arguments))
+
+    assert all_same(tf.function(lambda *t: second(branch, list(t), attributes))(*tensors), theirs)
+
 
 @pytest.mark.parametrize("case", CASES)
 def test_v1_gradients(case):

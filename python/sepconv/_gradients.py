@@ -90,11 +90,17 @@ def _convolve(tensors, attributes: dict):
     return _pipeline.separable_conv2d(*tensors, strides, padding, None, attributes["rate"], None)
 
 
-def _again(op, upstream, name: str, tensors, first, carrier):
+def _inputs(op) -> list:
+    """An operation's inputs, of the graph that is being built: of those that a gradient in a `tf.cond` takes from the
+    branch, a tape loses sight."""
+    return [tf.identity(tensor) for tensor in op.inputs]
+
+
+def _again(inputs, upstream, name: str, tensors, first, carrier):
     """The gradient of a gradient, all through TensorFlow's own operations.
 
     Args:
-        op: The gradient's operation.
+        inputs: Those of the gradient's operation.
         upstream: The gradient with respect to its result.
         name: Of which of `tensors`, the convolution's three, it is the gradient.
         first: The gradient with respect to the convolution's result.
@@ -107,7 +113,7 @@ def _again(op, upstream, name: str, tensors, first, carrier):
         tape.watch([*tensors, first])
         (gradient,) = _theirs(tensors, [by_name[name]], attributes, first)
     known = {id(tensor): tensor for tensor in [*tensors, first]}
-    inputs = [known.get(id(tensor)) for tensor in op.inputs]
+    inputs = [known.get(id(tensor)) for tensor in inputs]
     sources = [tensor for tensor in inputs if tensor is not None]
     gradients = dict(zip(map(id, sources), tape.gradient(gradient, sources, upstream), strict=True))
     return [None if tensor is None else gradients[id(tensor)] for tensor in inputs]
@@ -130,27 +136,27 @@ def _with_steps(op, upstream):
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPixels")
 def _of_pixels(op, upstream):
-    pointwise_filter, first = op.inputs
+    pointwise_filter, first = inputs = _inputs(op)
     pixels = tf.zeros_like(upstream)
-    return _again(op, upstream, "input", [pixels, _one_tap(pixels), pointwise_filter], first, None)
+    return _again(inputs, upstream, "input", [pixels, _one_tap(pixels), pointwise_filter], first, None)
 
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropInput")
 def _of_input(op, upstream):
-    input, depthwise_filter, pixels, carrier = op.inputs
-    return _again(op, upstream, "input", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
+    input, depthwise_filter, pixels, carrier = inputs = _inputs(op)
+    return _again(inputs, upstream, "input", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
 
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropDepthwiseFilter")
 def _of_depthwise_filter(op, upstream):
-    input, depthwise_filter, pixels, carrier = op.inputs
-    return _again(op, upstream, "depthwise_filter", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
+    input, depthwise_filter, pixels, carrier = inputs = _inputs(op)
+    return _again(inputs, upstream, "depthwise_filter", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
 
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPointwiseFilter")
 def _of_pointwise_filter(op, upstream):
-    *tensors, first, carrier = op.inputs
-    return _again(op, upstream, "pointwise_filter", tensors, first, carrier)
+    *tensors, first, carrier = inputs = _inputs(op)
+    return _again(inputs, upstream, "pointwise_filter", tensors, first, carrier)
 
 
 def _one_tap(pixels):
