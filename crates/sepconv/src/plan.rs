@@ -30,7 +30,7 @@ const TILE_BYTES: usize = 256 << 10;
 
 /// Most rows of a tile: so many share each load of the filter into the first-level cache that it costs nothing, and with
 /// few channels they stay there themselves.
-const TILE_ROWS: usize = 112;
+const TILE_ROWS: usize = 128;
 
 /// Multiplications below which a call stays on the calling thread: some 50 us, about what it takes to wake others.
 const SMALL: usize = 2 << 20;
@@ -108,9 +108,10 @@ impl<'a, T: Element> Plan<'a, T> {
         assert_eq!(pointwise.filter_shape(), [geometry.k(), geometry.out_channels]);
         let kernel = T::kernel(set);
         let taps = geometry.height.kernel * geometry.width.kernel;
-        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, 1).in_lines(geometry.width.output);
         let Numerics { depthwise, subnormals, .. } = *numerics;
         let depthwise = Depthwise::new(kernel, layer.depthwise_filter, geometry, depthwise, subnormals)?;
+        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, 1);
+        let split = split.in_lines(geometry.height.output, geometry.width.output, depthwise.lines_together());
         Ok(Self {
             depthwise: depthwise
                 .finished(Epilogue::new(kernel, &layer.epilogues.depthwise, geometry.k())?)
@@ -169,7 +170,8 @@ pub fn depthwise_part<T: Element>(
     let output = Output::new(output, k);
     // Where there is nothing to round, and no vector would reach into the next pixel.
     let directly = is_sum::<T>() && k.is_multiple_of(kernel.lanes);
-    let split = Split::new::<T::Sum>(geometry.rows(), k, workers.threads, 1).in_lines(geometry.width.output);
+    let split = Split::new::<T::Sum>(geometry.rows(), k, workers.threads, 1);
+    let split = split.in_lines(geometry.height.output, geometry.width.output, depthwise.lines_together());
     split.for_each(
         workers.pool,
         numerics.subnormals,
@@ -347,8 +349,8 @@ const TAP: usize = 3;
 /// What it takes to bring the filter to the first-level cache, in the time that the product takes for a row.
 const FETCH: usize = 4;
 
-/// So many lines for each thread, and it matters little that one gets one more.
-const FAIR_LINES: usize = 32;
+/// So many parts for each thread, and it matters little that one gets one more.
+const FAIR: usize = 32;
 
 /// How rows and column panels are dealt out to tasks.
 #[derive(Clone, Debug)]
@@ -357,7 +359,8 @@ pub struct Split {
     /// What is dealt out: so many times so many rows.
     lines: usize,
     line: usize,
-    /// The most rows of a tile, for memory's sake.
+    /// For how many rows a tile has room, and how many it takes at most.
+    room: usize,
     most: usize,
     pub tiles: usize,
     panels: usize,
@@ -369,21 +372,29 @@ pub struct Split {
 impl Split {
     /// By rows only, so many of which are in a tile whatever memory they take.
     pub fn new<T>(rows: usize, k: usize, threads: usize, least: usize) -> Self {
-        let most = (TILE_BYTES / (row_elements::<T>(k) * size_of::<T>()).max(1)).clamp(least, TILE_ROWS);
-        let split = Self { k, lines: rows, line: 1, most, tiles: 1, panels: 1, groups: 1, threads };
+        let room = TILE_BYTES / (row_elements::<T>(k) * size_of::<T>()).max(1);
+        let most = room.clamp(least, TILE_ROWS);
+        let split = Self { k, lines: rows, line: 1, room, most, tiles: 1, panels: 1, groups: 1, threads };
         Self { tiles: split.tiles_for(threads), ..split }
     }
 
-    /// The same, but that tiles begin with an image's lines of so many rows, where a tile has room for one and no thread gets
-    /// noticeably more than another.
-    pub fn in_lines(self, line: usize) -> Self {
-        if !(1..=self.most).contains(&line) {
-            return self;
-        }
-        let lines = Self { lines: self.lines / line, line, ..self };
-        let tiles = lines.tiles_for(self.threads);
-        let fair = self.threads == 1 || lines.lines.is_multiple_of(tiles) || lines.lines >= FAIR_LINES * self.threads;
-        if fair { Self { tiles, ..lines } } else { self }
+    /// The same, but that tiles begin with lines of the image, or with several that are better computed together, where a tile
+    /// has room for them, or half of it, and no thread gets noticeably more than another.
+    pub fn in_lines(self, height: usize, line: usize, together: usize) -> Self {
+        let several = line.saturating_mul(together);
+        let most = if several <= 2 * self.room { self.most.max(several) } else { self.most };
+        let begins_with = |rows: usize| {
+            // Small tiles cost more than parts of lines do.
+            if rows == 0 || 4 * (most / rows * rows) < 3 * most {
+                return None;
+            }
+            let split = Self { lines: self.lines / rows, line: rows, most, ..self.clone() };
+            let tiles = split.tiles_for(self.threads);
+            let fair = self.threads == 1 || split.lines.is_multiple_of(tiles) || split.lines >= FAIR * self.threads;
+            fair.then_some(Self { tiles, ..split })
+        };
+        let several = if height.is_multiple_of(together) { begins_with(several) } else { None };
+        several.or_else(|| begins_with(line)).unwrap_or(self)
     }
 
     /// As few as memory allows, as many for each of so many threads.

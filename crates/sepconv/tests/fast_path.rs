@@ -331,6 +331,34 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(config(250))]
+
+    /// 3x3 taps at stride 1 in row-major order, where two lines of pixels share what they read: with borders that count or do
+    /// not, tiles that end anywhere, dilated, and with steps behind.
+    #[test]
+    fn two_lines(
+        case in case([1usize..3, 1..20, 5..70], (1usize..80, 1usize..2), 1usize..40),
+        all in any::<bool>(),
+        rate in prop_oneof![3 => Just([1, 1]), 1 => [1i64..4, 1..3]],
+        separate in any::<bool>(),
+        kinds in [prop::collection::vec(0usize..7, 0..3), prop::collection::vec(0usize..7, 0..2)],
+    ) {
+        let attributes = Attributes { strides: [1, 1], rate, ..case.attributes };
+        let taps = if all { Taps::All } else { Taps::Inside };
+        let products = if separate { Products::Separate } else { Products::Fused };
+        let depthwise = Depthwise { products, taps, order: TapOrder::Rows, rounding: Rounding::Once };
+        let numerics = Numerics { depthwise, ..case.numerics };
+        let case = Case { attributes, kernel: [3, 3, 1], numerics, ..case };
+        check::<f32>(&case)?;
+        check_steps::<f32>(&case, &kinds)?;
+        check_steps::<f64>(&case, &kinds)?;
+        let depthwise = Depthwise { products: Products::Paired, ..depthwise };
+        let numerics = Numerics { depthwise, subnormals: Subnormals::Flushed, ..case.numerics };
+        check_steps::<bf16>(&Case { numerics, ..case }, &kinds)?;
+    }
+}
+
+proptest! {
     #![proptest_config(config(600))]
 
     /// Depthwise products that overrun: of pixels in the middle of a row and of those whose sums reach its end.

@@ -138,6 +138,11 @@ impl<T: Element> Depthwise<T> {
         &self.geometry
     }
 
+    /// How many lines of pixels, one after the other, share values.
+    pub fn lines_together(&self) -> usize {
+        if self.two_lines && self.geometry.height.rate == 1 { 2 } else { 1 }
+    }
+
     /// Fills the tile with the results of successive output pixels, from `first` on; zeros behind the last. The input's
     /// channels must be adjacent: see [`adjacent`].
     pub fn fill(&self, input: &ArrayView4<T>, tile: &mut Tile<T::Sum>, first: usize) {
