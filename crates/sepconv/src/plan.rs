@@ -28,8 +28,8 @@ use crate::team;
 /// the filter while all panels pass by.
 const TILE_BYTES: usize = 256 << 10;
 
-/// Most rows of a tile: so many share each load of the filter into the first-level cache that it costs nothing, and with
-/// few channels they stay there themselves.
+/// Most rows of a tile, unless two lines are more: so many share each load of the filter into the first-level cache that it
+/// costs nothing, and with few channels they stay there themselves.
 const TILE_ROWS: usize = 128;
 
 /// Multiplications below which a call stays on the calling thread: some 50 us, about what it takes to wake others.
@@ -483,6 +483,28 @@ mod tests {
                 rows.for_each(|row| columns.clone().for_each(|column| seen[row * panels + column] += 1));
             }
             assert!(seen.iter().all(|&times| times == 1), "{split:?}");
+        }
+    }
+
+    /// The same where tiles begin with lines, which they do for all of these.
+    #[test]
+    fn a_split_in_lines_covers_everything_once() {
+        for ([batch, height, width], k, together, threads) in [
+            ([1, 112, 112], 32, 2, 2),
+            ([1, 147, 147], 64, 2, 1),
+            ([3, 19, 19], 728, 2, 1),
+            ([2, 14, 14], 512, 1, 2),
+            ([1, 240, 240], 32, 2, 1),
+        ] {
+            let split = Split::new::<f32>(batch * height * width, k, threads, 1).in_lines(height, width, together);
+            let mut next = 0;
+            for task in 0..split.tiles {
+                let (rows, _) = split.task(task);
+                assert_eq!((rows.start, rows.start % width), (next, 0), "{split:?}");
+                assert!(rows.len() * row_elements::<f32>(k) * 4 <= 2 * TILE_BYTES, "{split:?}");
+                next = rows.end;
+            }
+            assert_eq!(next, batch * height * width, "{split:?}");
         }
     }
 

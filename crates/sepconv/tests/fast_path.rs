@@ -333,17 +333,19 @@ proptest! {
 proptest! {
     #![proptest_config(config(250))]
 
-    /// 3x3 taps at stride 1 in row-major order, where two lines of pixels share what they read: with borders that count or do
+    /// 3x3 taps at strides 1 and 2 in row-major order, where two lines of pixels share what they read: with borders that count or do
     /// not, tiles that end anywhere, dilated, and with steps behind.
     #[test]
     fn two_lines(
         case in case([1usize..3, 1..20, 5..70], (1usize..80, 1usize..2), 1usize..40),
         all in any::<bool>(),
         rate in prop_oneof![3 => Just([1, 1]), 1 => [1i64..4, 1..3]],
+        stride in prop_oneof![2 => Just(1i64), 1 => Just(2)],
         separate in any::<bool>(),
         kinds in [prop::collection::vec(0usize..7, 0..3), prop::collection::vec(0usize..7, 0..2)],
     ) {
-        let attributes = Attributes { strides: [1, 1], rate, ..case.attributes };
+        let rate = if stride == 1 { rate } else { [1, 1] };
+        let attributes = Attributes { strides: [stride; 2], rate, ..case.attributes };
         let taps = if all { Taps::All } else { Taps::Inside };
         let products = if separate { Products::Separate } else { Products::Fused };
         let depthwise = Depthwise { products, taps, order: TapOrder::Rows, rounding: Rounding::Once };

@@ -96,7 +96,9 @@ impl<T: Element> Depthwise<T> {
         let two_lines = shares
             && kernel.two_lines
             && !spread
-            && [width.kernel, geometry.height.kernel, width.stride, geometry.height.stride] == [3, 3, 1, 1]
+            && [width.kernel, geometry.height.kernel] == [3, 3]
+            && width.stride == geometry.height.stride
+            && (width.stride == 1 || geometry.height.rate == 1)
             && columns.iter().all(narrow_borders);
         Ok(Self {
             two_lines,
@@ -140,7 +142,13 @@ impl<T: Element> Depthwise<T> {
 
     /// How many lines of pixels, one after the other, share values.
     pub fn lines_together(&self) -> usize {
-        if self.two_lines && self.geometry.height.rate == 1 { 2 } else { 1 }
+        if self.two_lines && self.lines_apart() == 1 { 2 } else { 1 }
+    }
+
+    /// From a line of pixels to the next that begins with one of its rows of taps.
+    fn lines_apart(&self) -> usize {
+        let height = &self.geometry.height;
+        if height.stride == 1 { height.rate } else { 1 }
     }
 
     /// Fills the tile with the results of successive output pixels, from `first` on; zeros behind the last. The input's
@@ -162,7 +170,7 @@ impl<T: Element> Depthwise<T> {
         assert!(rows.end <= self.geometry.rows());
         let width = self.geometry.width.output;
         // From a pixel to the one with which it may share values, one row of taps below.
-        let apart = if self.two_lines { self.geometry.height.rate * width } else { rows.len() }.max(1);
+        let apart = if self.two_lines { self.lines_apart() * width } else { rows.len() }.max(1);
         for band in (0..rows.len()).step_by(2 * apart) {
             let (mut done, end) = (band, rows.len().min(band + apart));
             while done < end {
@@ -174,7 +182,7 @@ impl<T: Element> Depthwise<T> {
                 unsafe {
                     self.line(input, target.skip(done), line, &columns[..both], apart);
                     self.line(input, target.skip(done + both), line, &columns[both..], 0);
-                    let line = line + self.geometry.height.rate;
+                    let line = line + self.lines_apart();
                     self.line(input, target.skip(done + apart + both), line, &below[both..], 0);
                 }
                 done += columns.len();
@@ -216,7 +224,7 @@ impl<T: Element> Depthwise<T> {
             return false;
         }
         let y = line % self.geometry.height.output;
-        let Some(below) = self.rows.get(y + self.geometry.height.rate) else { return false };
+        let Some(below) = self.rows.get(y + self.lines_apart()) else { return false };
         let (above, below) = (&self.rows[y].inside, &below.inside);
         let all = *above == (0..3) && *below == (0..3);
         all || self.numerics.taps == Taps::Inside
@@ -271,7 +279,7 @@ impl<T: Element> Depthwise<T> {
         let (pixels, count, apart) = match share {
             Some(below) => {
                 if below > 0 {
-                    inside[0] = inside[0].start..self.rows[y + height.rate].inside.end + 1;
+                    inside[0] = inside[0].start..self.rows[y + self.lines_apart()].inside.end + height.stride;
                     counted[0] = inside[0].clone();
                 }
                 first = [origin(&columns[0])];

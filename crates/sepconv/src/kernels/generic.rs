@@ -294,15 +294,15 @@ unsafe fn shared_pixels<
     // The columns of taps inside the image, counted from this pixel's first.
     let first = (pixel * STRIDE) as isize;
     let columns = run.across.start - first..run.across.end - first;
-    if const { two_lines::<V>() && P == MANY && WIDTH == 3 && STRIDE == 1 && !EACH && !SPREAD_OUT } && run.below != 0 {
-        let edges = Edges::of(run, columns);
+    if const { two_lines::<V>() && P == MANY && WIDTH == 3 && !EACH && !SPREAD_OUT } && run.below != 0 {
+        let edges = Edges::of(run, columns, (MANY - 1) * STRIDE + 2);
         let mut k = 0;
-        while run.counted[0] == (0..4) && k + V::LANES <= run.k {
-            two_lines_sums::<S, V, true, PRODUCTS>(run, pixel, &edges, k);
+        while run.counted[0] == (0..3 + STRIDE) && k + V::LANES <= run.k {
+            two_lines_sums::<S, V, STRIDE, true, PRODUCTS>(run, pixel, &edges, k);
             k += V::LANES;
         }
         while k < run.k {
-            two_lines_sums::<S, V, false, PRODUCTS>(run, pixel, &edges, k);
+            two_lines_sums::<S, V, STRIDE, false, PRODUCTS>(run, pixel, &edges, k);
             k += V::LANES;
         }
         return;
@@ -461,11 +461,12 @@ struct Edges<V> {
 }
 
 impl<V: Vector> Edges<V> {
-    /// Where those columns lie inside the image, counted from the first.
+    /// The last one's number, and which of the columns lie inside the image, counted from the first.
     #[inline(always)]
-    unsafe fn of<S: Element<Sum = V::Element>>(run: &Run<S>, columns: Range<isize>) -> Self {
-        let [left, right] = [columns.start <= 0, columns.end > MANY as isize + 1];
-        let places = [isize::from(!left), MANY as isize + isize::from(right)];
+    unsafe fn of<S: Element<Sum = V::Element>>(run: &Run<S>, columns: Range<isize>, last: usize) -> Self {
+        let last = last as isize;
+        let [left, right] = [columns.start <= 0, columns.end > last];
+        let places = [isize::from(!left), last - isize::from(!right)];
         let flag = |holds: bool| if holds { V::Element::ZERO.power_of_two() } else { V::Element::ZERO };
         Self {
             places: [places[0].wrapping_mul(run.steps[1]), places[1].wrapping_mul(run.steps[1])],
@@ -478,7 +479,13 @@ impl<V: Vector> Edges<V> {
 /// As [`shared_sums`], of one vector, for two lines of pixels with 3x3 taps; of `WHOLE` vectors and lines that are
 /// all inside the image, or not. Without a condition for columns: there the compiler would load what it has no registers for.
 #[inline(always)]
-unsafe fn two_lines_sums<S: Element<Sum = V::Element>, V: Widen<S>, const WHOLE: bool, const PRODUCTS: usize>(
+unsafe fn two_lines_sums<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const STRIDE: usize,
+    const WHOLE: bool,
+    const PRODUCTS: usize,
+>(
     run: &Run<S>,
     pixel: usize,
     edges: &Edges<V>,
@@ -495,7 +502,7 @@ unsafe fn two_lines_sums<S: Element<Sum = V::Element>, V: Widen<S>, const WHOLE:
     let mut line = run.origin(pixel).wrapping_offset(run.place(lines.start, 0)).wrapping_add(k);
     macro_rules! add_line {
         ($number:literal) => {
-            line_of_two::<S, V, $number, WHOLE, PRODUCTS>(run, line, &taps, edges, run.k - k, &mut sums);
+            line_of_two::<S, V, STRIDE, $number, WHOLE, PRODUCTS>(run, line, &taps, edges, run.k - k, &mut sums);
             line = line.wrapping_offset(run.steps[0]);
         };
     }
@@ -504,8 +511,15 @@ unsafe fn two_lines_sums<S: Element<Sum = V::Element>, V: Widen<S>, const WHOLE:
     }
     add_line!(1);
     add_line!(2);
-    if WHOLE || lines.end == 4 {
+    if STRIDE == 2 {
         add_line!(3);
+    }
+    if WHOLE || lines.end == 3 + STRIDE {
+        if STRIDE == 2 {
+            add_line!(4);
+        } else {
+            add_line!(3);
+        }
     }
     let _ = line;
     store_sums::<S, V, MANY, { 2 * MANY }, 1, false>(run, pixel, k, &sums);
@@ -516,6 +530,7 @@ unsafe fn two_lines_sums<S: Element<Sum = V::Element>, V: Widen<S>, const WHOLE:
 unsafe fn line_of_two<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const STRIDE: usize,
     const LINE: usize,
     const WHOLE: bool,
     const PRODUCTS: usize,
@@ -527,11 +542,12 @@ unsafe fn line_of_two<
     channels: usize,
     sums: &mut [[V; 1]; 2 * MANY],
 ) {
+    let last = (MANY - 1) * STRIDE + 2;
     // By hand, as in `shared_row`.
     macro_rules! add_columns {
         ($($column:literal)*) => {$(
-            {
-                let edge = if $column == 0 { Some(0) } else if $column == MANY + 1 { Some(1) } else { None };
+            if $column < last + 1 {
+                let edge = if $column == 0 { Some(0) } else if $column == last { Some(1) } else { None };
                 let from = line.wrapping_offset(edge.map_or($column * run.steps[1], |edge: usize| edges.places[edge]));
                 let mut value = if WHOLE { V::widen(from) } else { V::widen_first(from, V::LANES.min(channels)) };
                 if let Some(edge) = edge {
@@ -539,9 +555,10 @@ unsafe fn line_of_two<
                 }
                 for p in 0..MANY {
                     for l in 0..2 {
-                        if p <= $column && $column - p < 3 && l <= LINE && LINE - l < 3 {
+                        let within = |tap: usize, first: usize| first <= tap && tap - first < 3;
+                        if within($column, p * STRIDE) && within(LINE, l * STRIDE) {
                             let [before] = sums[l * MANY + p];
-                            let tap = taps[LINE - l][$column - p];
+                            let tap = taps[LINE - l * STRIDE][$column - p * STRIDE];
                             let mut sum = add_product::<S, V, false, PRODUCTS>(value, tap, before);
                             if let Some(edge) = edge {
                                 sum = edges.counted[edge].if_positive(sum, before);
@@ -553,7 +570,7 @@ unsafe fn line_of_two<
             }
         )*};
     }
-    add_columns!(0 1 2 3 4 5 6 7 8);
+    add_columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
 /// `N` vectors of a pixel whose channel 0 is at `from`, for the results from `k` on.
