@@ -165,10 +165,11 @@ fn add_up_all<T: Element>(
                 width: axis(1, times),
                 ..*g
             };
-            let split = Split::new::<T::Sum>(own.rows(), channels, workers.threads, 1);
             let part = if adjacent(&part.view()) { part } else { standard(part.view())?.into() };
             let depthwise = Depthwise::new(kernel, taps.view(), &own, order.depthwise, order.subnormals)?;
             let depthwise = depthwise.within(borders(g, &columns, order.direction, times), counts);
+            let split = Split::new::<T::Sum>(own.rows(), channels, workers.threads, 1);
+            let split = split.in_lines(own.height.output, own.width.output, depthwise.lines_together());
             jobs.push(Job { depthwise, pixels: part, phases, split });
         }
     }
@@ -188,7 +189,7 @@ fn add_up_all<T: Element>(
         job.split.run(tile, order.subnormals, 0, &|_| 0, |tile: &mut Tile<T::Sum>, first, _, _| {
             let lines = lines(g, job, first..first + tile.rows(), order.direction);
             if directly {
-                for Line { rows, pixel, next } in lines {
+                for Lines { rows, pixel, next } in lines {
                     let target = Target { start: to.at(pixel, 0).cast(), next, panel_stride: panel::<T::Sum>() };
                     // SAFETY: the pixels have the channels, which are whole vectors, and no other task writes them.
                     unsafe { job.depthwise.write(&job.pixels.view(), target, rows) };
@@ -196,7 +197,7 @@ fn add_up_all<T: Element>(
                 return Ok(());
             }
             job.depthwise.fill(&job.pixels.view(), tile, first);
-            for Line { rows, pixel, next } in lines {
+            for Lines { rows, pixel, next } in lines {
                 let (place, row, count) = (to.at(pixel, 0), rows.start - first, rows.len());
                 if order.direction == Direction::Apart {
                     (0..count).for_each(|i| add_up(g, tile, row + i, place.wrapping_offset(i as isize * next)));
@@ -235,8 +236,8 @@ fn borders(g: &Geometry, columns: &Phase, direction: Direction, times: usize) ->
     Borders::of(&axis).of_terms(times)
 }
 
-/// Rows of a job's result that are successive pixels of a line of the input.
-struct Line {
+/// Rows of a job's result that are successive pixels of a line of the input, or of several that lie one behind the other.
+struct Lines {
     rows: Range<usize>,
     /// The first one, counted through the batch.
     pixel: usize,
@@ -250,8 +251,11 @@ fn lines<T: Element>(
     job: &Job<T>,
     rows: Range<usize>,
     direction: Direction,
-) -> impl Iterator<Item = Line> {
+) -> impl Iterator<Item = Lines> {
     let [height, width] = [0, 1].map(|i| job.phases[i].rows[2]);
+    let dense = job.phases.iter().all(|phase| phase.rows[1] == 1);
+    let behind_each_other = dense && width == g.width.input;
+    let length = if behind_each_other { height * width } else { width };
     let mut start = rows.start;
     std::iter::from_fn(move || {
         let (n, places) = (start / width / height, [start / width % height, start % width]);
@@ -260,13 +264,13 @@ fn lines<T: Element>(
             first + step * if direction == Direction::Descending { places[i] } else { count - 1 - places[i] }
         });
         let next = (job.phases[1].rows[1] * g.in_channels) as isize;
-        let line = Line {
-            rows: start..rows.end.min(start + width - places[1]),
+        let lines = Lines {
+            rows: start..rows.end.min(start + length - start % length),
             pixel: (n * g.height.input + y) * g.width.input + x,
             next: if direction == Direction::Descending { next } else { -next },
         };
-        start = line.rows.end;
-        (!line.rows.is_empty()).then_some(line)
+        start = lines.rows.end;
+        (!lines.rows.is_empty()).then_some(lines)
     })
 }
 
