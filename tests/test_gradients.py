@@ -76,10 +76,34 @@ def test_second_derivatives(case):
     assert kernel_calls() - before == 1
     assert all_same(tf.function(lambda *t: second(convolve, list(t), attributes))(*tensors), theirs)
 
-    def branch(*arguments):
-        return tf.cond(tf.size(arguments[0]) > 0, lambda: convolve(*arguments), lambda: tensorflows(*arguments))
 
-    assert all_same(tf.function(lambda *t: second(branch, list(t), attributes))(*tensors), theirs)
+@pytest.mark.parametrize("batch", [None, 2])
+def test_in_a_branch(batch):
+    """Of a `tf.cond`, whose gradient is a graph of its own: of two convolutions of what is computed there."""
+    tensors, attributes = [tf.round(tensor) for tensor in tensors_of("float64")], CASES["plain"]
+    signature = [
+        tf.TensorSpec([batch, *tensors[0].shape[1:]], tf.float64),
+        *map(tf.TensorSpec.from_tensor, tensors[1:]),
+    ]
+
+    def results(function):
+        def branch(x, depthwise_filter, pointwise_filter, *attributes):
+            def twice():
+                inner = x * x, depthwise_filter * 2
+                return function(*inner, pointwise_filter, *attributes) + function(
+                    *inner, pointwise_filter + 1, *attributes
+                )
+
+            return tf.cond(
+                tf.size(x) > 0, twice, lambda: 2 * function(x, depthwise_filter, pointwise_filter, *attributes)
+            )
+
+        def both(*tensors):
+            return gradients(branch, list(tensors), attributes), second(branch, list(tensors), attributes)
+
+        return tf.nest.flatten(tf.function(both, input_signature=signature)(*tensors))
+
+    assert all_same(results(functools.partial(sepconv.separable_conv2d, numerics="reproducible")), results(tensorflows))
 
 
 @pytest.mark.parametrize("case", CASES)

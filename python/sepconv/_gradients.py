@@ -37,7 +37,7 @@ def _gradient(op, upstream):
         arguments["pixels"] = ours("pixels")
     found = {name: ours(name) for name in wanted if name in orders}
     rest = [name for name in wanted if name not in orders]
-    found.update(zip(rest, _theirs(tensors, [arguments[name] for name in rest], attributes, upstream), strict=True))
+    found.update(zip(rest, _theirs(tensors, rest, attributes, upstream), strict=True))
     return [*(found.get(name) for name in NAMES), None]
 
 
@@ -78,22 +78,25 @@ def _theirs(tensors, wanted, attributes: dict, upstream):
     """Some gradients through TensorFlow's own operations."""
     if not wanted:
         return []
+    tensors = _of_this_graph(tensors)
+    by_name = dict(zip(NAMES, tensors, strict=True))
+    wanted = [by_name[name] for name in wanted]
     with tf.GradientTape() as tape:
         tape.watch(wanted)
         output = _convolve(tensors, attributes)
     return tape.gradient(output, wanted, upstream)
 
 
+def _of_this_graph(tensors) -> list:
+    """The same, of the graph that is being built: of those that a gradient in a `tf.cond` takes from the branch, a tape
+    loses sight."""
+    return [tf.identity(tensor) for tensor in tensors]
+
+
 def _convolve(tensors, attributes: dict):
     strides, padding = [1, *attributes["strides"], 1], attributes["padding"]
     padding = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
     return _pipeline.separable_conv2d(*tensors, strides, padding, None, attributes["rate"], None)
-
-
-def _inputs(op) -> list:
-    """An operation's inputs, of the graph that is being built: of those that a gradient in a `tf.cond` takes from the
-    branch, a tape loses sight."""
-    return [tf.identity(tensor) for tensor in op.inputs]
 
 
 def _again(inputs, upstream, name: str, tensors, first, carrier):
@@ -108,10 +111,9 @@ def _again(inputs, upstream, name: str, tensors, first, carrier):
     """
     attributes = {"strides": [1, 1], "rate": [1, 1], "padding": "VALID"}
     attributes = attributes if carrier is None else _library.geometry({"carrier": carrier.shape.as_list()})
-    by_name = dict(zip(NAMES, tensors, strict=True))
     with tf.GradientTape() as tape:
         tape.watch([*tensors, first])
-        (gradient,) = _theirs(tensors, [by_name[name]], attributes, first)
+        (gradient,) = _theirs(tensors, [name], attributes, first)
     known = {id(tensor): tensor for tensor in [*tensors, first]}
     inputs = [known.get(id(tensor)) for tensor in inputs]
     sources = [tensor for tensor in inputs if tensor is not None]
@@ -136,26 +138,26 @@ def _with_steps(op, upstream):
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPixels")
 def _of_pixels(op, upstream):
-    pointwise_filter, first = inputs = _inputs(op)
+    pointwise_filter, first = inputs = _of_this_graph(op.inputs)
     pixels = tf.zeros_like(upstream)
     return _again(inputs, upstream, "input", [pixels, _one_tap(pixels), pointwise_filter], first, None)
 
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropInput")
 def _of_input(op, upstream):
-    input, depthwise_filter, pixels, carrier = inputs = _inputs(op)
+    input, depthwise_filter, pixels, carrier = inputs = _of_this_graph(op.inputs)
     return _again(inputs, upstream, "input", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
 
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropDepthwiseFilter")
 def _of_depthwise_filter(op, upstream):
-    input, depthwise_filter, pixels, carrier = inputs = _inputs(op)
+    input, depthwise_filter, pixels, carrier = inputs = _of_this_graph(op.inputs)
     return _again(inputs, upstream, "depthwise_filter", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
 
 
 @tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPointwiseFilter")
 def _of_pointwise_filter(op, upstream):
-    *tensors, first, carrier = inputs = _inputs(op)
+    *tensors, first, carrier = inputs = _of_this_graph(op.inputs)
     return _again(inputs, upstream, "pointwise_filter", tensors, first, carrier)
 
 

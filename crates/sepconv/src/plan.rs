@@ -110,8 +110,7 @@ impl<'a, T: Element> Plan<'a, T> {
         let taps = geometry.height.kernel * geometry.width.kernel;
         let Numerics { depthwise, subnormals, .. } = *numerics;
         let depthwise = Depthwise::new(kernel, layer.depthwise_filter, geometry, depthwise, subnormals)?;
-        let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, 1);
-        let split = split.in_lines(geometry.height.output, geometry.width.output, depthwise.lines_together());
+        let split = Split::of(&depthwise, threads);
         Ok(Self {
             depthwise: depthwise
                 .finished(Epilogue::new(kernel, &layer.epilogues.depthwise, geometry.k())?)
@@ -170,8 +169,7 @@ pub fn depthwise_part<T: Element>(
     let output = Output::new(output, k);
     // Where there is nothing to round, and no vector would reach into the next pixel.
     let directly = is_sum::<T>() && k.is_multiple_of(kernel.lanes);
-    let split = Split::new::<T::Sum>(geometry.rows(), k, workers.threads, 1);
-    let split = split.in_lines(geometry.height.output, geometry.width.output, depthwise.lines_together());
+    let split = Split::of(&depthwise, workers.threads);
     split.for_each(
         workers.pool,
         numerics.subnormals,
@@ -378,11 +376,19 @@ impl Split {
         Self { tiles: split.tiles_for(threads), ..split }
     }
 
-    /// The same, but that tiles begin with lines of the image, or with several that are better computed together, where a tile
-    /// has room for them, or half of it, and no thread gets noticeably more than another.
-    pub fn in_lines(self, height: usize, line: usize, together: usize) -> Self {
+    /// By the rows of a depthwise part's result. Tiles begin with lines of the image, or with several that are better computed
+    /// together, where these fill three quarters of a tile and no thread gets noticeably more than another; several may be twice as
+    /// many as a tile has room for.
+    pub fn of<T: Element>(depthwise: &Depthwise<T>, threads: usize) -> Self {
+        let g = depthwise.geometry();
+        let split = Self::new::<T::Sum>(g.rows(), g.k(), threads, 1);
+        split.in_lines(g.height.output, g.width.output, depthwise.lines_together())
+    }
+
+    fn in_lines(self, height: usize, line: usize, together: usize) -> Self {
         let several = line.saturating_mul(together);
-        let most = if several <= 2 * self.room { self.most.max(several) } else { self.most };
+        let grows = together > 1 && several <= 2 * self.room;
+        let most = if grows { self.most.max(several) } else { self.most };
         let begins_with = |rows: usize| {
             // Small tiles cost more than parts of lines do.
             if rows == 0 || 4 * (most / rows * rows) < 3 * most {
@@ -390,11 +396,12 @@ impl Split {
             }
             let split = Self { lines: self.lines / rows, line: rows, most, ..self.clone() };
             let tiles = split.tiles_for(self.threads);
-            let fair = self.threads == 1 || split.lines.is_multiple_of(tiles) || split.lines >= FAIR * self.threads;
+            let alike = split.lines.is_multiple_of(tiles.next_multiple_of(self.threads));
+            let fair = self.threads == 1 || alike || split.lines >= FAIR * self.threads;
             fair.then_some(Self { tiles, ..split })
         };
-        let several = if height.is_multiple_of(together) { begins_with(several) } else { None };
-        several.or_else(|| begins_with(line)).unwrap_or(self)
+        let whole = height.is_multiple_of(together).then_some(several);
+        whole.into_iter().chain([line]).find_map(begins_with).unwrap_or(self)
     }
 
     /// As few as memory allows, as many for each of so many threads.
@@ -497,6 +504,7 @@ mod tests {
             ([1, 240, 240], 32, 2, 1),
         ] {
             let split = Split::new::<f32>(batch * height * width, k, threads, 1).in_lines(height, width, together);
+            assert_eq!(split.tiles % threads, 0, "{split:?}");
             let mut next = 0;
             for task in 0..split.tiles {
                 let (rows, _) = split.task(task);
@@ -505,6 +513,19 @@ mod tests {
                 next = rows.end;
             }
             assert_eq!(next, batch * height * width, "{split:?}");
+        }
+    }
+
+    /// Few lines for many threads are not what tiles begin with.
+    #[test]
+    fn lines_are_parted_where_threads_would_have_nothing_to_do() {
+        for (size, k, threads) in
+            [(14, 512, 8), (14, 512, 16), (28, 256, 16), (56, 128, 64), (112, 32, 16), (7, 1024, 16)]
+        {
+            let by_rows = Split::new::<f32>(size * size, k, threads, 1);
+            let split = by_rows.clone().in_lines(size, size, 2);
+            let slowest = |split: &Split| split.tiles.div_ceil(threads) * split.task(0).0.len();
+            assert!(slowest(&split) * 20 <= slowest(&by_rows) * 21, "{split:?} {by_rows:?}");
         }
     }
 

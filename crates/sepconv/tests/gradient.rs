@@ -188,6 +188,26 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Where two lines of pixels share what they read, from either end of the image.
+    #[test]
+    fn two_lines(
+        case in cases(),
+        height in 2usize..9,
+        width in 7usize..40,
+        channels in prop_oneof![Just(5usize), Just(16), Just(32)],
+        rate in 1i64..3,
+    ) {
+        let attributes = Attributes { strides: [1, 1], padding: Padding::Same, rate: [rate, 1] };
+        let input = [case.input[0], height, width, channels];
+        let case = Case { input, kernel: [3, 3, 1], attributes, ..case };
+        check::<f32>(&case)?;
+        check::<f64>(&case)?;
+    }
+}
+
 /// Large enough for several tiles, panels of them, chunks of pixels and threads.
 #[test]
 fn large_images() {

@@ -168,8 +168,7 @@ fn add_up_all<T: Element>(
             let part = if adjacent(&part.view()) { part } else { standard(part.view())?.into() };
             let depthwise = Depthwise::new(kernel, taps.view(), &own, order.depthwise, order.subnormals)?;
             let depthwise = depthwise.within(borders(g, &columns, order.direction, times), counts);
-            let split = Split::new::<T::Sum>(own.rows(), channels, workers.threads, 1);
-            let split = split.in_lines(own.height.output, own.width.output, depthwise.lines_together());
+            let split = Split::of(&depthwise, workers.threads);
             jobs.push(Job { depthwise, pixels: part, phases, split });
         }
     }

@@ -65,7 +65,7 @@ impl Counted {
     }
 }
 
-/// Most pixels handed to the inner loop at once: enough to make the call cheap.
+/// Most pixels that share nothing handed to the inner loop at once: enough to make the call cheap.
 const RUN: usize = 64;
 
 impl<T: Element> Depthwise<T> {
@@ -99,7 +99,8 @@ impl<T: Element> Depthwise<T> {
             && [width.kernel, geometry.height.kernel] == [3, 3]
             && width.stride == geometry.height.stride
             && (width.stride == 1 || geometry.height.rate == 1)
-            && columns.iter().all(narrow_borders);
+            && columns.iter().all(narrow_borders)
+            && many(columns.len(), width.rate);
         Ok(Self {
             two_lines,
             shared: if shares { width.stride } else { 0 },
@@ -204,6 +205,7 @@ impl<T: Element> Depthwise<T> {
             }
             return;
         }
+        debug_assert!(below == 0 || columns.is_empty());
         let mut done = 0;
         for same in columns.chunk_by(|a, b| self.same_sum(a, b)) {
             for part in evenly(same.len()) {
@@ -217,10 +219,7 @@ impl<T: Element> Depthwise<T> {
     /// Whether so many pixels of a line can share values with those one row of taps below: what both read has to be inside the
     /// image, or not be counted.
     fn goes_with_below(&self, line: usize, pixels: usize) -> bool {
-        let rate = self.geometry.width.rate;
-        // Of each phase.
-        let many = [pixels / rate, pixels.div_ceil(rate)].map(sharing_of) == [2; 2];
-        if !(self.two_lines && many && self.share(pixels)) {
+        if !(self.two_lines && many(pixels, self.geometry.width.rate) && self.share(pixels)) {
             return false;
         }
         let y = line % self.geometry.height.output;
@@ -258,7 +257,7 @@ impl<T: Element> Depthwise<T> {
     /// rows of the target below, if not 0; or else all, which have the same taps inside the image.
     ///
     /// # Safety
-    /// The target has room for all of these columns, in whole vectors.
+    /// The target has room for all of these columns, in whole vectors, and for those below, if there are any.
     unsafe fn run(
         &self,
         input: &ArrayView4<T>,
@@ -399,6 +398,11 @@ impl<T: Element> Depthwise<T> {
         }
         entries
     }
+}
+
+/// Whether so many pixels of a line are enough, in each phase of the rate, for two lines to share values.
+fn many(pixels: usize, rate: usize) -> bool {
+    [pixels / rate, pixels.div_ceil(rate)].map(sharing_of) == [2; 2]
 }
 
 /// Which taps lie inside the image, were there any number of them to both sides of that place.

@@ -10,7 +10,7 @@ use super::steps::{As, AsSummed, take_steps};
 use super::tile::{panel, row_stride};
 use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
 use super::{Block, Entry, Pack, Rows, Run, Step, Then};
-use crate::element::{Element, Number};
+use crate::element::Element;
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide
 /// the latency of the additions.
@@ -294,7 +294,7 @@ unsafe fn shared_pixels<
     // The columns of taps inside the image, counted from this pixel's first.
     let first = (pixel * STRIDE) as isize;
     let columns = run.across.start - first..run.across.end - first;
-    if const { two_lines::<V>() && P == MANY && WIDTH == 3 && !EACH && !SPREAD_OUT } && run.below != 0 {
+    if const { P == MANY && WIDTH == 3 && !EACH && !SPREAD_OUT } && run.below != 0 {
         let edges = Edges::of(run, columns, (MANY - 1) * STRIDE + 2);
         let mut k = 0;
         while run.counted[0] == (0..3 + STRIDE) && k + V::LANES <= run.k {
@@ -467,7 +467,7 @@ impl<V: Vector> Edges<V> {
         let last = last as isize;
         let [left, right] = [columns.start <= 0, columns.end > last];
         let places = [isize::from(!left), last - isize::from(!right)];
-        let flag = |holds: bool| if holds { V::Element::ZERO.power_of_two() } else { V::Element::ZERO };
+        let flag = |holds: bool| V::Element::from_f64(if holds { 1.0 } else { 0.0 });
         Self {
             places: [places[0].wrapping_mul(run.steps[1]), places[1].wrapping_mul(run.steps[1])],
             inside: [V::splat(flag(left)), V::splat(flag(right))],

@@ -145,7 +145,7 @@ pub struct Kernel<T: Element> {
     depthwise_listed: DepthwiseFn<T>,
     /// Whether the first ones share values between pixels, of the shapes of [`generic::SHARED`].
     shares: bool,
-    /// Whether they share them between two lines of pixels too: see [`Run::below`].
+    /// Whether, if so, they share them between two lines of pixels too: see [`Run::below`].
     two_lines: bool,
     /// By [`Products`], vectors of a column panel (1, 2), rows (from 1).
     product: [[ByRows<T::Sum>; 2]; 4],
@@ -251,9 +251,11 @@ pub struct Run<'a, T: Element> {
     /// others are added up.
     pub across: Range<isize>,
     pub padding: bool,
-    /// Elements from a pixel's results to those of the pixel one row of taps below, with which it shares values too: of kernels of
-    /// 3x3 taps of which each pixel lacks one column at most at either side, where [`Kernel::two_lines`]. Then rows of taps
-    /// are counted from the first pixel's to the second's. Otherwise 0.
+    /// Elements from a pixel's results to those of the pixel one row of taps below, at stride 2 two, with which it shares values too,
+    /// if not 0. Only for pixels that share values in a loop over many (see [`generic::sharing_of`]), of 3x3 taps with equal strides,
+    /// sums rounded once and channels that serve one result each, where [`Kernel::two_lines`]. Each pixel lacks one column of
+    /// taps at most at either side; of rows that are not counted the upper may lack the first, and the lower the last. Rows
+    /// of taps, inside and counted alike, are numbered from the upper pixel's first to the lower one's last.
     pub below: isize,
     /// In another order, this one, for products that are separate or paired, and rounded each or not.
     pub entries: &'a [Entry],
