@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::sync::{Mutex, MutexGuard};
 
 use bytemuck::Pod;
 
+use super::pages::Piece;
 use crate::error::Error;
 
 /// A cache line, and the widest vector.
@@ -14,53 +14,48 @@ use crate::error::Error;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Elements not yet written, the first at the start of a cache line. The largest one of late, up to [`MOST_SPARE`], stays
-/// for the next that needs about as much: fresh memory costs a page fault per 4 KiB, more than packing a filter into it.
+/// Elements not yet written, the first at the start of a cache line.
 pub struct Buffer<T> {
-    lines: Vec<Line>,
+    memory: Memory,
     elements: usize,
     _of: PhantomData<T>,
+}
+
+enum Memory {
+    Pages(Piece),
+    Heap(Vec<Line>),
 }
 
 impl<T: Pod> Buffer<T> {
     pub fn new(elements: usize) -> Result<Self, Error> {
         let error = Error::Memory { elements };
         let bytes = elements.checked_mul(size_of::<T>()).ok_or(error.clone())?;
-        let wanted = bytes.div_ceil(size_of::<Line>());
-        let fits = |spare: &mut Vec<Line>| (wanted..=2 * wanted).contains(&spare.capacity());
-        let mut lines = spare().and_then(|mut spare| spare.take_if(fits)).unwrap_or_default();
-        lines.try_reserve_exact(wanted).map_err(|_| error)?;
-        Ok(Self { lines, elements, _of: PhantomData })
+        let memory = match Piece::new(bytes) {
+            Some(piece) => Memory::Pages(piece),
+            None => {
+                let mut lines = Vec::new();
+                lines.try_reserve_exact(bytes.div_ceil(size_of::<Line>())).map_err(|_| error)?;
+                Memory::Heap(lines)
+            }
+        };
+        Ok(Self { memory, elements, _of: PhantomData })
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [MaybeUninit<T>] {
-        // SAFETY: `new` reserved that many bytes; a line's alignment is a multiple of T's.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.elements) }
+        let start = match &mut self.memory {
+            Memory::Pages(piece) => piece.start().cast().as_ptr(),
+            Memory::Heap(lines) => lines.as_mut_ptr().cast(),
+        };
+        // SAFETY: `new` got that many bytes, which nobody else has; a line's alignment is a multiple of T's.
+        unsafe { std::slice::from_raw_parts_mut(start, self.elements) }
     }
 
     pub fn as_ptr(&self) -> *const T {
-        self.lines.as_ptr().cast()
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        let Some(mut spare) = spare() else { return };
-        let larger = lines.capacity() > spare.as_ref().map_or(0, Vec::capacity);
-        if larger && lines.capacity() * size_of::<Line>() <= MOST_SPARE {
-            *spare = Some(lines);
+        match &self.memory {
+            Memory::Pages(piece) => piece.start().cast().as_ptr(),
+            Memory::Heap(lines) => lines.as_ptr().cast(),
         }
     }
-}
-
-/// Bytes: a filter of 2048 by 2048 in f32.
-const MOST_SPARE: usize = 16 << 20;
-
-/// `None` while another thread is at it: in a forked process that one may be gone.
-fn spare() -> Option<MutexGuard<'static, Option<Vec<Line>>>> {
-    static SPARE: Mutex<Option<Vec<Line>>> = Mutex::new(None);
-    SPARE.try_lock().ok()
 }
 
 /// Calls `work` with that many elements of the calling thread's scratch, whose content is whatever was left there. The

@@ -17,6 +17,7 @@ pub mod depthwise;
 pub mod epilogue;
 mod generic;
 pub mod memory;
+mod pages;
 pub mod pointwise;
 mod portable;
 mod sigmoid;
