@@ -10,7 +10,7 @@ use super::orders::{DepthwiseFilterOrder, Pixels};
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::kernels::memory::{CACHED, ask_for, with_scratch};
+use crate::kernels::memory::{NEAR, ask_for, with_scratch};
 use crate::kernels::{Correlation, Kernel};
 use crate::numerics::{Sum, Taps};
 use crate::plan::{Workers, with_adjacent_channels};
@@ -124,7 +124,8 @@ impl<T: Element> Sums<'_, T> {
             Pixels::Shares(shares) => shared(rows, shares).map(|rows| (0..images, rows)).collect(),
             Pixels::Batches(batches) => shared(images, batches).map(|images| (images, 0..rows)).collect(),
         };
-        let large = (self.input.len() + self.gradient.len()) * size_of::<T>() > CACHED;
+        // Strips go down the image.
+        let large = (self.input.len() + self.gradient.len()) * size_of::<T>() > NEAR;
         let mut taps = Vec::new();
         for (number, (images, rows)) in chains.into_iter().enumerate() {
             chain.fill(T::Sum::ZERO);
@@ -183,16 +184,21 @@ impl<T: Element> Sums<'_, T> {
         let y = row * g.height.rate + phase / g.width.rate;
         let last = g.height.origin(y) + ((g.height.kernel - 1) * g.height.rate) as isize;
         for columns in strip {
-            let of_input = (&self.input, last, columns.origin, g.width.stride * g.width.rate);
+            let of_input = (&self.input, last, columns.origin, g.width.stride.wrapping_mul(g.width.rate));
             let of_gradient = (&self.gradient, y as isize, columns.first as isize, g.width.rate);
             for (array, y, x, next) in [of_input, of_gradient] {
                 let [of_image, of_row, of_column, _] = *array.strides() else { unreachable!("four dimensions") };
                 let offsets = [n as isize * of_image, y.wrapping_mul(of_row), x.wrapping_mul(of_column)];
                 let place = offsets.into_iter().fold(channels.start as isize, isize::wrapping_add);
                 let place = array.as_ptr().wrapping_offset(place);
-                for i in 0..columns.count {
-                    let pixel = place.wrapping_offset((i * next) as isize * of_column);
-                    ask_for(pixel.cast(), channels.len() * size_of::<T>());
+                let next = (next as isize).wrapping_mul(of_column);
+                let (pieces, length) = if next == channels.len() as isize {
+                    (1, columns.count * channels.len())
+                } else {
+                    (columns.count, channels.len())
+                };
+                for i in 0..pieces {
+                    ask_for(place.wrapping_offset((i as isize).wrapping_mul(next)).cast(), length * size_of::<T>());
                 }
             }
         }
