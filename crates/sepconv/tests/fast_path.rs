@@ -420,23 +420,47 @@ proptest! {
     }
 }
 
-/// Of every exponent and both signs, infinite and not a number.
+/// Of every exponent and both signs, infinite and not a number; behind either part, and a zero may be negative.
 #[test]
-fn swishes_of_any_number() {
-    let numbers = (0..1u32 << 16).map(|upper| f32::from_bits(upper << 16 | upper.wrapping_mul(40_503) & 0xffff));
+fn steps_of_any_number() {
+    let lower = |upper: u32| if upper & 0x7f == 0 { 0 } else { upper.wrapping_mul(40_503) & 0xffff };
+    let numbers = (0..1u32 << 16).map(|upper| f32::from_bits(upper << 16 | lower(upper)));
     let input = Array4::from_shape_vec((1, 64, 64, 16), numbers.collect()).unwrap();
-    let filter = Array4::ones((1, 1, 16, 1));
-    for (step, subnormals) in [(Step::Swish, "kept"), (Step::SwishOneDnn, "flushed")] {
-        let numerics = format!("v1 depthwise(fused, inside) pointwise(fused, chain) subnormals({subnormals})");
-        let numerics: Numerics = numerics.parse().unwrap();
-        let epilogues = Epilogues { depthwise: vec![step], pointwise: Vec::new() };
-        let attributes = Attributes { strides: [1, 1], padding: Padding::Valid, rate: [1, 1] };
-        let (input, filter) = (input.view(), filter.view());
-        let expected = bits(&reference::depthwise_with_steps(input, filter, &attributes, &numerics, &epilogues));
+    let of_any_kind = |step: Step<'static, f32>| vec![Step::Multiply(&[-1.0; 16]), step];
+    steps_of(&input, &[Step::Swish, Step::Relu, Step::Relu6, Step::HardSwish].map(of_any_kind), "kept");
+    steps_of(&input, &[Step::SwishOneDnn, Step::Relu, Step::Relu6, Step::LeakyRelu(0.3)].map(of_any_kind), "flushed");
+    let input = input.mapv(|value| f64::from(value) * 1e-290);
+    for subnormals in ["kept", "flushed"] {
+        steps_of(&input, &[Step::Relu, Step::Relu6].map(|step| vec![Step::Multiply(&[-1.0; 16]), step]), subnormals);
+    }
+}
+
+fn steps_of<T: Element>(input: &Array4<T>, steps: &[Vec<Step<T>>], subnormals: &str) {
+    let numerics: Numerics =
+        format!("v1 depthwise(fused, inside) pointwise(fused, 16) subnormals({subnormals})").parse().unwrap();
+    let attributes = Attributes { strides: [1, 1], padding: Padding::Valid, rate: [1, 1] };
+    let one = |same: bool| if same { T::from_f64(1.0) } else { T::ZERO };
+    let (ones, same) = (
+        Array4::from_elem((1, 1, 16, 1), one(true)),
+        Array4::from_shape_fn((1, 1, 16, 16), |(_, _, i, j)| one(i == j)),
+    );
+    for steps in steps {
+        let depthwise = Epilogues { depthwise: steps.clone(), pointwise: Vec::new() };
+        let pointwise = Epilogues { depthwise: Vec::new(), pointwise: steps.clone() };
+        let arrays = (input.view(), ones.view(), same.view());
+        let expected = [
+            reference::depthwise_with_steps(arrays.0, arrays.1, &attributes, &numerics, &depthwise),
+            reference::with_steps(arrays.0, arrays.1, arrays.2, &attributes, &numerics, &pointwise),
+        ];
         for set in InstructionSet::available() {
             let op = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]).numerics(numerics.clone()).on(set);
-            let result = bits(&op.with_steps(&epilogues).depthwise(input, filter));
-            assert_eq!(result, expected, "{set:?} differs with {:?}", epilogues.depthwise);
+            let results = [
+                op.with_steps(&depthwise).depthwise(arrays.0, arrays.1),
+                op.with_steps(&pointwise).run(arrays.0, arrays.1, arrays.2),
+            ];
+            for (result, expected) in results.iter().zip(&expected) {
+                assert_eq!(bits(result), bits(expected), "{set:?} differs with {steps:?}");
+            }
         }
     }
 }

@@ -43,6 +43,7 @@ vector!(
     _mm256_max_ps,
     _mm256_min_ps,
     if_positive_f32,
+    unless_at_most_zero_f32,
     _mm256_div_ps,
     _mm256_floor_ps,
     power_of_two_f32,
@@ -60,6 +61,11 @@ unsafe fn first_f32(from: *const f32, count: usize) -> __m256 {
 #[inline(always)]
 unsafe fn if_positive_f32(values: __m256, then: __m256, others: __m256) -> __m256 {
     _mm256_blendv_ps(others, then, _mm256_cmp_ps::<_CMP_GT_OQ>(values, _mm256_setzero_ps()))
+}
+
+#[inline(always)]
+unsafe fn unless_at_most_zero_f32(kept: __m256, values: __m256) -> __m256 {
+    _mm256_and_ps(kept, _mm256_cmp_ps::<_CMP_NLE_UQ>(values, _mm256_setzero_ps()))
 }
 
 /// The last bits of a sum with 2^23 are what is added to it, here the exponent's; those above them are shifted out.
@@ -109,6 +115,7 @@ vector!(
     _mm256_max_pd,
     _mm256_min_pd,
     if_positive_f64,
+    unless_at_most_zero_f64,
     _mm256_div_pd,
     _mm256_floor_pd,
     power_of_two_f64,
@@ -125,6 +132,11 @@ unsafe fn first_f64(from: *const f64, count: usize) -> __m256d {
 #[inline(always)]
 unsafe fn if_positive_f64(values: __m256d, then: __m256d, others: __m256d) -> __m256d {
     _mm256_blendv_pd(others, then, _mm256_cmp_pd::<_CMP_GT_OQ>(values, _mm256_setzero_pd()))
+}
+
+#[inline(always)]
+unsafe fn unless_at_most_zero_f64(kept: __m256d, values: __m256d) -> __m256d {
+    _mm256_and_pd(kept, _mm256_cmp_pd::<_CMP_NLE_UQ>(values, _mm256_setzero_pd()))
 }
 
 #[inline(always)]

@@ -37,6 +37,7 @@ vector!(
     _mm512_max_ps,
     _mm512_min_ps,
     if_positive_f32,
+    unless_at_most_zero_f32,
     _mm512_div_ps,
     floor_f32,
     power_of_two_f32,
@@ -55,6 +56,11 @@ unsafe fn first_f32(from: *const f32, count: usize) -> __m512 {
 pub unsafe fn if_positive_f32(values: __m512, then: __m512, others: __m512) -> __m512 {
     let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(values, _mm512_setzero_ps());
     _mm512_mask_blend_ps(positive, others, then)
+}
+
+#[inline(always)]
+pub unsafe fn unless_at_most_zero_f32(kept: __m512, values: __m512) -> __m512 {
+    _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(values, _mm512_setzero_ps()), kept)
 }
 
 #[inline(always)]
@@ -109,6 +115,7 @@ vector!(
     _mm512_max_pd,
     _mm512_min_pd,
     if_positive_f64,
+    unless_at_most_zero_f64,
     _mm512_div_pd,
     floor_f64,
     power_of_two_f64,
@@ -125,6 +132,11 @@ unsafe fn first_f64(from: *const f64, count: usize) -> __m512d {
 unsafe fn if_positive_f64(values: __m512d, then: __m512d, others: __m512d) -> __m512d {
     let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(values, _mm512_setzero_pd());
     _mm512_mask_blend_pd(positive, others, then)
+}
+
+#[inline(always)]
+unsafe fn unless_at_most_zero_f64(kept: __m512d, values: __m512d) -> __m512d {
+    _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_NLE_UQ>(values, _mm512_setzero_pd()), kept)
 }
 
 #[inline(always)]

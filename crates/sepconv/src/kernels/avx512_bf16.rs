@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::avx512::{Avx512, floor_f32, if_positive_f32, power_of_two_f32, spread_f32};
+use super::avx512::{Avx512, floor_f32, if_positive_f32, power_of_two_f32, spread_f32, unless_at_most_zero_f32};
 use super::vector::{Vector, Widen, vector};
 use super::{Block, ByRows, Depthwises, Dots, Kernel, Rows, Run, by_rows, depthwises, generic};
 use crate::element::Element;
@@ -61,6 +61,7 @@ vector!(
     _mm512_max_ps,
     _mm512_min_ps,
     if_positive_f32,
+    unless_at_most_zero_f32,
     _mm512_div_ps,
     floor_f32,
     power_of_two_f32,

@@ -48,6 +48,7 @@ vector!(
     larger_f32,
     smaller_f32,
     if_positive_f32,
+    unless_at_most_zero_f32,
     vdivq_f32,
     vrndmq_f32,
     power_of_two_f32,
@@ -87,6 +88,12 @@ unsafe fn smaller_f32(values: float32x4_t, others: float32x4_t) -> float32x4_t {
 #[inline(always)]
 unsafe fn if_positive_f32(values: float32x4_t, then: float32x4_t, others: float32x4_t) -> float32x4_t {
     vbslq_f32(vcgtzq_f32(values), then, others)
+}
+
+#[inline(always)]
+unsafe fn unless_at_most_zero_f32(kept: float32x4_t, values: float32x4_t) -> float32x4_t {
+    let at_most_zero = vcleq_f32(values, vdupq_n_f32(0.0));
+    vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(kept), at_most_zero))
 }
 
 /// The last bits of a sum with 2^23 are what is added to it, here the exponent's; those above them are shifted out.
@@ -144,6 +151,7 @@ vector!(
     larger_f64,
     smaller_f64,
     if_positive_f64,
+    unless_at_most_zero_f64,
     vdivq_f64,
     vrndmq_f64,
     power_of_two_f64,
@@ -179,6 +187,12 @@ unsafe fn smaller_f64(values: float64x2_t, others: float64x2_t) -> float64x2_t {
 #[inline(always)]
 unsafe fn if_positive_f64(values: float64x2_t, then: float64x2_t, others: float64x2_t) -> float64x2_t {
     vbslq_f64(vcgtzq_f64(values), then, others)
+}
+
+#[inline(always)]
+unsafe fn unless_at_most_zero_f64(kept: float64x2_t, values: float64x2_t) -> float64x2_t {
+    let at_most_zero = vcleq_f64(values, vdupq_n_f64(0.0));
+    vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(kept), at_most_zero))
 }
 
 #[inline(always)]

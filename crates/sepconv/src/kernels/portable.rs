@@ -69,6 +69,10 @@ impl<T: Number, const N: usize> Vector for Lanes<T, N> {
         Self(std::array::from_fn(|l| if self.0[l] > T::ZERO { then.0[l] } else { other.0[l] }))
     }
     #[inline(always)]
+    unsafe fn unless_at_most_zero(self, values: Self) -> Self {
+        Self(std::array::from_fn(|l| if values.0[l] <= T::ZERO { T::ZERO } else { self.0[l] }))
+    }
+    #[inline(always)]
     unsafe fn div(self, divisor: Self) -> Self {
         Self(std::array::from_fn(|l| self.0[l].div(divisor.0[l])))
     }

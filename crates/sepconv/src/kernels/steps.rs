@@ -109,14 +109,14 @@ pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const ROWS: usize, const VEC
 /// max(x, 0). Where sums are stored as they are, no zero is negative.
 #[inline(always)]
 unsafe fn relu<V: Vector, R: Rounding<V>>(x: V) -> V {
-    let zero = V::splat(V::Element::ZERO);
-    let larger = zero.larger(x);
-    if R::NOTHING { larger.add(zero) } else { larger }
+    if R::NOTHING { x.unless_at_most_zero(x) } else { V::splat(V::Element::ZERO).larger(x) }
 }
 
+/// min(6, relu(x)).
 #[inline(always)]
 unsafe fn relu6<V: Vector, R: Rounding<V>>(x: V) -> V {
-    number::<V>(6.0).smaller(relu::<V, R>(x))
+    let six = number::<V>(6.0);
+    if R::NOTHING { six.smaller(x).unless_at_most_zero(x) } else { six.smaller(relu::<V, R>(x)) }
 }
 
 /// relu6(x + 3).

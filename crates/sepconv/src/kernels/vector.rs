@@ -49,6 +49,8 @@ pub trait Vector: Copy {
     unsafe fn smaller(self, other: Self) -> Self;
     /// `self > 0 ? then : other`.
     unsafe fn if_positive(self, then: Self, other: Self) -> Self;
+    /// `values <= 0 ? +0 : self`.
+    unsafe fn unless_at_most_zero(self, values: Self) -> Self;
     unsafe fn div(self, divisor: Self) -> Self;
     unsafe fn floor(self) -> Self;
     /// As the element's own.
@@ -116,8 +118,8 @@ pub fn prefetch<T, const FAR: bool>(place: *const T) {
 macro_rules! vector {
     (
         $name:ident($register:ty), $element:ty, $lanes:literal, $unrolled:literal, $splat:ident, $load:ident, $store:ident,
-        $mul_add:ident, $mul:ident, $add:ident, $larger:ident, $smaller:ident, $if_positive:ident, $div:ident, $floor:ident,
-        $power_of_two:ident, $spread:ident
+        $mul_add:ident, $mul:ident, $add:ident, $larger:ident, $smaller:ident, $if_positive:ident,
+        $unless_at_most_zero:ident, $div:ident, $floor:ident, $power_of_two:ident, $spread:ident
         $(, $narrow:ident, $scaled:ident)?
     ) => {
         #[derive(Clone, Copy)]
@@ -183,6 +185,10 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn if_positive(self, then: Self, other: Self) -> Self {
                 Self($if_positive(self.0, then.0, other.0))
+            }
+            #[inline(always)]
+            unsafe fn unless_at_most_zero(self, values: Self) -> Self {
+                Self($unless_at_most_zero(self.0, values.0))
             }
             #[inline(always)]
             unsafe fn div(self, divisor: Self) -> Self {
