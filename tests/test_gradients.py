@@ -78,9 +78,10 @@ def test_second_derivatives(case):
 
 
 @pytest.mark.parametrize("batch", [None, 2])
-def test_in_a_branch(batch):
+@pytest.mark.parametrize("case", CASES)
+def test_in_a_branch(case, batch):
     """Of a `tf.cond`, whose gradient is a graph of its own: of two convolutions of what is computed there."""
-    tensors, attributes = [tf.round(tensor) for tensor in tensors_of("float64")], CASES["plain"]
+    tensors, attributes = [tf.round(tensor) for tensor in tensors_of("float64")], CASES[case]
     signature = [
         tf.TensorSpec([batch, *tensors[0].shape[1:]], tf.float64),
         *map(tf.TensorSpec.from_tensor, tensors[1:]),
