@@ -151,16 +151,18 @@ impl Axis {
     /// Where output `output`'s tap 0 reads, counted from the image's first row; negative before the image.
     /// Tap `i` reads `i * rate` further on.
     pub fn origin(&self, output: usize) -> isize {
-        let place = output / self.rate * self.stride * self.rate + output % self.rate;
-        place as isize - self.pad_before as isize
+        // Dividing takes long.
+        let (each, phase) = if self.rate == 1 { (output, 0) } else { (output / self.rate, output % self.rate) };
+        (each * self.stride * self.rate + phase) as isize - self.pad_before as isize
     }
 
     /// The taps of output `output` that lie inside the image.
     pub fn inside(&self, output: usize) -> Range<usize> {
         let origin = self.origin(output);
         let rate = self.rate as isize;
-        let first = (-origin + rate - 1).div_euclid(rate).max(0) as usize;
-        let end = (self.input as isize - origin + rate - 1).div_euclid(rate).max(0) as usize;
+        let taps =
+            |before: isize| if rate == 1 { before } else { (before + rate - 1).div_euclid(rate) }.max(0) as usize;
+        let (first, end) = (taps(-origin), taps(self.input as isize - origin));
         first.min(self.kernel)..end.clamp(first.min(self.kernel), self.kernel)
     }
 }

@@ -18,6 +18,9 @@ use crate::reference::{self, Index};
 use crate::subnormals::Flushing;
 use crate::team;
 
+/// Rows of a small image that are added up before the next channels: their sums stay in registers, and share what both read.
+const ROWS: usize = 4;
+
 /// Into all of `output`, an array of the depthwise filter's shape.
 pub fn gradient<T: Element>(
     workers: &Workers,
@@ -45,6 +48,7 @@ pub fn gradient<T: Element>(
         input: of_every_result(input, g)?,
         gradient: with_adjacent_channels(gradient)?,
         zeros: &zeros,
+        rows: (0..g.height.output + g.height.crop).map(|y| g.height.inside(y)).collect(),
         columns: (0..g.width.rate).map(|phase| strips(&g.width, phase, order.strips)).collect(),
     };
     let vectors = g.k().div_ceil(kernel.lanes);
@@ -102,6 +106,8 @@ struct Sums<'a, T: Element> {
     gradient: CowArray<'a, T, Ix4>,
     /// A pixel of padding.
     zeros: &'a [T],
+    /// The taps of each output row that lie inside the image.
+    rows: Vec<Range<usize>>,
     /// By phase and strip.
     columns: Vec<Vec<Vec<Alike>>>,
 }
@@ -126,16 +132,20 @@ impl<T: Element> Sums<'_, T> {
         };
         // Strips go down the image.
         let large = (self.input.len() + self.gradient.len()) * size_of::<T>() > NEAR;
-        let mut taps = Vec::new();
+        let mut taps = Listed { inside: [0..0, 0..0], counted: true, taps: Vec::new() };
         for (number, (images, rows)) in chains.into_iter().enumerate() {
             chain.fill(T::Sum::ZERO);
             for image in images {
                 for strip in &self.columns[image / g.batch % g.width.rate] {
-                    for row in rows.clone() {
+                    let at_once = if strip.len() == 1 { ROWS } else { 1 };
+                    let mut row = rows.start;
+                    while row < rows.end {
+                        let end = self.alike(image, row, rows.end.min(row + at_once));
                         if large {
-                            self.ask_for_row(image, row + 1, strip, channels);
+                            (end..end + at_once).for_each(|next| self.ask_for_row(image, next, strip, channels));
                         }
-                        self.add_row(image, row, strip, channels, stride, &mut taps, chain);
+                        self.add_rows(image, row..end, strip, channels, stride, &mut taps, chain);
+                        row = end;
                     }
                 }
             }
@@ -143,6 +153,21 @@ impl<T: Element> Sums<'_, T> {
                 *total = if number == 0 { *sum } else { total.add(*sum) };
             }
         }
+    }
+
+    /// The output row that a small image's row is.
+    fn output_row(&self, image: usize, row: usize) -> usize {
+        row * self.g.height.rate + image / self.g.batch / self.g.width.rate
+    }
+
+    /// Behind the last of these rows of a small image that have the same taps inside the image, and are all taken off or none.
+    fn alike(&self, image: usize, row: usize, end: usize) -> usize {
+        let y = self.output_row(image, row);
+        let same = |other: &usize| {
+            let other = self.output_row(image, *other);
+            self.rows[other] == self.rows[y] && (other < self.g.height.output) == (y < self.g.height.output)
+        };
+        (row + 1..end).take_while(same).last().unwrap_or(row) + 1
     }
 
     /// An order that is rare: element by element.
@@ -180,8 +205,7 @@ impl<T: Element> Sums<'_, T> {
     /// Asks for what the sums of a small image's row take up first, in some columns.
     fn ask_for_row(&self, image: usize, row: usize, strip: &[Alike], channels: &Range<usize>) {
         let g = self.g;
-        let (phase, n) = (image / g.batch, image % g.batch);
-        let y = row * g.height.rate + phase / g.width.rate;
+        let (n, y) = (image % g.batch, self.output_row(image, row));
         let last = g.height.origin(y) + ((g.height.kernel - 1) * g.height.rate) as isize;
         for columns in strip {
             let of_input = (&self.input, last, columns.origin, g.width.stride.wrapping_mul(g.width.rate));
@@ -204,29 +228,27 @@ impl<T: Element> Sums<'_, T> {
         }
     }
 
-    /// The products of a row of a small image in some columns.
+    /// The products of some rows of a small image, which are alike, in some columns; of one row, if these are not alike.
     #[expect(clippy::too_many_arguments, reason = "the loop variables of `add_up`")]
-    fn add_row(
+    fn add_rows(
         &self,
         image: usize,
-        row: usize,
+        rows: Range<usize>,
         strip: &[Alike],
         channels: &Range<usize>,
         stride: usize,
-        taps: &mut Vec<(isize, usize)>,
+        listed: &mut Listed,
         sums: &mut [T::Sum],
     ) {
         let g = self.g;
-        let (phase, n) = (image / g.batch, image % g.batch);
-        let y = row * g.height.rate + phase / g.width.rate;
+        let (n, y) = (image % g.batch, self.output_row(image, rows.start));
         let [of_image, of_row, of_column, _] = *self.input.strides() else { unreachable!("four dimensions") };
         let line = (n as isize * of_image).wrapping_add(g.height.origin(y).wrapping_mul(of_row));
         let steps = [of_row.wrapping_mul(g.height.rate as isize), of_column.wrapping_mul(g.width.rate as isize)];
-        let zeros = (self.zeros.as_ptr(), 0);
-        let rows = g.height.inside(y);
+        let next = [0, 1].map(|i| steps[i].wrapping_mul([&g.height, &g.width][i].stride as isize));
+        let zeros = (self.zeros.as_ptr(), [0, 0]);
         for columns in strip {
             let place = line.wrapping_add(columns.origin.wrapping_mul(of_column));
-            let next = of_column.wrapping_mul(g.width.stride.wrapping_mul(g.width.rate) as isize);
             let image = (self.input.as_ptr().wrapping_offset(place), next);
             // Zeros where BatchToSpaceND takes the result off.
             let gradient = if y < g.height.output && columns.first < g.width.output {
@@ -234,28 +256,48 @@ impl<T: Element> Sums<'_, T> {
                     unreachable!("four dimensions")
                 };
                 let place = n as isize * of_image + y as isize * of_row + columns.first as isize * of_column;
-                (self.gradient.as_ptr().wrapping_offset(place), of_column.wrapping_mul(g.width.rate as isize))
+                let next = [of_row * g.height.rate as isize, of_column * g.width.rate as isize];
+                (self.gradient.as_ptr().wrapping_offset(place), next)
             } else {
                 zeros
             };
-            let inside = |i: usize, j: usize| rows.contains(&i) && columns.inside.contains(&j);
+            let inside = [&self.rows[y], &columns.inside];
             for (counted, image, steps) in [(true, image, steps), (false, zeros, [0, 0])] {
                 if !counted && self.order.taps != Taps::All {
                     break;
                 }
-                taps.clear();
-                for i in 0..g.height.kernel {
-                    for j in (0..g.width.kernel).filter(|&j| inside(i, j) == counted) {
-                        let place =
-                            (i as isize).wrapping_mul(steps[0]).wrapping_add((j as isize).wrapping_mul(steps[1]));
-                        taps.push((place, (i * g.width.kernel + j) * stride));
-                    }
+                if listed.inside.each_ref() != inside || listed.counted != counted {
+                    listed.list(g, inside, counted, steps, stride);
                 }
-                let (pixels, channels, sums) = (columns.count, channels.clone(), sums.as_mut_ptr());
+                let (channels, sums) = (channels.clone(), sums.as_mut_ptr());
+                let pixels = [rows.len(), columns.count];
+                let taps = &listed.taps;
                 let correlation = Correlation { image, gradient, pixels, taps, channels, sums };
                 // SAFETY: taps inside the image can be read, with all channels, and so can the zeros and gradients; the sums
                 // have whole vectors for each tap.
                 unsafe { self.kernel.correlate(self.order.products, &correlation) };
+            }
+        }
+    }
+}
+
+/// The taps inside the image, or those outside, of pixels that have so many inside: most have as many as those before.
+struct Listed {
+    inside: [Range<usize>; 2],
+    counted: bool,
+    /// As in [`Correlation::taps`].
+    taps: Vec<(isize, usize)>,
+}
+
+impl Listed {
+    fn list(&mut self, g: &Geometry, inside: [&Range<usize>; 2], counted: bool, steps: [isize; 2], stride: usize) {
+        (self.inside, self.counted) = (inside.map(Range::clone), counted);
+        self.taps.clear();
+        for i in 0..g.height.kernel {
+            let is_inside = |j: usize| inside[0].contains(&i) && inside[1].contains(&j);
+            for j in (0..g.width.kernel).filter(|&j| is_inside(j) == counted) {
+                let place = (i as isize).wrapping_mul(steps[0]).wrapping_add((j as isize).wrapping_mul(steps[1]));
+                self.taps.push((place, (i * g.width.kernel + j) * stride));
             }
         }
     }
@@ -282,14 +324,15 @@ pub fn pixels(g: &Geometry) -> Vec<[usize; 3]> {
 
 /// The output columns of one phase, by strip.
 fn strips(width: &Axis, phase: usize, columns: Option<usize>) -> Vec<Vec<Alike>> {
-    let all: Vec<usize> = (phase..width.output + width.crop).step_by(width.rate).collect();
-    let same =
-        |a: &usize, b: &usize| width.inside(*a) == width.inside(*b) && (*a < width.output) == (*b < width.output);
-    let alike = |columns: &[usize]| {
-        let first = columns[0];
-        Alike { inside: width.inside(first), first, origin: width.origin(first), count: columns.len() }
+    type Column = (usize, Range<usize>);
+    let of_phase = (phase..width.output + width.crop).step_by(width.rate);
+    let all: Vec<Column> = of_phase.map(|x| (x, width.inside(x))).collect();
+    let same = |a: &Column, b: &Column| a.1 == b.1 && (a.0 < width.output) == (b.0 < width.output);
+    let alike = |columns: &[Column]| {
+        let (first, inside) = columns[0].clone();
+        Alike { inside, first, origin: width.origin(first), count: columns.len() }
     };
-    let alike = |strip: &[usize]| strip.chunk_by(same).map(alike).collect();
+    let alike = |strip: &[Column]| strip.chunk_by(same).map(alike).collect();
     all.chunks(columns.unwrap_or(usize::MAX)).map(alike).collect()
 }
 

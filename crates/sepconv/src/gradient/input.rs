@@ -146,7 +146,7 @@ fn add_up_all<T: Element>(
                 counts[i] = Counted { group, stride: counted[i], before: skipped * group / phase.rate };
             }
             let part = if interleaved { interleave(part, g)?.into() } else { CowArray::from(part) };
-            let taps = taps_of(taps, g, interleaved);
+            let taps = taps_of(taps, interleaved);
             let axis = |i: usize, times: usize| Axis {
                 input: part.shape()[i + 1],
                 kernel: taps.shape()[i],
@@ -295,9 +295,21 @@ fn with_cropped<'a, T: Element>(pixels: ArrayView4<'a, T>, g: &Geometry) -> Resu
         return Ok(pixels.into());
     }
     let shape = [g.batch, g.height.output + g.height.crop, g.width.output + g.width.crop, g.k()];
-    let mut all = zeros(shape)?;
-    all.slice_mut(s![.., ..g.height.output, ..g.width.output, ..]).assign(&pixels);
-    Ok(all.into())
+    let (elements, line) = (shape.iter().product(), shape[2] * shape[3]);
+    let mut all = Vec::new();
+    all.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
+    for image in pixels.outer_iter() {
+        for row in image.outer_iter() {
+            let end = all.len() + line;
+            match row.as_slice() {
+                Some(values) => all.extend_from_slice(values),
+                None => all.extend(row.iter()),
+            }
+            all.resize(end, T::ZERO);
+        }
+        all.resize(all.len() + g.height.crop * line, T::ZERO);
+    }
+    Ok(Array4::from_shape_vec(shape, all).map_err(|_| Error::TooLarge)?.into())
 }
 
 /// The gradients of stride 1: zero where a stride leaves a result out. So all taps enter every sum.
@@ -331,12 +343,14 @@ fn interleave<T: Element>(pixels: ArrayView4<T>, g: &Geometry) -> Result<Array4<
 }
 
 /// In the shape of a depthwise filter for that.
-fn taps_of<T: Element>(taps: ArrayView4<T>, g: &Geometry, interleaved: bool) -> Array4<T> {
+fn taps_of<T: Element>(taps: ArrayView4<T>, interleaved: bool) -> CowArray<T, Ix4> {
     let (height, width, channels, m) = taps.dim();
-    if interleaved {
-        Array4::from_shape_fn([height, width * m, channels, 1], |(y, x, c, _)| taps[(y, x / m, c, x % m)])
+    if m == 1 {
+        taps.into()
+    } else if interleaved {
+        Array4::from_shape_fn([height, width * m, channels, 1], |(y, x, c, _)| taps[(y, x / m, c, x % m)]).into()
     } else {
-        Array4::from_shape_fn([height, width, g.k(), 1], |(y, x, k, _)| taps[(y, x, k / m, k % m)])
+        Array4::from_shape_fn([height, width, channels * m, 1], |(y, x, k, _)| taps[(y, x, k / m, k % m)]).into()
     }
 }
 

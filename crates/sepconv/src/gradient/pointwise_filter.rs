@@ -9,11 +9,11 @@ use ndarray::{ArrayView2, ArrayView4, s};
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::Geometry;
-use crate::kernels::Kernel;
 use crate::kernels::depthwise::Depthwise;
 use crate::kernels::memory::{CACHED, Output, ask_for};
 use crate::kernels::pointwise::Pointwise;
 use crate::kernels::tile::{Tile, row_elements, row_stride};
+use crate::kernels::{Kernel, Kernels};
 use crate::numerics::Numerics;
 use crate::plan::{Product, Split, Workers, with_adjacent_channels};
 
@@ -51,7 +51,7 @@ pub fn gradient<T: Element>(
         return product.run(workers, output, |first, rows| {
             let channels = channels(first..g.k().min(first + rows))?;
             Ok(move |tile: &mut Tile<T::Sum>, scratch: &mut [MaybeUninit<T::Sum>]| {
-                channels.fill(tile, scratch);
+                channels.fill(&T::Sum::kernel(workers.set), tile, scratch);
                 (std::ptr::null(), 0)
             })
         });
@@ -77,8 +77,20 @@ pub fn gradient<T: Element>(
                 let next = upstream.slice(s![next, ..]);
                 ask_for(next.as_ptr().cast(), next.len() * size_of::<T>());
             }
-            // SAFETY: the tile is filled, and the pieces before have been taken.
-            unsafe { pointwise.multiply_piece(&tile, channels.taken(), number, pixels, panels.clone(), scratch) };
+            // SAFETY: the tile is filled, and the pieces before have been taken; the split gives each part of the output to
+            // one task.
+            unsafe {
+                pointwise.multiply_piece(
+                    &tile,
+                    channels.taken(),
+                    number,
+                    pixels,
+                    panels.clone(),
+                    &output,
+                    first,
+                    scratch,
+                )
+            };
         }
         // SAFETY: the split gives each part of the output to one task.
         unsafe { pointwise.finish_pieces(rows, panels, &output, first, scratch) };
@@ -141,7 +153,7 @@ impl<'a, T: Element> Channels<'a, T> {
     }
 
     /// A row for each channel, of all pixels.
-    fn fill(&self, tile: &mut Tile<T::Sum>, scratch: &mut [MaybeUninit<T::Sum>]) {
+    fn fill(&self, kernel: &Kernel<T::Sum>, tile: &mut Tile<T::Sum>, scratch: &mut [MaybeUninit<T::Sum>]) {
         let rows = self.depthwise.geometry().rows();
         for start in (0..rows).step_by(PIXELS) {
             let pixels = start..rows.min(start + PIXELS);
@@ -149,7 +161,7 @@ impl<'a, T: Element> Channels<'a, T> {
             for (from, part) in results.parts(self.taken()) {
                 let to = part.start - self.skipped..part.end - self.skipped;
                 // SAFETY: the results are filled, and have these channels.
-                unsafe { tile.set_columns(to, start, pixels.len(), (from, row_stride::<T::Sum>())) };
+                unsafe { tile.set_columns(kernel, to, start, pixels.len(), (from, row_stride::<T::Sum>())) };
             }
         }
         // Behind the last row there is nothing to be paired with.

@@ -47,7 +47,8 @@ vector!(
     _mm256_div_ps,
     _mm256_floor_ps,
     power_of_two_f32,
-    spread_f32
+    spread_f32,
+    interleave_f32
 );
 widen!(F32x8, first_f32);
 widen!(F32x8, 8, f16, __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps, narrow_f16);
@@ -78,6 +79,12 @@ unsafe fn power_of_two_f32(values: __m256) -> __m256 {
 #[inline(always)]
 unsafe fn spread_f32(values: __m256, lanes: &[i32; 16]) -> __m256 {
     _mm256_permutevar8x32_ps(values, _mm256_loadu_si256(lanes.as_ptr().cast()))
+}
+
+#[inline(always)]
+unsafe fn interleave_f32(values: __m256, others: __m256) -> [__m256; 2] {
+    let (lower, upper) = (_mm256_unpacklo_ps(values, others), _mm256_unpackhi_ps(values, others));
+    [_mm256_permute2f128_ps::<0x20>(lower, upper), _mm256_permute2f128_ps::<0x31>(lower, upper)]
 }
 
 #[inline(always)]
@@ -119,7 +126,8 @@ vector!(
     _mm256_div_pd,
     _mm256_floor_pd,
     power_of_two_f64,
-    spread_f64
+    spread_f64,
+    interleave_f64
 );
 widen!(F64x4, first_f64);
 
@@ -151,6 +159,12 @@ unsafe fn spread_f64(values: __m256d, lanes: &[i32; 16]) -> __m256d {
     let lanes = _mm256_cvtepi32_epi64(_mm_slli_epi32::<1>(_mm_loadu_si128(lanes.as_ptr().cast())));
     let both = _mm256_or_si256(lanes, _mm256_slli_epi64::<32>(_mm256_add_epi64(lanes, _mm256_set1_epi64x(1))));
     _mm256_castsi256_pd(_mm256_permutevar8x32_epi32(_mm256_castpd_si256(values), both))
+}
+
+#[inline(always)]
+unsafe fn interleave_f64(values: __m256d, others: __m256d) -> [__m256d; 2] {
+    let (lower, upper) = (_mm256_unpacklo_pd(values, others), _mm256_unpackhi_pd(values, others));
+    [_mm256_permute2f128_pd::<0x20>(lower, upper), _mm256_permute2f128_pd::<0x31>(lower, upper)]
 }
 
 wrappers!("avx2,fma,f16c");

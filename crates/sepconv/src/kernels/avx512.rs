@@ -41,7 +41,8 @@ vector!(
     _mm512_div_ps,
     floor_f32,
     power_of_two_f32,
-    spread_f32
+    spread_f32,
+    interleave_f32
 );
 widen!(F32x16, first_f32);
 widen!(F32x16, 16, f16, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_cvtph_ps, narrow_f16);
@@ -78,6 +79,13 @@ pub unsafe fn power_of_two_f32(values: __m512) -> __m512 {
 #[inline(always)]
 pub unsafe fn spread_f32(values: __m512, lanes: &[i32; 16]) -> __m512 {
     _mm512_permutexvar_ps(_mm512_loadu_epi32(lanes.as_ptr()), values)
+}
+
+#[inline(always)]
+pub unsafe fn interleave_f32(values: __m512, others: __m512) -> [__m512; 2] {
+    let lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    let upper = _mm512_add_epi32(lower, _mm512_set1_epi32(8));
+    [_mm512_permutex2var_ps(values, lower, others), _mm512_permutex2var_ps(values, upper, others)]
 }
 
 #[inline(always)]
@@ -119,7 +127,8 @@ vector!(
     _mm512_div_pd,
     floor_f64,
     power_of_two_f64,
-    spread_f64
+    spread_f64,
+    interleave_f64
 );
 widen!(F64x8, first_f64);
 
@@ -154,6 +163,13 @@ unsafe fn power_of_two_f64(values: __m512d) -> __m512d {
 unsafe fn spread_f64(values: __m512d, lanes: &[i32; 16]) -> __m512d {
     let lanes = _mm512_castsi512_si256(_mm512_loadu_epi32(lanes.as_ptr()));
     _mm512_permutexvar_pd(_mm512_cvtepi32_epi64(lanes), values)
+}
+
+#[inline(always)]
+unsafe fn interleave_f64(values: __m512d, others: __m512d) -> [__m512d; 2] {
+    let lower = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    let upper = _mm512_add_epi64(lower, _mm512_set1_epi64(4));
+    [_mm512_permutex2var_pd(values, lower, others), _mm512_permutex2var_pd(values, upper, others)]
 }
 
 wrappers!("avx512f");

@@ -7,7 +7,9 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::avx512::{Avx512, floor_f32, if_positive_f32, power_of_two_f32, spread_f32, unless_at_most_zero_f32};
+use super::avx512::{
+    Avx512, floor_f32, if_positive_f32, interleave_f32, power_of_two_f32, spread_f32, unless_at_most_zero_f32,
+};
 use super::vector::{Vector, Widen, vector};
 use super::{Block, ByRows, Depthwises, Dots, Kernel, Rows, Run, by_rows, depthwises, generic};
 use crate::element::Element;
@@ -66,6 +68,7 @@ vector!(
     floor_f32,
     power_of_two_f32,
     spread_f32,
+    interleave_f32,
     store_narrow,
     _mm512_fmadd_ps
 );

@@ -9,7 +9,7 @@ use super::generic::{FIRST, WHOLE};
 use super::vector::{Widen, accumulate};
 use crate::element::Element;
 
-/// Adds to each tap's sum the products of its pixel values and the gradients, pixel after pixel.
+/// Adds to each tap's sum the products of its pixel values and the gradients, row after row, pixel after pixel.
 ///
 /// # Safety
 /// What [`Correlation`] says of its pointers holds, and the processor has `V`'s instruction set.
@@ -78,16 +78,22 @@ unsafe fn correlate_vectors<
             sums[t][v] = V::load(to(t, v));
         }
     }
-    let (mut image, mut gradient) = (c.image.0, c.gradient.0);
-    for _ in 0..c.pixels {
-        let gradients = load_channels::<S, V, VECTORS, LOAD>(c, gradient, k);
-        for t in 0..N {
-            let pixels = load_channels::<S, V, VECTORS, LOAD>(c, image.wrapping_offset(taps[t].0), k);
-            for v in 0..VECTORS {
-                sums[t][v] = accumulate::<V, PRODUCTS>(pixels[v], gradients[v], sums[t][v]);
+    let ((mut image_row, of_image), (mut gradient_row, of_gradient)) = (c.image, c.gradient);
+    let [rows, pixels] = c.pixels;
+    for _ in 0..rows {
+        let (mut image, mut gradient) = (image_row, gradient_row);
+        for _ in 0..pixels {
+            let gradients = load_channels::<S, V, VECTORS, LOAD>(c, gradient, k);
+            for t in 0..N {
+                let values = load_channels::<S, V, VECTORS, LOAD>(c, image.wrapping_offset(taps[t].0), k);
+                for v in 0..VECTORS {
+                    sums[t][v] = accumulate::<V, PRODUCTS>(values[v], gradients[v], sums[t][v]);
+                }
             }
+            (image, gradient) = (image.wrapping_offset(of_image[1]), gradient.wrapping_offset(of_gradient[1]));
         }
-        (image, gradient) = (image.wrapping_offset(c.image.1), gradient.wrapping_offset(c.gradient.1));
+        image_row = image_row.wrapping_offset(of_image[0]);
+        gradient_row = gradient_row.wrapping_offset(of_gradient[0]);
     }
     for t in 0..N {
         for v in 0..VECTORS {

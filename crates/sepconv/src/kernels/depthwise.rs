@@ -46,6 +46,8 @@ struct Place {
     at: usize,
     origin: isize,
     inside: Range<usize>,
+    /// How many columns from this one on have sums that take up the same terms.
+    alike: usize,
 }
 
 /// The image's rows or columns that count where an order is listed: those in every `stride`-th
@@ -101,7 +103,7 @@ impl<T: Element> Depthwise<T> {
             && (width.stride == 1 || geometry.height.rate == 1)
             && columns.iter().all(narrow_borders)
             && many(columns.len(), width.rate);
-        Ok(Self {
+        let new = Self {
             two_lines,
             shared: if shares { width.stride } else { 0 },
             kernel,
@@ -117,12 +119,21 @@ impl<T: Element> Depthwise<T> {
             counted: [Counted::ALL; 2],
             spread: if spread { spreads(geometry, kernel.lanes) } else { Vec::new() },
             geometry: *geometry,
-        })
+        };
+        Ok(new.with_alike_found())
     }
 
     /// The same with other borders, and of an image of which only some rows and columns count.
     pub fn within(self, borders: Borders, counted: [Counted; 2]) -> Self {
-        Self { borders, counted, ..self }
+        Self { borders, counted, ..self }.with_alike_found()
+    }
+
+    fn with_alike_found(mut self) -> Self {
+        for column in (1..self.columns.len()).rev() {
+            let [left, right] = [column - 1, column].map(|column| &self.columns[column]);
+            self.columns[column - 1].alike = if self.same_sum(left, right) { right.alike + 1 } else { 1 };
+        }
+        self
     }
 
     /// The same, for a product that takes pairs or does not.
@@ -207,7 +218,8 @@ impl<T: Element> Depthwise<T> {
         }
         debug_assert!(below == 0 || columns.is_empty());
         let mut done = 0;
-        for same in columns.chunk_by(|a, b| self.same_sum(a, b)) {
+        while done < columns.len() {
+            let same = &columns[done..columns.len().min(done + columns[done].alike)];
             for part in evenly(same.len()) {
                 // SAFETY: the caller's promise.
                 unsafe { self.run(input, target.skip(done + part.start), place, &same[part], None) };
@@ -285,11 +297,12 @@ impl<T: Element> Depthwise<T> {
                 (&first[..], columns.len().div_ceil(width.rate), width.rate)
             }
             None => {
-                each = [std::ptr::null(); RUN];
+                each = [const { MaybeUninit::uninit() }; RUN];
                 for (pixel, column) in each.iter_mut().zip(columns) {
-                    *pixel = origin(column);
+                    pixel.write(origin(column));
                 }
-                (&each[..columns.len()], columns.len(), 1)
+                // SAFETY: so many have been written.
+                (unsafe { each[..columns.len()].assume_init_ref() }, columns.len(), 1)
             }
         };
         let steps = [of_row.wrapping_mul(height.rate as isize), of_column.wrapping_mul(width.rate as isize)];
@@ -440,18 +453,23 @@ fn pack<T: Element>(
     let mut packed = Buffer::new((taps + 1).saturating_mul(stride))?;
     let (weights, zeros) = packed.as_mut_slice().split_at_mut(taps * stride);
     zeros.fill(MaybeUninit::new(T::Sum::ZERO));
-    let filter = filter.as_standard_layout();
-    let (from, to, k) = (filter.as_ptr(), weights.as_mut_ptr().cast(), g.k());
-    let rows = Rows { from, from_stride: k, to, to_stride: stride as isize, rows: taps, columns: k };
-    // SAFETY: the filter has k weights for each tap, the buffer whole vectors for them; the function is for this processor.
-    unsafe { widen(&rows) };
+    let k = g.k();
+    for (tap, to) in
+        filter.outer_iter().flat_map(|row| row.into_outer_iter()).zip(weights.chunks_exact_mut(stride.max(1)))
+    {
+        let tap = tap.as_standard_layout();
+        let (from, to) = (tap.as_ptr(), to.as_mut_ptr().cast());
+        let weights = Rows { from, from_stride: k, to, to_stride: stride as isize, rows: 1, columns: k };
+        // SAFETY: a tap has k weights, the buffer whole vectors for them; the function is for this processor.
+        unsafe { widen(&weights) };
+    }
     Ok(packed)
 }
 
 fn places(axis: &Axis) -> Result<Vec<Place>, Error> {
     let mut places = Vec::new();
     places.try_reserve_exact(axis.output).map_err(|_| Error::Memory { elements: axis.output })?;
-    places.extend((0..axis.output).map(|i| Place { at: i, origin: axis.origin(i), inside: axis.inside(i) }));
+    places.extend((0..axis.output).map(|i| Place { at: i, origin: axis.origin(i), inside: axis.inside(i), alike: 1 }));
     Ok(places)
 }
 

@@ -942,6 +942,67 @@ pub unsafe fn widen_rows<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Row
     }
 }
 
+/// Makes columns of sums of rows of numbers as they are stored, behind the last ones zeros to the end of a vector.
+///
+/// # Safety
+/// The rows are there, those of the results in whole vectors, and the processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn transpose<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Rows<S, V::Element>) {
+    match V::LANES {
+        16 => transpose_squares::<S, V, 16>(stored),
+        8 => transpose_squares::<S, V, 8>(stored),
+        4 => transpose_squares::<S, V, 4>(stored),
+        _ => transpose_squares::<S, V, 2>(stored),
+    }
+}
+
+#[inline(always)]
+unsafe fn transpose_squares<S: Element<Sum = V::Element>, V: Widen<S>, const LANES: usize>(
+    stored: &Rows<S, V::Element>,
+) {
+    for row in (0..stored.rows).step_by(LANES) {
+        for column in (0..stored.columns).step_by(LANES) {
+            let there = [stored.rows - row, stored.columns - column].map(|count| count.min(LANES));
+            let from = stored.from.wrapping_add(row.wrapping_mul(stored.from_stride)).wrapping_add(column);
+            let to = stored.to.wrapping_offset(column as isize * stored.to_stride).wrapping_add(row);
+            if there == [LANES; 2] {
+                transpose_square::<S, V, LANES>((from, stored.from_stride), (to, stored.to_stride), [LANES; 2]);
+            } else {
+                transpose_square::<S, V, LANES>((from, stored.from_stride), (to, stored.to_stride), there);
+            }
+        }
+    }
+}
+
+/// Of a square of which so many rows and columns are there: by perfect shuffles of its rows.
+#[inline(always)]
+unsafe fn transpose_square<S: Element<Sum = V::Element>, V: Widen<S>, const LANES: usize>(
+    (from, from_stride): (*const S, usize),
+    (to, to_stride): (*mut V::Element, isize),
+    [rows, columns]: [usize; 2],
+) {
+    let mut square = [V::splat(V::Element::ZERO); LANES];
+    for r in 0..LANES {
+        if r < rows {
+            let from = from.wrapping_add(r.wrapping_mul(from_stride));
+            square[r] = if columns == LANES { V::widen(from) } else { V::widen_first(from, columns) };
+        }
+    }
+    let mut turns = 1;
+    while turns < LANES {
+        let before = square;
+        for r in 0..LANES / 2 {
+            [square[2 * r], square[2 * r + 1]] = before[r].interleave(before[r + LANES / 2]);
+        }
+        turns *= 2;
+    }
+    for c in 0..LANES {
+        if c < columns {
+            square[c].store(to.wrapping_offset(c as isize * to_stride));
+        }
+    }
+}
+
 /// Rounds sums to the storage type.
 ///
 /// # Safety

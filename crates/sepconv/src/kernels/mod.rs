@@ -23,7 +23,6 @@ mod portable;
 mod sigmoid;
 mod steps;
 pub mod tile;
-pub mod transpose;
 mod vector;
 
 #[cfg(target_arch = "x86_64")]
@@ -161,6 +160,7 @@ pub struct Kernel<T: Element> {
     pack: [PackFn<T>; 2],
     widen: WidenFn<T>,
     narrow: NarrowFn<T>,
+    transpose: WidenFn<T>,
     finish: FinishFn<T>,
     /// By fused or separate products.
     correlate: [CorrelateFn<T>; 2],
@@ -211,6 +211,15 @@ impl<T: Element> Kernel<T> {
     pub unsafe fn widen(&self, stored: &Rows<T, T::Sum>) {
         // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
         unsafe { (self.widen)(stored) }
+    }
+
+    /// Makes columns of sums of rows of numbers as they are stored: the result has a row for each column.
+    ///
+    /// # Safety
+    /// They are there, and there is room for the results elsewhere, of whole vectors, behind whose last numbers come zeros.
+    pub unsafe fn transpose(&self, stored: &Rows<T, T::Sum>) {
+        // SAFETY: the caller's promise; the kernel's existence proves its instruction set.
+        unsafe { (self.transpose)(stored) }
     }
 
     /// Rounds sums to the storage type.
@@ -442,15 +451,16 @@ pub struct Finish<'a, T> {
     pub numbers: *const T,
 }
 
-/// Output pixels, equally far apart in the image and in the gradient, for the sums of the depthwise filter's gradient over them:
-/// of some taps and some channels.
+/// Rows of output pixels, equally far apart in the image and in the gradient, for the sums of the depthwise filter's gradient
+/// over them: of some taps and some channels.
 pub struct Correlation<'a, T: Element> {
-    /// Where tap (0, 0) of the first pixel would read channel 0, perhaps outside the image, and the elements to where the next
-    /// pixel's would. Only the listed taps are there, with all channels.
-    pub image: (*const T, isize),
+    /// Where tap (0, 0) of the first pixel would read channel 0, perhaps outside the image, and the elements to where that of
+    /// the next row's first and the next pixel would. Only the listed taps are there, with all channels.
+    pub image: (*const T, [isize; 2]),
     /// The same of the gradient.
-    pub gradient: (*const T, isize),
-    pub pixels: usize,
+    pub gradient: (*const T, [isize; 2]),
+    /// Rows, and pixels of each.
+    pub pixels: [usize; 2],
     /// For each tap, the elements from where tap (0, 0) would read to where it does, and from the first sum to its own.
     pub taps: &'a [(isize, usize)],
     pub channels: Range<usize>,
@@ -509,6 +519,7 @@ macro_rules! kernel {
                 pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
                 widen: widen_rows::<$element, $vector>,
                 narrow: narrow_rows::<$element, $vector>,
+                transpose: transpose::<$element, $vector>,
                 finish: finish::<$element, $vector>,
                 correlate: [
                     correlate::<$element, $vector, { $crate::kernels::vector::FUSED }>,
@@ -625,6 +636,14 @@ macro_rules! wrappers {
         ) {
             // SAFETY: the caller's promise.
             unsafe { $crate::kernels::generic::narrow_rows::<S, V>(sums) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn transpose<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            stored: &$crate::kernels::Rows<S, S::Sum>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::transpose::<S, V>(stored) }
         }
 
         $(#[target_feature(enable = $features)])?

@@ -52,7 +52,8 @@ vector!(
     vdivq_f32,
     vrndmq_f32,
     power_of_two_f32,
-    spread_f32
+    spread_f32,
+    interleave_f32
 );
 widen!(F32x4, first_f32);
 widen!(F32x4, 4, f16, uint16x4_t, vld1_u16, vst1_u16, widen_f16, narrow_f16);
@@ -112,6 +113,11 @@ unsafe fn spread_f32(values: float32x4_t, lanes: &[i32; 16]) -> float32x4_t {
 }
 
 #[inline(always)]
+unsafe fn interleave_f32(values: float32x4_t, others: float32x4_t) -> [float32x4_t; 2] {
+    [vzip1q_f32(values, others), vzip2q_f32(values, others)]
+}
+
+#[inline(always)]
 unsafe fn widen_f16(bits: uint16x4_t) -> float32x4_t {
     vcvt_f32_f16(vreinterpret_f16_u16(bits))
 }
@@ -155,7 +161,8 @@ vector!(
     vdivq_f64,
     vrndmq_f64,
     power_of_two_f64,
-    spread_f64
+    spread_f64,
+    interleave_f64
 );
 widen!(F64x2, first_f64);
 
@@ -206,6 +213,11 @@ unsafe fn spread_f64(values: float64x2_t, lanes: &[i32; 16]) -> float64x2_t {
     let bytes = |lane: i32| vcreate_u8(0x0706_0504_0302_0100 + 0x0808_0808_0808_0808 * lane as u64);
     let bytes = vcombine_u8(bytes(lanes[0]), bytes(lanes[1]));
     vreinterpretq_f64_u8(vqtbl1q_u8(vreinterpretq_u8_f64(values), bytes))
+}
+
+#[inline(always)]
+unsafe fn interleave_f64(values: float64x2_t, others: float64x2_t) -> [float64x2_t; 2] {
+    [vzip1q_f64(values, others), vzip2q_f64(values, others)]
 }
 
 // Not the common wrappers: these look at what was flushed.
@@ -337,4 +349,9 @@ unsafe fn widen_rows<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Rows<S,
 #[target_feature(enable = "neon")]
 unsafe fn narrow_rows<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Rows<S::Sum, S>) {
     generic::narrow_rows::<S, V>(sums)
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn transpose<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Rows<S, S::Sum>) {
+    generic::transpose::<S, V>(stored)
 }

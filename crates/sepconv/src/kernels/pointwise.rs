@@ -9,7 +9,6 @@ use rayon::ThreadPool;
 use super::epilogue::Epilogue;
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
-use super::transpose::transpose;
 use super::{Block, Dots, Kernel, Pack, Rows, Step, Then};
 use crate::element::{Element, is_sum};
 use crate::error::Error;
@@ -123,11 +122,14 @@ impl<'a, T: Element> Pointwise<'a, T> {
         panels * ((self.sums.levels + 1) * self.level_elements(rows) + 2 * self.kernel.lanes * products)
     }
 
-    /// Adds one piece's products to the sums of some panels, which are in the scratch and stay there for the next piece. Of
-    /// the tile's rows, one for each product, these elements are the factors of successive rows of the result.
+    /// Adds one piece's products to the sums of some panels, which are in the scratch or the output, and stay there for the
+    /// next piece. Of the tile's rows, one for each product, these elements are the factors of successive
+    /// rows of the result, from the output's row `first` on.
     ///
     /// # Safety
-    /// The tile has been filled with the piece's products; the pieces before it have been taken, with the same scratch.
+    /// The tile has been filled with the piece's products; the pieces before it have been taken, with the same scratch. No
+    /// other thread uses these panels of these output rows meanwhile.
+    #[expect(clippy::too_many_arguments, reason = "a piece, and where its sums are")]
     pub unsafe fn multiply_piece(
         &self,
         tile: &Tile<T::Sum>,
@@ -135,6 +137,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         piece: usize,
         products: Range<usize>,
         panels: Range<usize>,
+        output: &Output<T>,
+        first: usize,
         scratch: &mut [MaybeUninit<T::Sum>],
     ) {
         let Filter::Given(filter) = &self.filter else { unreachable!("made for one call") };
@@ -159,8 +163,13 @@ impl<'a, T: Element> Pointwise<'a, T> {
         for ((panel, sums), packed) in panels.zip(sums.chunks_exact_mut((self.sums.levels + 1) * level)).zip(packed) {
             let vectors = vectors(panel);
             let columns = vectors * self.kernel.lanes;
-            let (first, levels) = sums.split_at_mut(level);
-            let (first, levels): (*mut T::Sum, *mut T::Sum) = (first.as_mut_ptr().cast(), levels.as_mut_ptr().cast());
+            let (own, levels) = sums.split_at_mut(level);
+            let (own, levels): (*mut T::Sum, *mut T::Sum) = (own.as_mut_ptr().cast(), levels.as_mut_ptr().cast());
+            let (own, stride) = if self.sums_in_output(panel) {
+                (output.at(first, panel * 2 * self.kernel.lanes).cast(), output.columns())
+            } else {
+                (own, columns)
+            };
             let (of_panel, filter_stride) = match in_place(panel) {
                 Some((start, stride)) => (start.wrapping_add(products.start * stride), stride),
                 None => (packed.as_ptr().cast(), columns),
@@ -174,7 +183,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
                     if count == 0 {
                         continue;
                     }
-                    let to = |sums: *mut T::Sum| (sums.wrapping_add(row * columns), columns * size_of::<T::Sum>());
+                    let to =
+                        |sums: *mut T::Sum, stride| (sums.wrapping_add(row * stride), stride * size_of::<T::Sum>());
                     let block = Block {
                         pixels,
                         panel_stride: tile.panel_stride(),
@@ -183,7 +193,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
                         ahead: (std::ptr::null(), 0),
                         steps: &order.groups[piece],
                         overrun: false,
-                        targets: [to(first), to(levels)],
+                        targets: [to(own, stride), to(levels, columns)],
                         narrow: false,
                         finish: &[],
                         numbers: std::ptr::null(),
@@ -191,8 +201,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
                         k: products.len(),
                     };
                     // SAFETY: the kernel's existence proves its instruction set; the tile has the elements, the filter, or
-                    // what is packed of it, the panel, the scratch all levels, each of which this piece's steps, or those before, write before they
-                    // read it.
+                    // what is packed of it, the panel, the scratch all levels and perhaps the output the first, each of which
+                    // this piece's steps, or those before, write before they read it.
                     unsafe { product[height - 1](&block, count) };
                     pixels = pixels.wrapping_add(height * count);
                     row += height * count;
@@ -214,7 +224,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
         scratch: &[MaybeUninit<T::Sum>],
     ) {
         let stride = (self.sums.levels + 1) * self.level_elements(rows);
-        for (panel, sums) in panels.zip(scratch.chunks_exact(stride)) {
+        let sums = panels.zip(scratch.chunks_exact(stride));
+        for (panel, sums) in sums.filter(|(panel, _)| !self.sums_in_output(*panel)) {
             let column = panel * 2 * self.kernel.lanes;
             let vectors = (self.columns - column).div_ceil(self.kernel.lanes).min(2);
             let narrow = Rows {
@@ -228,6 +239,13 @@ impl<'a, T: Element> Pointwise<'a, T> {
             // SAFETY: level 0 of each row is complete, and the output has the rows and columns.
             unsafe { self.kernel.narrow(&narrow) };
         }
+    }
+
+    /// Whether the sums of a panel lie in the output: whole vectors that are stored as they are, of so few pieces that copying
+    /// them would take noticeably longer.
+    fn sums_in_output(&self, panel: usize) -> bool {
+        let columns = (self.columns - panel * 2 * self.kernel.lanes).min(2 * self.kernel.lanes);
+        is_sum::<T>() && columns.is_multiple_of(self.kernel.lanes) && self.sums.orders[0].groups.len() <= FEW_PIECES
     }
 
     pub fn filter_shape(&self) -> [usize; 2] {
@@ -684,6 +702,9 @@ fn pieces(steps: Vec<Step>, k: usize, length: usize) -> Option<Vec<Vec<Step>>> {
     Some(pieces)
 }
 
+/// Of more pieces, sums that lie close together are faster, by more than what copying them takes.
+const FEW_PIECES: usize = 4;
+
 /// Rows of a filter that are packed for all panels before the next ones: so they are read from end to end, as memory
 /// likes it best.
 const PACKED_AT_ONCE: usize = 8;
@@ -792,10 +813,11 @@ fn pack_rows<T: Element>(
         return;
     }
     if row_stride == 1 {
-        to.chunks_exact_mut(stored).for_each(|to| to[width..].fill(MaybeUninit::new(T::Sum::ZERO)));
-        let to = (to.as_mut_ptr().cast(), stored);
-        // SAFETY: the filter has the columns, which are its view's rows in memory, the panel all of `to`.
-        unsafe { transpose((from, column_stride), to, [width, rows.len()], T::widen) };
+        // Its columns are rows in memory.
+        let (from_stride, to_stride) = (column_stride as usize, stored as isize);
+        let to = to.as_mut_ptr().cast();
+        // SAFETY: the filter has the columns, the panel all of `to`, which is whole vectors.
+        unsafe { kernel.transpose(&Rows { from, from_stride, to, to_stride, rows: width, columns: rows.len() }) };
         return;
     }
     for (row, to) in rows.zip(to.chunks_exact_mut(stored)) {

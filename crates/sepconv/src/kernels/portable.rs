@@ -88,6 +88,11 @@ impl<T: Number, const N: usize> Vector for Lanes<T, N> {
     unsafe fn spread(self, lanes: &[i32; 16]) -> Self {
         Self(std::array::from_fn(|l| self.0[lanes[l] as usize % N]))
     }
+    #[inline(always)]
+    unsafe fn interleave(self, other: Self) -> [Self; 2] {
+        let half = |first: usize| Self(std::array::from_fn(|l| [self, other][l % 2].0[first + l / 2]));
+        [half(0), half(N / 2)]
+    }
 }
 
 impl<T: Number, S: Element<Sum = T>, const N: usize> Widen<S> for Lanes<T, N> {

@@ -9,9 +9,8 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use super::transpose::transpose;
 use super::{Kernel, PairFn, Rows, Target};
-use crate::element::Element;
+use crate::element::{Element, Number};
 
 /// Long enough that a change of panels costs nothing, short enough that few channels waste no address space. Divisible
 /// by two vectors, which therefore never straddle panels.
@@ -125,31 +124,33 @@ impl<'a, T: Pod> Tile<'a, T> {
         self.clear(rows);
     }
 
-    /// Writes elements `first..first + count` of some rows: element (column, row) of `from`, a place and the elements from
-    /// one of its rows to the next.
+    /// Writes elements `first..first + count` of some rows, from a whole vector's on: element (column, row) of `from`, a place
+    /// and the elements from one of its rows to the next.
     ///
     /// # Safety
-    /// `from` has `count` rows of that stride, with an element for each of the tile's rows.
+    /// `from` has `count` rows of that stride, with an element for each of these rows.
     pub unsafe fn set_columns(
         &mut self,
+        kernel: &Kernel<T>,
         rows: Range<usize>,
         first: usize,
         count: usize,
-        (from, stride): (*const T, usize),
-    ) {
+        (from, from_stride): (*const T, usize),
+    ) where
+        T: Number,
+    {
         self.in_pairs = false;
         let (start, panel_stride) = (self.rows_from(rows.start, rows.len()), self.panel_stride());
-        assert!(first + count <= self.k);
+        assert!(first + count <= self.k && first.is_multiple_of(kernel.lanes));
         let mut done = 0;
         while done < count {
             let at = first + done;
             let length = (panel::<T>() - at % panel::<T>()).min(count - done);
             let to = start.wrapping_add(at / panel::<T>() * panel_stride + at % panel::<T>());
-            // SAFETY: the caller's promise; the elements lie in one panel of the tile's rows.
-            unsafe {
-                let from = (from.add(done * stride), stride as isize);
-                transpose(from, (to, row_stride::<T>()), [length, rows.len()], |value| value);
-            }
+            let (from, to_stride) = (from.wrapping_add(done * from_stride), row_stride::<T>() as isize);
+            let columns = Rows { from, from_stride, to, to_stride, rows: length, columns: rows.len() };
+            // SAFETY: the caller's promise; the elements lie in one panel of the tile's rows, which is whole vectors.
+            unsafe { kernel.transpose(&columns) };
             done += length;
         }
     }

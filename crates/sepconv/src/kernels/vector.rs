@@ -57,6 +57,8 @@ pub trait Vector: Copy {
     unsafe fn power_of_two(self) -> Self;
     /// Lane `l` is what lane `lanes[l]` was.
     unsafe fn spread(self, lanes: &[i32; 16]) -> Self;
+    /// The lanes of both in turn: of their first halves, and of their second.
+    unsafe fn interleave(self, other: Self) -> [Self; 2];
 }
 
 /// A vector of sums of numbers that are stored as `S`.
@@ -119,7 +121,8 @@ macro_rules! vector {
     (
         $name:ident($register:ty), $element:ty, $lanes:literal, $unrolled:literal, $splat:ident, $load:ident, $store:ident,
         $mul_add:ident, $mul:ident, $add:ident, $larger:ident, $smaller:ident, $if_positive:ident,
-        $unless_at_most_zero:ident, $div:ident, $floor:ident, $power_of_two:ident, $spread:ident
+        $unless_at_most_zero:ident, $div:ident, $floor:ident, $power_of_two:ident, $spread:ident,
+        $interleave:ident
         $(, $narrow:ident, $scaled:ident)?
     ) => {
         #[derive(Clone, Copy)]
@@ -205,6 +208,11 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn spread(self, lanes: &[i32; 16]) -> Self {
                 Self($spread(self.0, lanes))
+            }
+            #[inline(always)]
+            unsafe fn interleave(self, other: Self) -> [Self; 2] {
+                let [first, second] = $interleave(self.0, other.0);
+                [Self(first), Self(second)]
             }
         }
     };
