@@ -9,6 +9,7 @@ import sepconv
 import tensorflow as tf
 from conftest import ONEDNN, THREADS
 from helpers import arrays_of, kernel_calls, same, tensorflows
+from sepconv import _library
 from test_bits import random_case
 
 pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
@@ -160,9 +161,9 @@ def test_300_random_geometries(rng, capsys):
     assert sum(of_each.values()) >= (0.95 if ONEDNN else 0.8) * 3 * count
 
 
-@pytest.mark.parametrize("name", ["mbv1_7", "aspp_r2", "m4", "k5", "tiny"])
+@pytest.mark.parametrize("name", ["mbv1_7", "mbv1_13", "xcep_mid", "aspp_r2", "b8_mbv1_7", "m4", "k5", "tiny"])
 def test_errors_are_not_larger_than_tensorflows(name, rng):
-    """Reproducible gradients, whose order is another one, beside those in float64."""
+    """Reproducible gradients, whose order is another one, beside those in float64: the root of the mean square."""
     arrays, attributes = arrays_of(name)
     upstream = rng.standard_normal(tensorflows(*arrays, **attributes).shape)
 
@@ -189,6 +190,25 @@ def test_reproducible_gradients_do_not_depend_on_the_batch():
     assert gradient_calls() - before == 4
     alone = gradients(convolve, [tensors[0][:1], *tensors[1:]], CASES["plain"])
     assert same(ours[0][:1], alone[0])
+
+
+def test_reproducible_gradients_do_not_depend_on_threads_or_on_what_is_known(rng):
+    # Large enough for several threads.
+    shapes = [4, 28, 28, 32], [3, 3, 32, 1], [1, 1, 32, 64]
+    tensors = [tf.constant(rng.standard_normal(shape), tf.float32) for shape in shapes]
+    convolve = functools.partial(sepconv.separable_conv2d, numerics="reproducible")
+    specs = [tf.TensorSpec([None] * 3 + [32]), *[tf.TensorSpec(t.shape) for t in tensors[1:]]]
+    unknown = tf.function(lambda *t: gradients(convolve, list(t), CASES["plain"]), input_signature=specs)
+    expected = gradients(convolve, tensors, CASES["plain"])
+    try:
+        for threads in (1, 2, 3):
+            _library.set_threads(threads)
+            before = gradient_calls()
+            assert all_same(unknown(*tensors), expected)
+            assert all_same(gradients(convolve, tensors, CASES["plain"]), expected)
+            assert gradient_calls() - before == 8
+    finally:
+        _library.set_threads(THREADS)
 
 
 def test_a_gradient_of_another_shape_is_refused():

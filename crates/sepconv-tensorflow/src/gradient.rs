@@ -4,10 +4,12 @@
 use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::str::FromStr;
 
 use half::{bf16, f16};
 use ndarray::ArrayView4;
-use sepconv::gradient::{DepthwiseFilterOrder, InputOrder};
+use sepconv::gradient::{DepthwiseFilterOrder, InputOrder, reproducible_product};
+use sepconv::numerics::ParseError;
 use sepconv::{Attributes, Element, Numerics, SeparableConv2d};
 
 use crate::carrier;
@@ -29,7 +31,7 @@ trait Gradient: Send + Sync + 'static {
     const OP: Op;
     /// The output's extents.
     const SHAPE: [Extent; 4];
-    type Order: std::str::FromStr<Err = sepconv::numerics::ParseError> + Send + Sync;
+    type Order: FromStr<Err = ParseError> + Send + Sync;
 
     fn compute<T: Element + TensorElement>(
         convolution: SeparableConv2d,
@@ -38,6 +40,29 @@ trait Gradient: Send + Sync + 'static {
         shape: [usize; 4],
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Failure>;
+}
+
+/// The order of a matrix product: the word `reproducible`, whatever the sums' length, or numerics.
+enum ProductOrder {
+    Reproducible,
+    Given(Numerics),
+}
+
+impl FromStr for ProductOrder {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if text.trim() == "reproducible" { Ok(Self::Reproducible) } else { text.parse().map(Self::Given) }
+    }
+}
+
+impl ProductOrder {
+    fn of(&self, length: usize) -> Numerics {
+        match self {
+            Self::Reproducible => reproducible_product(length),
+            Self::Given(numerics) => numerics.clone(),
+        }
+    }
 }
 
 /// Dimension of an input of four.
@@ -61,17 +86,18 @@ impl Gradient for Pixels {
         outputs: GRADIENT,
     };
     const SHAPE: [Extent; 4] = [of(1, 0), of(1, 1), of(1, 2), of(0, 2)];
-    type Order = Numerics;
+    type Order = ProductOrder;
 
     fn compute<T: Element + TensorElement>(
         convolution: SeparableConv2d,
-        order: &Numerics,
+        order: &ProductOrder,
         tensors: &[Tensor],
         _: [usize; 4],
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Failure> {
         let [pointwise_filter, upstream] = views(tensors)?;
-        Ok(convolution.numerics(order.clone()).backprop_pixels_into(pointwise_filter, upstream, output)?)
+        let numerics = order.of(pointwise_filter.dim().3);
+        Ok(convolution.numerics(numerics).backprop_pixels_into(pointwise_filter, upstream, output)?)
     }
 }
 
@@ -133,17 +159,18 @@ impl Gradient for PointwiseFilter {
         outputs: GRADIENT,
     };
     const SHAPE: [Extent; 4] = shape_of(2);
-    type Order = Numerics;
+    type Order = ProductOrder;
 
     fn compute<T: Element + TensorElement>(
         convolution: SeparableConv2d,
-        order: &Numerics,
+        order: &ProductOrder,
         tensors: &[Tensor],
         shape: [usize; 4],
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Failure> {
         let [input, depthwise_filter, _, upstream] = views(tensors)?;
-        let convolution = convolution.numerics(order.clone());
+        let (batch, height, width, _) = upstream.dim();
+        let convolution = convolution.numerics(order.of(batch.saturating_mul(height).saturating_mul(width)));
         Ok(convolution.backprop_pointwise_filter_into(input, depthwise_filter, shape, upstream, output)?)
     }
 }

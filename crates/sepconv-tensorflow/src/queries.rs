@@ -73,8 +73,8 @@ fn ask(question: &str, answer: impl FnOnce(Question) -> Result<Value, String>) -
     question.and_then(answer).unwrap_or_else(|error| json!({"error": error})).to_string()
 }
 
-/// The attributes, their carrier, and where all extents are known what follows from them (with a `gradient` in the question,
-/// the reproducible order of the pointwise filter's); the numerics in their full form, checked, if the question holds some. `{"error": ...}` if anything is refused.
+/// The attributes, their carrier, and where all extents are known what follows from them; the numerics in their full form,
+/// checked, if the question holds some. `{"error": ...}` if anything is refused.
 pub fn geometry(question: &str) -> String {
     ask(question, |question| {
         let attributes = question.attributes()?;
@@ -96,9 +96,6 @@ pub fn geometry(question: &str) -> String {
             answer["output"] = json!(geometry.output_shape());
             answer["paddings"] = json!(axes.map(|axis| [axis.pad_before, axis.padded - axis.input - axis.pad_before]));
             answer["crops"] = json!(axes.map(|axis| [0, axis.crop]));
-            if question.gradient.is_some() {
-                answer["gradient"] = json!(sepconv::gradient::reproducible_pointwise_filter(geometry).to_string());
-            }
         }
         if let Some(text) = &question.numerics {
             let orders: Orders = text.parse().map_err(|error| sepconv::Error::Numerics(error).to_string())?;

@@ -37,7 +37,7 @@ use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::plan::{self, Product};
-pub use orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels, reproducible_pointwise_filter};
+pub use orders::{DepthwiseFilterOrder, Direction, InputOrder, Pixels, reproducible_product};
 
 /// Of one separable convolution, in the shapes of what they are gradients of.
 #[derive(Clone, Debug)]
@@ -65,8 +65,8 @@ impl SeparableConv2d {
             [input.dim().into(), depthwise_filter.dim().into(), pointwise_filter.dim().into()];
         let g = Geometry::new(&of_input, &of_filter, &of_pointwise, &self.attributes)?;
         check("upstream", g.output_shape(), upstream.shape())?;
-        let [of_rows, of_channels] = [reproducible_pointwise_filter(&g), crate::Numerics::REPRODUCIBLE]
-            .map(|numerics| self.clone().numerics(numerics));
+        let [of_rows, of_channels] =
+            [g.rows(), g.out_channels].map(|length| self.clone().numerics(reproducible_product(length)));
         let pixels = of_channels.backprop_pixels(pointwise_filter, upstream)?;
         let pixels = pixels.view();
         let (input_order, filter_order) = (InputOrder::REPRODUCIBLE, DepthwiseFilterOrder::REPRODUCIBLE);

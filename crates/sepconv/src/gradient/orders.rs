@@ -27,7 +27,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::geometry::Geometry;
 use crate::numerics::{
     Depthwise, Numerics, PRODUCTS, ParseError, Parser, Pointwise, Products, SUBNORMALS, Subnormals, Sum, TAPS, Taps,
     Words, word,
@@ -64,16 +63,16 @@ pub enum Pixels {
     Sum(Sum),
 }
 
-/// Chains of a reproducible sum: few enough for any number of pixels.
+/// Chains of a reproducible sum: few enough for any number of products.
 const MOST_CHAINS: usize = 4096;
 
-/// The reproducible order of the pointwise filter's gradient, for the same reason a chain of each row of output pixels, or of
-/// several where there are very many.
-pub fn reproducible_pointwise_filter(g: &Geometry) -> Numerics {
-    let (rows, pixels) = (g.batch * g.height.output, g.rows());
-    let each = (rows.div_ceil(MOST_CHAINS) * g.width.output).max(1);
-    let mut chains = vec![each; pixels / each];
-    chains.extend(Some(pixels % each).filter(|rest| *rest > 0));
+/// The reproducible order of a gradient that is a matrix product, whose sums have so many products: that of the depthwise
+/// result, with out_channels, and that of the pointwise filter, with all output pixels. In about as many chains as one has
+/// products: then the error grows by the square root of a chain's, as it does in each half.
+pub fn reproducible_product(length: usize) -> Numerics {
+    let each = length.isqrt().max(length.div_ceil(MOST_CHAINS)).max(1);
+    let mut chains = vec![each; length / each];
+    chains.extend(Some(length % each).filter(|rest| *rest > 0));
     Numerics { pointwise: Pointwise::everywhere(Products::Fused, Sum::blocks(&chains)), ..Numerics::REPRODUCIBLE }
 }
 
@@ -208,13 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn however_many_pixels_there_are_the_chains_are_few() {
-        let attributes = crate::Attributes { strides: [1, 1], padding: crate::Padding::Valid, rate: [1, 1] };
-        for (batch, height, chains) in [(2, 3, 6), (1 << 15, 1 << 10, 4096), (4097, 1, 2049)] {
-            let g = Geometry::new(&[batch, height, 5, 1], &[1, 1, 1, 1], &[1, 1, 1, 1], &attributes).unwrap();
-            let numerics = reproducible_pointwise_filter(&g);
+    fn however_many_products_there_are_the_chains_are_few() {
+        for (length, chains) in [(2, 2), (30, 6), (1024, 32), (1 << 30, 4096), ((1 << 31) - 1, 4096)] {
+            let numerics = reproducible_product(length);
             assert!(matches!(&numerics.pointwise.sum, Sum::Blocks(sums) if sums.len() == chains));
-            assert!(numerics.check(g.rows()).is_ok());
+            assert!(numerics.check(length).is_ok());
             assert!(numerics.to_string().parse() == Ok(numerics));
         }
     }
