@@ -412,8 +412,8 @@ proptest! {
     ) {
         let kinds = [depthwise, pointwise];
         check_steps::<f32>(&case, &kinds)?;
-        // The last two are of f32 alone.
-        let kinds = kinds.map(|kinds| kinds.into_iter().filter(|&kind| kind < 7).collect());
+        // The swishes are of f32 alone.
+        let kinds = kinds.map(|kinds| kinds.into_iter().filter(|kind| ![7, 8].contains(kind)).collect());
         check_steps::<f64>(&case, &kinds)?;
         check_steps::<f16>(&case, &kinds)?;
         check_steps::<bf16>(&case, &kinds)?;
@@ -426,11 +426,17 @@ fn steps_of_any_number() {
     let lower = |upper: u32| if upper & 0x7f == 0 { 0 } else { upper.wrapping_mul(40_503) & 0xffff };
     let numbers = (0..1u32 << 16).map(|upper| f32::from_bits(upper << 16 | lower(upper)));
     let input = Array4::from_shape_vec((1, 64, 64, 16), numbers.collect()).unwrap();
-    steps_of(&input, &[Step::Swish, Step::Relu, Step::Relu6, Step::HardSwish], "kept");
-    steps_of(&input, &[Step::SwishOneDnn, Step::Relu, Step::Relu6, Step::LeakyRelu(0.3)], "flushed");
+    // With 0 it is a ReLU of oneDNN, where what is not positive keeps its sign.
+    steps_of(&input, &[Step::Swish, Step::Relu, Step::Relu6, Step::HardSwish, Step::LeakyRelu(0.0)], "kept");
+    steps_of(
+        &input,
+        &[Step::SwishOneDnn, Step::Relu, Step::Relu6, Step::LeakyRelu(0.3), Step::LeakyRelu(0.0)],
+        "flushed",
+    );
     let input = input.mapv(|value| f64::from(value) * 1e-290);
-    steps_of(&input, &[Step::Relu, Step::Relu6], "kept");
-    steps_of(&input, &[Step::Relu, Step::Relu6], "flushed");
+    for subnormals in ["kept", "flushed"] {
+        steps_of(&input, &[Step::Relu, Step::Relu6, Step::LeakyRelu(0.0)], subnormals);
+    }
 }
 
 /// Each of these steps, behind one that changes the sign.
