@@ -10,6 +10,8 @@ use crate::kernels::Kernels;
 pub trait Element: Pod + PartialEq + std::fmt::Debug + Send + Sync + Kernels {
     /// What sums are in: `f32` for the 16-bit types, the type itself for the others.
     type Sum: Number;
+    /// `f32`, `f64`, `f16` or `bf16`.
+    const NAME: &'static str;
     const ZERO: Self;
     /// Smallest positive number that is not subnormal.
     const SMALLEST_NORMAL: f64;
@@ -60,6 +62,7 @@ macro_rules! element {
     ($type:ident, $sum:ty, $zero:expr, $widen:expr, $narrow:expr, $to_f64:expr, $from_f64:expr, [$smallest:expr, $largest:expr]) => {
         impl Element for $type {
             type Sum = $sum;
+            const NAME: &'static str = stringify!($type);
             const ZERO: Self = $zero;
             const SMALLEST_NORMAL: f64 = $smallest;
             const LARGEST: f64 = $largest;

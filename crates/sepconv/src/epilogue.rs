@@ -62,10 +62,9 @@ impl<T: Element> Epilogues<'_, T> {
 }
 
 fn check<T: Element>(part: &'static str, steps: &[Step<T>], expected: usize) -> Result<(), Error> {
-    let got = std::any::type_name::<T>();
     let of_f32 = |step: &Step<T>| matches!(step, Step::Swish | Step::SwishOneDnn);
-    if let Some(step) = steps.iter().position(of_f32).filter(|_| got != "f32") {
-        return Err(Error::StepType { part, step, got });
+    if let Some(step) = steps.iter().position(of_f32).filter(|_| T::NAME != f32::NAME) {
+        return Err(Error::StepType { part, step, got: T::NAME });
     }
     let mut lengths = (0..).zip(steps).flat_map(|(n, step)| step.numbers().map(move |numbers| (n, numbers.len())));
     match lengths.find(|(_, length)| *length != expected) {

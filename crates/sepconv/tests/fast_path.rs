@@ -518,9 +518,20 @@ fn steps_that_do_not_fit_are_an_error() {
         message(Epilogues { depthwise: Vec::new(), pointwise: vec![Step::Multiply(&[])] }),
         "step 0 behind the pointwise part must have a number for each of 4 channels, got 0"
     );
-    let of_f32 = Epilogues { depthwise: vec![Step::Relu, Step::Swish], pointwise: Vec::new() };
-    let result = convolution.with_steps(&of_f32).depthwise(input.mapv(f64::from).view(), filter.mapv(f64::from).view());
-    assert_eq!(result.unwrap_err().to_string(), "step 1 behind the depthwise part is for f32 alone, got f64");
+    of_f32_alone(f64::from, "f64");
+    of_f32_alone(f16::from_f32, "f16");
+    of_f32_alone(bf16::from_f32, "bf16");
+}
+
+fn of_f32_alone<T: Element>(from: fn(f32) -> T, name: &str) {
+    let (input, filter) = (Array4::from_elem((1, 3, 3, 2), from(1.0)), Array4::from_elem((1, 1, 2, 1), from(1.0)));
+    for swish in [Step::Swish, Step::SwishOneDnn] {
+        let epilogues = Epilogues { depthwise: vec![Step::Relu, swish], pointwise: Vec::new() };
+        let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]);
+        let result = convolution.with_steps(&epilogues).depthwise(input.view(), filter.view());
+        let expected = format!("step 1 behind the depthwise part is for f32 alone, got {name}");
+        assert_eq!(result.unwrap_err().to_string(), expected);
+    }
 }
 
 /// What lies behind a tap's last channel may be inside the image where the tap is not.

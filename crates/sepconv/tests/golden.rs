@@ -243,7 +243,7 @@ fn run<T: Element>(case: &Case) -> u64 {
     let (input, filter, pointwise) = (input.view(), filter.view(), pointwise.view());
     let expected = reference::separable_conv2d(input, filter, pointwise, &attributes, &numerics).unwrap();
     let (expected, counts) = hash(&expected);
-    println!("{} of {counts:?}: {}", std::any::type_name::<T>(), case.numerics);
+    println!("{} of {counts:?}: {}", T::NAME, case.numerics);
     for set in InstructionSet::available() {
         let op = SeparableConv2d::new(case.strides, case.padding, case.rate).numerics(numerics.clone()).on(set);
         let result = op.run(input, filter, pointwise).unwrap();
