@@ -29,7 +29,7 @@ const OP: Op = Op {
 };
 
 /// The same with [steps] behind the depthwise and the pointwise part, in words, and the numbers of those that have some, one
-/// after the other. Constant are then filters and numbers.
+/// after the other: vectors, which may have ones in front of their channels. Constant are then filters and numbers.
 const FUSED_OP: Op = Op {
     name: c"Sepconv>FusedSeparableConv2D",
     attrs: &[

@@ -73,7 +73,8 @@ pub fn of_attribute(construction: &Construction, name: &CStr) -> Result<Vec<Word
     words(&construction.string(name)?).map_err(of)
 }
 
-/// The tensors of the steps that have numbers, which are the inputs from that one on.
+/// The tensors of the steps that have numbers, which are the inputs from that one on: a number for each channel, along the
+/// last of up to four dimensions, as TensorFlow's own operations would take them behind a convolution.
 pub fn numbers<'a>(
     context: &Context,
     first: usize,
@@ -84,7 +85,23 @@ pub fn numbers<'a>(
         let message = format!("numbers must be {expected} tensors, as many as the steps have, got {got}");
         return Err(Failure::invalid_argument(message));
     }
-    (0..expected).map(|n| context.input((first + n) as i32)).collect()
+    let tensor = |n| {
+        let tensor = context.input((first + n) as i32)?;
+        along_the_last(n, tensor.shape()).map_err(Failure::invalid_argument)?;
+        Ok(tensor)
+    };
+    (0..expected).map(tensor).collect()
+}
+
+/// That a tensor of numbers differs by channel alone, and leaves an image its four dimensions.
+fn along_the_last(n: usize, shape: &[usize]) -> Result<(), String> {
+    match shape {
+        [] => Ok(()), // one channel's
+        [before @ .., _] if before.len() < 4 && before.iter().all(|&extent| extent == 1) => Ok(()),
+        _ => {
+            Err(format!("numbers[{n}] must have at most 4 dimensions, all of them 1 but the last, got shape {shape:?}"))
+        }
+    }
 }
 
 /// The steps, each of which takes the next numbers if it has some.
@@ -136,6 +153,17 @@ mod tests {
         assert_eq!(words("swish swish_onednn"), Ok(vec![Word::Swish, Word::SwishOneDnn]));
         for wrong in ["gelu", "leaky_relu", "leaky_relu(x)", "add,relu"] {
             assert!(words(wrong).unwrap_err().ends_with(&format!("got {wrong:?}")));
+        }
+    }
+
+    #[test]
+    fn numbers_lie_along_the_channels() {
+        for shape in [&[][..], &[2], &[0], &[1, 2], &[1, 1, 1, 2], &[1, 1, 1, 1]] {
+            assert_eq!(along_the_last(0, shape), Ok(()));
+        }
+        for shape in [&[2, 1][..], &[2, 1, 1, 1], &[1, 2, 1, 1], &[0, 2], &[1, 1, 1, 1, 2]] {
+            let limit = "must have at most 4 dimensions, all of them 1 but the last";
+            assert_eq!(along_the_last(3, shape), Err(format!("numbers[3] {limit}, got shape {shape:?}")));
         }
     }
 }
