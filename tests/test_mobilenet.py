@@ -152,12 +152,19 @@ def test_options_that_do_not_fit(options, message, files, run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--alpha", -1], "alpha must leave the first layer 1 to 128 of its 32 channels, got -1"),
+        (["--alpha", -1], "--alpha must be a finite number above 0, got -1"),
+        (["--alpha", "nan"], "--alpha must be a finite number above 0, got NaN"),
+        (["--alpha", 0.01], "--alpha 0.01, --rho 1, --batch 1: alpha must leave the first layer 1 to 128 of its 32"),
         (["--alpha", 1e9], "alpha must leave the first layer 1 to 128 of its 32 channels, got 1000000000"),
-        (["--rho", 0.1], "images must be 32 or more pixels high and wide"),
+        (["--rho", 0], "--rho must be a finite number above 0, got 0"),
+        (["--rho", "nan"], "--rho must be a finite number above 0, got NaN"),
+        (["--rho", "inf"], "--rho must be a finite number above 0, got inf"),
+        (["--rho", 0.1], "--rho 0.1, --batch 1: images must be 32 or more pixels high and wide"),
         (["--rho", 1e9], "images must be 32 or more pixels high and wide"),
         (["--batch", 0], "got 0 of 224x224"),
         (["--input", "none.safetensors"], "none.safetensors: No such file"),
+        (["--output", "/nowhere/x.safetensors"], "--output /nowhere/x.safetensors: there is no folder /nowhere"),
+        (["--output", "/"], "--output /: it must be a file, and is a folder"),
     ],
 )
 def test_networks_that_cannot_be(options, message, run):

@@ -11,7 +11,7 @@ mod network;
 mod pooling;
 mod weights;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -84,14 +84,19 @@ fn run(options: &Options) -> Outcome<()> {
         None => std::thread::available_parallelism()?.get(),
     };
     let runs = in_range("--runs", options.runs)?;
+    positive("--alpha", options.alpha)?;
+    positive("--rho", options.rho)?;
+    if let Some(path) = &options.output {
+        in_a_folder(path).map_err(|error| of_output(path, error))?;
+    }
     let weights = match &options.weights {
         Some(path) => Weights::read(path).map_err(|error| format!("{}: {error}", path.display()))?,
-        None => Weights::random(
-            options.alpha.unwrap_or(1.0),
-            resolution(options.rho.unwrap_or(1.0)),
-            options.batch.unwrap_or(1),
-            options.seed,
-        )?,
+        None => {
+            let (alpha, rho, batch) =
+                (options.alpha.unwrap_or(1.0), options.rho.unwrap_or(1.0), options.batch.unwrap_or(1));
+            Weights::random(alpha, resolution(rho), batch, options.seed)
+                .map_err(|error| format!("--alpha {alpha}, --rho {rho}, --batch {batch}: {error}"))?
+        }
     };
     check(options, &weights)?;
     let shape = weights.input_shape();
@@ -122,7 +127,7 @@ fn run(options: &Options) -> Outcome<()> {
             let probabilities = softmax(network.logits());
             print_classes(&probabilities);
             if let Some(path) = &options.output {
-                file::write(path, &network, &probabilities).map_err(|error| format!("{}: {error}", path.display()))?;
+                file::write(path, &network, &probabilities).map_err(|error| of_output(path, error))?;
             }
         }
     }
@@ -138,6 +143,27 @@ fn in_range(name: &str, number: usize) -> Outcome<usize> {
         return Err(format!("{name} must be 1 to 1024, got {number}").into());
     }
     Ok(number)
+}
+
+fn positive(name: &str, multiplier: Option<f64>) -> Outcome<()> {
+    match multiplier.filter(|multiplier| !(multiplier.is_finite() && *multiplier > 0.0)) {
+        Some(multiplier) => Err(format!("{name} must be a finite number above 0, got {multiplier}").into()),
+        None => Ok(()),
+    }
+}
+
+/// That a file can be there: writing comes after all the work.
+fn in_a_folder(file: &Path) -> Outcome<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.is_dir(), file.is_dir()) {
+        (false, _) => Err(format!("there is no folder {}", folder.display()).into()),
+        (_, true) => Err("it must be a file, and is a folder".into()),
+        (true, false) => Ok(()),
+    }
+}
+
+fn of_output(path: &Path, error: Box<dyn std::error::Error>) -> String {
+    format!("--output {}: {error}", path.display())
 }
 
 /// Height and width of images, by the multiplier.
