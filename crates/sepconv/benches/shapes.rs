@@ -1,7 +1,8 @@
-//! The 15 named layers, filter packed once and packed in every call, on one thread and on two; operations per second.
+//! The 15 named layers, filter packed once and packed in every call, on one thread and on two, and with steps behind both
+//! parts; operations per second.
 //!
-//! `cargo bench -p sepconv --bench shapes -- mbv1_7`; `SEPCONV_INSTRUCTION_SET` chooses the kernels. Against other
-//! libraries: `ci/bench`.
+//! `cargo bench -p sepconv --bench shapes -- mbv1_7`; `SEPCONV_INSTRUCTION_SET` chooses the kernels. What steps cost:
+//! `cargo bench -p sepconv --bench shapes -- 'packed.*mbv1_7'`. Against other libraries: `ci/bench`.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -10,7 +11,8 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use image::Image;
 use ndarray::Array4;
-use sepconv::{Padding, SeparableConv2d};
+use sepconv::epilogue::{Epilogues, Step};
+use sepconv::{Error, Padding, SeparableConv2d};
 use serde_json::Value;
 
 #[path = "../examples/bench/image.rs"]
@@ -71,6 +73,12 @@ fn packed<const N: usize>(bencher: Bencher, shape: &Shape) {
     measure::<N>(bencher, shape, packing::once);
 }
 
+/// Operations as without the steps.
+#[divan::bench(args = SHAPES.iter(), consts = THREADS, max_time = 0.5)]
+fn packed_with_steps<const N: usize>(bencher: Bencher, shape: &Shape) {
+    measure::<N>(bencher, shape, once_with_steps);
+}
+
 #[divan::bench(args = SHAPES.iter(), consts = THREADS, max_time = 0.5)]
 fn packing<const N: usize>(bencher: Bencher, shape: &Shape) {
     measure::<N>(bencher, shape, packing::every_call);
@@ -91,6 +99,22 @@ fn measure<const N: usize>(bencher: Bencher, shape: &Shape, prepare: packing::Pr
     let operations = 2 * rows * k * (shape.kernel * shape.kernel + shape.out_channels);
     let bencher = bencher.counter(ItemsCount::new(operations));
     bencher.bench_local(|| run(input.view(), output.view_mut()).expect("a result"));
+}
+
+/// As `packing::once`, with what MobileNet has behind both parts: batch normalisation and ReLU6.
+fn once_with_steps(
+    convolution: SeparableConv2d,
+    input_shape: [usize; 4],
+    depthwise_filter: Array4<f32>,
+    pointwise_filter: Array4<f32>,
+) -> Result<packing::Run<f32>, Error> {
+    let (_, _, k, out_channels) = pointwise_filter.dim();
+    let numbers = values([1, 1, 1, k.max(out_channels) + 1]).into_raw_vec_and_offset().0;
+    let steps = |channels| vec![Step::Multiply(&numbers[..channels]), Step::Add(&numbers[1..=channels]), Step::Relu6];
+    let epilogues = Epilogues { depthwise: steps(k), pointwise: steps(out_channels) };
+    let convolution = convolution.with_steps(&epilogues);
+    let plan = convolution.plan(input_shape, depthwise_filter.view(), pointwise_filter.view())?;
+    Ok(Box::new(move |input, output| plan.run_into(input, output)))
 }
 
 /// Some ordinary numbers.
