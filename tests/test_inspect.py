@@ -464,6 +464,7 @@ REFUSED = {
     "a --chart chart.pdf": "--chart chart.pdf: must end in .png or .html",
     "a --chart no/chart.png": "--chart no/chart.png: no folder no",
     "a --json .": "--json .: cannot be written",
+    "a --json /dev/full": "--json /dev/full: cannot be written: No space left on device",
     "a --measure --threads 63": "--threads 63: TensorFlow already runs in this process",
     "a --unknown": "unrecognized arguments: --unknown",
 }

@@ -1,10 +1,13 @@
 """Models that exist: what is found in them and replaced, what is left and why, the same bits, and the way back."""
 
+import errno
 import gc
 import itertools
 import json
 import pathlib
 import re
+import resource
+import shutil
 
 import keras
 import numpy as np
@@ -14,11 +17,13 @@ import tensorflow as tf
 from conftest import AVX512, ONEDNN, THREADS
 from fresh import attempt, in_fresh_process
 from helpers import HERE, kernel_calls, same
-from sepconv import _check, _orders
+from sepconv import __main__, _check, _orders
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 v1 = tf.compat.v1
 OP = "Sepconv>SeparableConv2D"
+# Saved with the op (`saved_models/save.py`).
+SAVED = sorted((HERE / "saved_models").glob("*/"))[0]
 FUSED, DEPTHWISE = "Sepconv>FusedSeparableConv2D", "Sepconv>FusedDepthwiseConv2D"
 PLAIN = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 SHAPES = [2, 9, 8, 6], [3, 3, 6, 2], [1, 1, 12, 16]
@@ -489,6 +494,7 @@ LEFT = {
     "no 1x1 convolution": lambda x, d, p: tf.reduce_sum(depthwise(x, d)),
     "not known to be 1x1": lambda x, d, p: conv(depthwise(x, d), np.ones([2, 1, 12, 16], np.float32)),
     "has strides": lambda x, d, p: conv(depthwise(x, d), p, strides=[1, 2, 2, 1]),
+    "a filter is empty": lambda x, d, p: conv(depthwise(x, d), p[..., :0]),
     "channels in groups": lambda x, d, p: conv(depthwise(x, d), p[:, :, :6]),
     "dilations of its own": lambda x, d, p: conv(depthwise(x, d, dilations=[1, 2, 2, 1]), p),
     "data format NCHW": lambda x, d, p: conv(
@@ -564,9 +570,8 @@ def test_what_xla_compiles_is_left(arrays):
 
 def test_what_was_saved_with_the_op_is_restored(tmp_path: pathlib.Path):
     """Paddings of all kinds and unequal strides (`saved_models/save.py`); the numerics were not TensorFlow's."""
-    folder = sorted((HERE / "saved_models").glob("*/"))[0]
-    example = np.load(folder / "example.npz")
-    report = sepconv.restore(folder, tmp_path / "restored").report
+    example = np.load(SAVED / "example.npz")
+    report = sepconv.restore(SAVED, tmp_path / "restored").report
     assert report.replaced and not report.left, str(report)
     before = kernel_calls()
     result = tf.saved_model.load(tmp_path / "restored").convolve(example["x"])
@@ -729,6 +734,7 @@ def broken(folder, content=b"\xff\xff nonsense"):
     (folder / "saved_model.pb").write_bytes(content)
 
 
+# What is refused, of a model and a place; and where something may be replaced.
 BAD = {
     "no such file or folder": lambda here: (here / "none", here / "out"),
     "is broken": lambda here: (broken(here / "in"), (here / "in", here / "out"))[1],
@@ -740,23 +746,101 @@ BAD = {
     "cannot be written": lambda here: (here / "good", here / "good" / "out"),
     "such folder|No such": lambda here: (here / "good", here / "none" / "out"),
     "TensorFlow cannot read": lambda here: (here / "unknown", here / "out"),
+    "assets/x: cannot be copied to .*out: No such": lambda here: (
+        (shutil.copytree(SAVED, here / "in"), (here / "in/assets").mkdir(), (here / "in/assets/x").symlink_to("none")),
+        (here / "in", here / "out"),
+    )[1],
+}
+OVERWRITING = {
+    "holds the model .*, which would be gone": lambda here: (here / "good", here),
+    "a folder without saved_model.pb, and only a model": lambda here: (
+        SAVED,
+        (here / "notes").mkdir() or here / "notes",
+    ),
+    "is a folder, and what is written would be a file": lambda here: (
+        here / "good",
+        shutil.copytree(SAVED, here / "out"),
+    ),
+    "is a file, and what is written would be a folder": lambda here: (SAVED, here / "good"),
 }
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_bad_input(what, tmp_path: pathlib.Path, arrays):
-    """One line, and nothing half-written."""
+def contents(folder) -> dict:
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def good(tmp_path: pathlib.Path, arrays):
+    """A file with a model that has a layer of each kind."""
     x, *filters = arrays
-    good = graph_of(lambda x: tf.nn.separable_conv2d(x, *filters, **PLAIN), x.shape)
-    (tmp_path / "good").write_bytes(good.SerializeToString())
-    good.node[0].op = "NoSuchOp"
-    (tmp_path / "unknown").write_bytes(good.SerializeToString())
-    given = BAD[what](tmp_path)
-    before = sorted(tmp_path.rglob("*"))
+
+    def build(x):
+        return sum(function(x, *filters, **PLAIN) for function in (tf.nn.separable_conv2d, sepconv.separable_conv2d))
+
+    (tmp_path / "good").write_bytes(graph_of(build, x.shape).SerializeToString())
+    return tmp_path / "good"
+
+
+@pytest.mark.parametrize("function", [sepconv.rewrite, sepconv.restore], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("what", [*BAD, *OVERWRITING])
+def test_bad_input(what, function, good, tmp_path: pathlib.Path):
+    """One line, and nothing half-written."""
+    unknown = v1.GraphDef.FromString(good.read_bytes())
+    unknown.node[0].op = "NoSuchOp"
+    (tmp_path / "unknown").write_bytes(unknown.SerializeToString())
+    given = (BAD | OVERWRITING)[what](tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(sepconv.BadModel, match=what) as refused:
-        sepconv.rewrite(*given)
+        function(*given, overwrite=what in OVERWRITING)
     assert "\n" not in str(refused.value)
-    assert sorted(tmp_path.rglob("*")) == before
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_a_model_is_replaced_by_its_own_result(folder, good, tmp_path: pathlib.Path, monkeypatch):
+    """Or stays where it is, if the result cannot have its name."""
+    model = shutil.copytree(SAVED, tmp_path / "model") if folder else good
+    before, rename = contents(tmp_path), pathlib.Path.rename
+
+    def refused(path, target):
+        if path.name == "new":
+            raise PermissionError(errno.EPERM, "Not now")
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", refused)
+    with pytest.raises(sepconv.BadModel, match="model|good: cannot be written: Not now"):
+        sepconv.restore(model, model, overwrite=True)
+    assert contents(tmp_path) == before
+    monkeypatch.undo()
+    assert sepconv.restore(model, model, overwrite=True).report.replaced
+    after = contents(tmp_path)
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert {path.name for path in changed} - {"fingerprint.pb"} == {"saved_model.pb" if folder else "good"}
+    assert not sepconv.restore(model, tmp_path / "again").report.layers
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_a_disk_that_is_full(folder, tmp_path: pathlib.Path):
+    """As a limit of what a file may hold: it shows up in the midst of writing."""
+    model, ours = tmp_path / "model", tmp_path / "ours"
+    if folder:
+        module = tf.Module()
+        module.numbers = tf.Variable(tf.ones([4096]))
+        tf.saved_model.save(module, str(model))
+        shutil.copytree(model, ours)
+        (ours / "notes").write_text("mine")
+    else:
+        model.write_bytes(graph_of(lambda x: x + np.ones(4096, np.float32), [4096]).SerializeToString())
+        ours.write_bytes(b"another")
+    before, limits = contents(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(sepconv.BadModel, match="cannot be (copied to|written).*: File too large") as refused:
+            sepconv.rewrite(model, ours, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(refused.value) and str(ours) in str(refused.value)
+    assert contents(tmp_path) == before
 
 
 def test_the_commands_error_is_one_line(tmp_path: pathlib.Path):
@@ -764,6 +848,65 @@ def test_the_commands_error_is_one_line(tmp_path: pathlib.Path):
     lines = [line for line in ended.errors.splitlines() if "sepconv" in line]
     assert ended.status == 1 and lines == [f"sepconv: error: {tmp_path / 'none'}: no such file or folder"]
     assert "Traceback" not in ended.errors
+
+
+# Options, and what is said of them.
+REFUSED = {
+    "--inputs none.npz": "--inputs none.npz: no such file",
+    "--inputs broken.npz": "--inputs broken.npz: is no npz file",
+    "--inputs text.npz": "--inputs text.npz: cannot be read: ",
+    "--json .": "--json .: cannot be written",
+    "--json none/report.json": "--json none/report.json: no folder none",
+}
+
+
+@pytest.mark.parametrize("options", REFUSED)
+def test_what_cannot_be_used_is_said_before_any_work(options, good, tmp_path: pathlib.Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("broken.npz").write_bytes(b"zzz")
+    np.savez("text.npz", x0=np.array([object()]))
+    before = contents(tmp_path)
+    assert __main__.main(["rewrite", "good", "out", "--check", *options.split()]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sepconv: error: {REFUSED[options]}")
+    assert contents(tmp_path) == before
+
+
+def test_a_difference_is_the_exit_status(tmp_path: pathlib.Path, monkeypatch, capsys):
+    (tmp_path / "model").write_bytes(graph_of(lambda x: x + 1, [4]).SerializeToString())
+    monkeypatch.setattr(_check, "check", lambda *_: [_check.Output("y:0", 4, 3, False)])
+    options = "--check", "--threads", str(THREADS)
+    assert __main__.main(["rewrite", str(tmp_path / "model"), str(tmp_path / "ours"), *options]) == 1
+    assert "check: y:0: 3 of 4 elements have the same bits: DIFFERENT" in capsys.readouterr().out
+
+
+def test_what_a_check_cannot_run(tmp_path: pathlib.Path, monkeypatch, capsys):
+    """The words of the processes that run the models, in this one."""
+    text, numbers, silent, inputs = [str(tmp_path / name) for name in ("text", "numbers", "silent", "inputs.npz")]
+    pathlib.Path(text).write_bytes(graph_of(tf.strings.length, [2], dtype=tf.string).SerializeToString())
+    pathlib.Path(numbers).write_bytes(graph_of(lambda x: x + 1, [2]).SerializeToString())
+    tf.saved_model.save(tf.Module(), silent)
+    np.savez(inputs, other=np.ones(2))
+    for model, given, said in (
+        (text, "", "no random numbers fit the input x0 (string, (2,)): give some (--inputs)"),
+        (numbers, inputs, "the file of inputs has no array x0, only other"),
+        (silent, "", "it has no signature with outputs"),
+    ):
+        monkeypatch.setattr("sys.argv", ["", model, given, "0", str(tmp_path / "results.npz"), str(THREADS)])
+        with pytest.raises(SystemExit) as ended:
+            _check._main()
+        assert ended.value.code == 1 and capsys.readouterr().out == f"sepconv: {said}\n"
+
+
+def test_arguments_of_other_types():
+    for given, said in (
+        (("model",), "output must say where the result is written"),
+        ((v1.GraphDef(), "output"), "output is for a model that is given by its path"),
+        ((3,), "model must be a GraphDef, a concrete function or a path, got int"),
+    ):
+        for function in (sepconv.rewrite, sepconv.restore):
+            with pytest.raises(TypeError, match=said):
+                function(*given)
 
 
 # Keras

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import zipfile
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -55,6 +57,19 @@ def check(original: pathlib.Path, other: pathlib.Path, inputs: pathlib.Path | No
     return found
 
 
+def arrays_of(inputs: pathlib.Path) -> dict:
+    """The arrays of an npz file by their names."""
+    if not inputs.is_file():
+        raise BadModel(f"--inputs {inputs}: no such file")
+    if not zipfile.is_zipfile(inputs):
+        raise BadModel(f"--inputs {inputs}: is no npz file")
+    try:
+        with np.load(inputs) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadModel(f"--inputs {inputs}: cannot be read: {one_line(error)}") from error
+
+
 def _start(model, inputs, seed, results):
     threads = str(tf.config.threading.get_intra_op_parallelism_threads())
     command = [sys.executable, "-m", "sepconv._check", *map(str, (model, inputs or "", seed, results, threads))]
@@ -82,8 +97,7 @@ def _main():
     try:
         given = None
         if inputs:
-            with np.load(inputs) as arrays:
-                given = dict(arrays)
+            given = arrays_of(pathlib.Path(inputs))
         outputs = {}
         for signature, (specs, function) in _signatures(pathlib.Path(model)).items():
             for batch in _BATCHES:

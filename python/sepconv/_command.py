@@ -1,6 +1,8 @@
-"""What the package's commands and examples share: bad input, their options' types, and paths as shown."""
+"""What the package's commands and examples share: bad input, types of options, files to write, paths as shown."""
 
 import argparse
+import contextlib
+import os
 from pathlib import Path
 
 
@@ -12,6 +14,24 @@ def positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def check_place(option, path) -> None:
+    """Before any work is done: whether an option's file can be written."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise BadInput(f"{option} {path}: no folder {path.parent}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BadInput(f"{option} {path}: cannot be written")
+
+
+@contextlib.contextmanager
+def writing(option, path):
+    """While an option's file is written, which may fail all the same."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{option} {path}: cannot be written: {error.strerror or error}") from error
 
 
 def shown(path):

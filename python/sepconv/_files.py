@@ -33,8 +33,11 @@ def transform(path: pathlib.Path, output: pathlib.Path, overwrite: bool, change)
     """
     if not path.exists():
         raise BadModel(f"{path}: no such file or folder")
-    if path.is_dir() and output.resolve().is_relative_to(path.resolve()) and output.resolve() != path.resolve():
+    source, target = path.resolve(), output.resolve()
+    if source != target and path.is_dir() and target.is_relative_to(source):
         raise BadModel(f"{output}: lies within the model {path}")
+    if source != target and source.is_relative_to(target):
+        raise BadModel(f"{output}: holds the model {path}, which would be gone with it")
     with _written(output, overwrite, path.is_dir()) as place:
         return (_saved_model if path.is_dir() else _graph)(path, place, change)
 
@@ -42,8 +45,8 @@ def transform(path: pathlib.Path, output: pathlib.Path, overwrite: bool, change)
 @contextlib.contextmanager
 def _written(output, overwrite, folder):
     """A place beside the output that takes its name in the end, or is gone."""
-    if os.path.lexists(output) and not overwrite:
-        raise BadModel(f"{output}: is there already (--overwrite replaces it)")
+    if os.path.lexists(output):
+        _refuse_to_replace(output, overwrite, folder)
     try:
         whole = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:
@@ -53,13 +56,39 @@ def _written(output, overwrite, folder):
         if folder:
             new.mkdir()
         yield new
-        if os.path.lexists(output):
-            output.rename(old)
-        new.rename(output)
+        _exchange(new, output, old)
+    except shutil.Error as error:  # of many files at once, each with its reason as a text
+        source, _, why = error.args[0][0]
+        why = why.partition("] ")[2].partition(":")[0] or why
+        raise BadModel(f"{source}: cannot be copied to {output}: {why}") from error
     except OSError as error:
         raise BadModel(f"{output}: cannot be written: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(whole, ignore_errors=True)
+        if os.path.lexists(output) or not os.path.lexists(old):  # what was there is never lost
+            shutil.rmtree(whole, ignore_errors=True)
+
+
+def _refuse_to_replace(output, overwrite, folder):
+    """Unless it may be, and is of the kind that takes its place: a folder could be anything of the user's."""
+    if not overwrite:
+        raise BadModel(f"{output}: is there already (--overwrite replaces it)")
+    if output.is_dir() != folder:
+        kinds = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise BadModel("{}: is {}, and what is written would be {}".format(output, *kinds))
+    if folder and not any((output / name).exists() for name in (_SAVED, _SAVED_TEXT)):
+        raise BadModel(f"{output}: is a folder without {_SAVED}, and only a model is replaced")
+
+
+def _exchange(new, output, old):
+    """Gives the new one the output's name, and puts aside what has it; or leaves that where it is."""
+    try:
+        if os.path.lexists(output):
+            output.rename(old)
+        new.rename(output)
+    except BaseException:
+        if os.path.lexists(old):
+            old.rename(output)
+        raise
 
 
 def graph_of(path: pathlib.Path):

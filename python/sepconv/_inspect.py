@@ -6,14 +6,13 @@ and charts are made from.
 
 import argparse
 import json
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
 
 import sepconv
 from sepconv import _cost
-from sepconv._command import BadInput, positive
+from sepconv._command import BadInput, check_place, positive, writing
 
 SCHEMA = 1  # goes up where a name in the report changes its meaning or goes away
 CHARTS = (".png", ".html")
@@ -77,15 +76,17 @@ def run(options) -> int:
     _check_places(options)
     tf.get_logger().setLevel("ERROR")  # what it has to say of a model's age is not what was asked
     report = examine(options, _progress(Console(stderr=True)))
+    if options.json not in (None, "-"):
+        with writing("--json", options.json):
+            Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+    if options.chart is not None:
+        with writing("--chart", options.chart):
+            _chart.write(report, options.chart)
     if options.json == "-":
         print(json.dumps(report, indent=1))
     else:
         width = {} if sys.stdout.isatty() else {"width": 200}  # a file or pipe folds nothing
         _inspect_tables.show(report, Console(highlight=False, **width))
-    if options.json not in (None, "-"):
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
-    if options.chart is not None:
-        _chart.write(report, options.chart)
     return 0
 
 
@@ -341,14 +342,10 @@ def _check_places(options):
     """Before any work is done: whether what is asked for can be written."""
     if options.chart is not None and options.chart.suffix not in CHARTS:
         raise BadInput(f"--chart {options.chart}: must end in {' or '.join(CHARTS)}")
-    places = {"--json": None if options.json in (None, "-") else Path(options.json), "--chart": options.chart}
-    for option, path in places.items():
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise BadInput(f"{option} {path}: no folder {path.parent}")
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise BadInput(f"{option} {path}: cannot be written")
+    if options.json not in (None, "-"):
+        check_place("--json", options.json)
+    if options.chart is not None:
+        check_place("--chart", options.chart)
 
 
 # The progress of measuring

@@ -9,8 +9,7 @@ import sys
 
 import tensorflow as tf
 
-from sepconv._bodies import BadModel
-from sepconv._command import positive
+from sepconv._command import check_place, positive, writing
 
 try:
     from rich.console import Console
@@ -40,8 +39,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(arguments) -> None:
     """Before any work is done."""
-    if arguments.json not in (None, "-") and not pathlib.Path(arguments.json).parent.is_dir():
-        raise BadModel(f"--json {arguments.json}: no such folder")
+    if arguments.json not in (None, "-"):
+        check_place("--json", arguments.json)
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
 
 
@@ -81,10 +80,8 @@ def show(report, arguments, check=None) -> None:
         sys.stdout.write(text)
         return
     if arguments.json:
-        try:
+        with writing("--json", arguments.json):
             pathlib.Path(arguments.json).write_text(text)
-        except OSError as error:
-            raise BadModel(f"--json {arguments.json}: cannot be written: {error.strerror}") from error
     _print_table(report)
     for output in check or ():
         verdict = "equal" if output.same else "DIFFERENT"

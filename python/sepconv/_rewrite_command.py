@@ -4,7 +4,6 @@ import argparse
 import pathlib
 
 from sepconv import _check, _model_command, _rewriting
-from sepconv._bodies import BadModel
 
 HELP = "put sepconv's op into a SavedModel or a frozen graph, with the same bits"
 
@@ -27,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments) -> int:
-    if arguments.inputs is not None and not arguments.inputs.is_file():
-        raise BadModel(f"--inputs {arguments.inputs}: no such file")
+    if arguments.inputs is not None:
+        _check.arrays_of(arguments.inputs)
     _model_command.prepare(arguments)
     report, outputs = _model_command.transform(_rewriting.rewrite, arguments), None
     try:
