@@ -110,7 +110,9 @@ def test_variants(name, unknown, arrays):
     assert imported_shape(ours) == imported_shape(original)
     restored = sepconv.restore(ours)
     # Where TensorFlow multiplies its own zeros as well, it is as good as a Pad.
-    assert len(restored.report.replaced) == 1 and types(restored.model) - {"Pad"} == types(original)
+    [back] = restored.report.replaced
+    assert (back.numerics, back.exact, back.input) == (layer.numerics, layer.exact, layer.input)
+    assert types(restored.model) - {"Pad"} == types(original)
     assert same(run(restored.model, *given), expected) and kernel_calls() - before == 1
     # The way back is no other than the way there began.
     assert types(replaced(restored.model)) == types(ours)
@@ -663,16 +665,29 @@ def test_a_saved_model_of_tensorflow_1(resources, arrays, tmp_path: pathlib.Path
     assert same(*results) and kernel_calls() - before == 3
 
 
-def test_what_is_restored_can_be_exported(arrays, tmp_path: pathlib.Path):
-    x, *filters = arrays
-    model = tf.Module()
-    convolve = tf.function(lambda x: sepconv.separable_conv2d(x, *filters, **PLAIN, dilations=[2, 2]))
-    model.convolve = convolve
-    tf.saved_model.save(model, str(tmp_path / "ours"), convolve.get_concrete_function(tf.TensorSpec(x.shape)))
+def test_what_is_restored_can_be_exported(arrays, rng, tmp_path: pathlib.Path):
+    """To LiteRT, and to XLA, which has bits of its own."""
+    x, d, p = map(tf.Variable, arrays)
+    numbers, model = tf.nest.map_structure(tf.Variable, statistics(rng, 12)), tf.Module()
+    model.variables_of_it = [d, p, *numbers]
+    spec = tf.TensorSpec(x.shape, name="x")
+    model.convolve = tf.function(
+        lambda x: {"y": conv(tf.nn.relu6(normalised(dilated(x, d), numbers)), p)}, input_signature=[spec]
+    )
+    tf.saved_model.save(model, str(tmp_path / "model"), model.convolve)
+    assert sepconv.rewrite(tmp_path / "model", tmp_path / "ours").report.replaced
     assert sepconv.restore(tmp_path / "ours", tmp_path / "restored").report.replaced
-    with pytest.raises(Exception, match=OP):
-        tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "ours")).convert()
-    assert tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "restored")).convert()
+    converted, compiled = {}, {}
+    for name in ("ours", "restored"):
+        loaded = tf.saved_model.load(tmp_path / name)
+        expected = model.convolve(x)["y"]
+        converted[name] = lambda name=name: tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / name)).convert()
+        compiled[name] = lambda loaded=loaded: tf.function(loaded.convolve, jit_compile=True)(x.value())["y"]
+    for exported in (converted, compiled):
+        with pytest.raises(Exception, match=FUSED):
+            exported["ours"]()
+    assert converted["restored"]()
+    np.testing.assert_allclose(compiled["restored"](), expected, rtol=1e-4, atol=1e-4)
 
 
 COMMAND = """
@@ -698,10 +713,15 @@ def test_the_command_on_a_frozen_graph(tmp_path: pathlib.Path):
     assert ended.status == 0, ended.errors
     assert "replaced" in ended.output and "25088 of 25088 elements have the same bits: equal" in ended.output
     content = json.loads(report.read_text())
-    assert (content["replaced"], content["left"], content["layers"][0]["rate"]) == (1, 0, [1, 1])
-    assert content["check"][0]["same"] is True
+    assert (content["replaced"], content["left"], content["check"][0]["same"]) == (1, 0, True)
+    [layer] = content["layers"]
+    facts = {"rate": [1, 1], "depthwise_steps": "", "pointwise_steps": "add relu", "exact": False}
+    assert facts.items() <= layer.items() and layer["numerics"].startswith("batch")
     ended = command("restore", ours, tmp_path / "restored.pb", "--json", "-")
-    assert json.loads(ended.output)["replaced"] == 1
+    back = json.loads(ended.output)
+    assert (back["replaced"], back["left"]) == (1, 0)
+    # The way back tells the same of the layer, by the op's own name.
+    assert back["layers"] == [layer | {"node": "Relu", "reason": "TensorFlow's own operations"}]
 
 
 def test_a_check_that_finds_a_difference(tmp_path: pathlib.Path, arrays):

@@ -15,8 +15,8 @@ class Layer:
         reason: Why, in a phrase.
         input, depthwise_filter, pointwise_filter, dtype, strides, padding, rate: What it computes, where that is known;
             of a depthwise part alone, pointwise_filter is None.
-        numerics: The text of the order of sums that the op follows; None where nothing was replaced.
-        depthwise_steps, pointwise_steps: What the op does behind its two parts.
+        numerics: The text of the order of sums that the op follows, or followed; None where nothing was replaced.
+        depthwise_steps, pointwise_steps: What the op does, or did, behind its two parts.
         exact: False where a shape is unknown, so that the order is a prediction.
     """
 

@@ -29,9 +29,12 @@ def _attributes(op) -> dict:
     """What the layer computes, by the names of `Layer`."""
     place = _composite.geometry_of(op)
     image, *filters = [(tuple(t.shape.as_list()) if t.shape.rank == 4 else (None,) * 4) for t in op.inputs[:place]]
+    known = all(None not in shape for shape in (image, *filters))
     return {
         **{"input": image, **dict(zip(("depthwise_filter", "pointwise_filter"), filters, strict=False))},
         **{"dtype": op.inputs[0].dtype.name, **_composite.call_of(op)},
+        **{f"{part}_steps": text for part, text in _composite.steps_of(op).items()},
+        **{"numerics": op.get_attr("numerics").decode(), "exact": known},
     }
 
 
