@@ -58,6 +58,10 @@ def op(*arguments, **attributes):
     return tf.load_op_library(sepconv.library_path()).sepconv_fused_separable_conv2d(*arguments, **attributes)
 
 
+def depthwise_op(*arguments, **attributes):
+    return tf.load_op_library(sepconv.library_path()).sepconv_fused_depthwise_conv2d(*arguments, **attributes)
+
+
 def carrier(strides, padding):
     """As graphs hold attributes."""
     return tf.zeros([0, *strides, 1, 1, ["SAME", "VALID"].index(padding)], tf.int32)
@@ -150,8 +154,7 @@ def test_swish_of_numbers_of_every_size(word):
     x = tf.constant(bits.view(np.float32).reshape(1, 64, 64, 16))
     x = x + 0.0  # as the sum of products gives zeros
     numerics = "v1 depthwise(fused, inside) pointwise(fused, chain) subnormals(flushed)"
-    op = tf.load_op_library(sepconv.library_path()).sepconv_fused_depthwise_conv2d
-    ours = op(x, tf.ones([1, 1, 16, 1]), carrier((1, 1), "SAME"), [], numerics=numerics, depthwise_steps=word)
+    ours = depthwise_op(x, tf.ones([1, 1, 16, 1]), carrier((1, 1), "SAME"), [], numerics=numerics, depthwise_steps=word)
     assert same(ours, STEPS[word](x, None))
 
 
@@ -173,15 +176,14 @@ def test_static_shapes_are_kept(rng):
 
     @tf.function(input_signature=[tf.TensorSpec([None, 9, None, 13])])
     def convolve(x):
-        return op(
-            *(x, *layer.filters, carrier(layer.strides, layer.padding), layer.numbers),
-            numerics="reproducible",
-            depthwise_steps="add relu",
-            pointwise_steps="add leaky_relu(0.2)",
-        )
+        geometry, words = carrier(layer.strides, layer.padding), {"depthwise_steps": "add relu"}
+        alone = depthwise_op(x, layer.filters[0], geometry, layer.numbers[:1], numerics="reproducible", **words)
+        words["pointwise_steps"] = "add leaky_relu(0.2)"
+        return alone, op(x, *layer.filters, geometry, layer.numbers, numerics="reproducible", **words)
 
-    assert convolve.get_concrete_function().output_shapes.as_list() == [None, 4, None, 21]
-    assert convolve(layer.image).shape == [2, 4, 3, 21]
+    shapes = [shape.as_list() for shape in convolve.get_concrete_function().output_shapes]
+    assert shapes == [[None, 4, None, 26], [None, 4, None, 21]]
+    assert [y.shape for y in convolve(layer.image)] == [[2, 4, 3, 26], [2, 4, 3, 21]]
 
 
 @PROMISED
@@ -202,19 +204,26 @@ def test_a_saved_model_needs_the_library_only(rng, tmp_path):
 def test_what_is_refused(rng):
     x, depthwise_filter, pointwise_filter = tf.ones([1, 4, 4, 2]), tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 5])
 
-    def refused(numbers, depthwise_steps="", pointwise_steps=""):
-        arguments = x, depthwise_filter, pointwise_filter, carrier((1, 1), "SAME"), numbers
-        words = {"depthwise_steps": depthwise_steps, "pointwise_steps": pointwise_steps}
+    def refused(numbers, *steps):
+        """By the depthwise part alone, if there are steps behind that only."""
+        alone = len(steps) == 1
+        filters = (depthwise_filter, pointwise_filter)[: 1 if alone else 2]
+        words = dict(zip(("depthwise_steps", "pointwise_steps"), steps, strict=False))
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
-            op(*arguments, numerics="reproducible", **words)
+            call = depthwise_op if alone else op
+            call(x, *filters, carrier((1, 1), "SAME"), numbers, numerics="reproducible", **words)
         return error.value.message
 
-    assert (
-        "depthwise_steps: a step must be add, multiply, multiply_add, relu, relu6, leaky_relu(number), hard_swish, "
-        "hard_swish_sixth_first, swish or swish_onednn, got" in refused([], "gelu")
-    )
+    for nothing in ([], [""]):
+        assert (
+            "depthwise_steps: a step must be add, multiply, multiply_add, relu, relu6, leaky_relu(number), hard_swish, "
+            "hard_swish_sixth_first, swish or swish_onednn, got" in refused([], "gelu", *nothing)
+        )
+        assert "numbers must be 1 tensors, as many as the steps have, got 0" in refused([], "relu add", *nothing)
+        assert "numbers must be 0 tensors" in refused([tf.ones([2])], "relu", *nothing)
+        message = refused([tf.ones([3])], "add", *nothing)
+        assert "step 0 behind the depthwise part must have a number for each of 2 channels, got 3" in message
     assert "numbers must be 1 tensors, as many as the steps have, got 0" in refused([], "", "relu add")
-    assert "numbers must be 0 tensors" in refused([tf.ones([2])], "relu")
     message = refused([tf.ones([2]), tf.ones([4])], "multiply", "add")
     assert "step 0 behind the pointwise part must have a number for each of 5 channels, got 4" in message
 

@@ -15,7 +15,7 @@ from fresh import attempt
 from helpers import kernel_calls
 from matplotlib.image import imread
 from rich.console import Console
-from sepconv import __main__, _cost, _inspect_tables, _layers
+from sepconv import __main__, _chart, _cost, _inspect_tables, _layers
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 LAYERS = keras.layers
@@ -378,6 +378,26 @@ def test_times(measured):
 def test_the_picture(measured, folder):
     picture = imread(folder / "chart.png")
     assert min(picture.shape[:2]) > 500 and picture.std() > 0
+    figure = _chart.draw(measured)
+    titles = [axes.get_title("right") or axes.get_title() for axes in figure.axes]
+    expected = [
+        "each layer as a standard and as a separable convolution",
+        rf"measured, {THREADS} thread\(s\); peak \d+ GFLOP/s",
+        "where the work is",
+        "standard to separable: .*",
+        "width alpha, resolution rho",
+    ]
+    assert len(titles) == len(expected) and all(map(re.fullmatch, expected, titles)), titles
+    products, times, work, groups, multipliers = figure.axes
+    layers = measured["layers"][:4]  # the fifth is no convolution of more than one pixel
+    for bars, way in zip(products.containers, ("standard", "separable"), strict=True):
+        assert [*bars.datavalues] == [layer["multiply_adds"][way] for layer in layers]
+    for bars, way in zip(times.containers, ("standard", "separable", "sepconv"), strict=True):
+        assert [*bars.datavalues] == [1e3 * layer["times"][way]["seconds"] for layer in layers]
+    assert sum(bars.datavalues[0] for bars in work.containers) == pytest.approx(1)
+    assert [*groups.lines[0].get_ydata()] == [row["multiply_adds"] for row in measured["groups"]["rows"]]
+    drawn = [value for line in multipliers.lines[1:] for value in line.get_ydata()]
+    assert sorted(drawn) == sorted(row["ratio"] for row in measured["multipliers"])
 
 
 def test_the_page_is_one_file(models, tmp_path):
