@@ -12,7 +12,7 @@ import pytest
 from benchmark import report as reporting
 from benchmark import shapes, targets
 from benchmark.contender import KINDS, Failed, Process
-from conftest import CI
+from conftest import CI, ONEDNN, THREADS
 from rich.console import Console
 
 SPEEDS = {  # against TensorFlow with oneDNN on
@@ -172,6 +172,7 @@ def test_files_are_whole_or_not_there(tmp_path):
         (["--shapes", ","], ["--shapes"]),
         (["--models", "MobileNetV9"], ["--models", "'MobileNetV9'", "Xception"]),
         (["--models", ","], ["--models"]),
+        (["--batches", "1,257"], ["--batches", "'257'", "256"]),
     ],
     ids=str,
 )
@@ -212,6 +213,25 @@ def test_the_arrays_of_networks_fit():
         for (shape, pooling), (following, _) in zip(layers, layers[1:], strict=False):
             batch, height, width, channels = shape.output
             assert following.input == (batch, -(-height // pooling), -(-width // pooling), channels)
+
+
+def test_all_models_are_measured_unless_some_are_named():
+    assert program.arguments(["--models"]).models == [*shapes.INPUTS] and program.arguments([]).models is None
+    assert set(targets.MODELS) < set(shapes.INPUTS)
+
+
+@pytest.mark.skipif(not ONEDNN or THREADS > 1, reason="its processes have modes of their own")
+def test_a_run_of_a_model(tmp_path, monkeypatch):
+    """Of a small image, so that the processes' start is what takes time."""
+    monkeypatch.setitem(shapes.INPUTS, shapes.HEAD, (9, 9, 32))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(CI), *filter(None, sys.path)]))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    options = ["--models", shapes.HEAD, "--batches", "1", "--threads", "1", "--rounds", "1", "--seconds", "0.01"]
+    console = Console(file=io.StringIO())
+    assert program.run(program.arguments([*options, "--output", str(tmp_path)]), console) == 0
+    theirs, ours = sorted(json.loads((tmp_path / "models.json").read_text())["models"], key=lambda row: len(row))
+    assert (theirs["contender"], ours["contender"]) == ("tensorflow", "op") and theirs["calls"] > 0 < ours["calls"]
+    assert (ours["replaced"], ours["layers"], ours["differing_bits"]) == (3, 3, 0)
 
 
 def test_a_run(tmp_path):

@@ -25,11 +25,9 @@ from benchmark.contender import KINDS, WORKER, Failed
 from benchmark.measuring import Measuring
 from benchmark.shapes import INPUTS, ROOT, SHAPES
 
-# Those that have a goal of their own.
-MODELS = tuple(targets.MODELS)
 PARTS = ("dtypes", "eager", "first", "machine", "networks", "training")
 PACKAGES = ("tensorflow-cpu", "ai-edge-litert", "onnxruntime", "openvino", "numpy")
-MOST_THREADS, MOST_SECONDS, MOST_ROUNDS, MOST_LINKS = 1024, 60, 1000, 1000
+MOST_THREADS, MOST_BATCH, MOST_SECONDS, MOST_ROUNDS, MOST_LINKS = 1024, 256, 60, 1000, 1000
 
 
 class BadInput(Exception):
@@ -56,8 +54,11 @@ def whole(most):
     return number
 
 
-def thread_counts(text):
-    return sorted({whole(MOST_THREADS)(part) for part in text.split(",")})
+def counts(most):
+    def numbers(text):
+        return sorted({whole(most)(part) for part in text.split(",")})
+
+    return numbers
 
 
 def duration(text):
@@ -82,7 +83,7 @@ def arguments(given=None):
     add = parser.add_argument
     add("--shapes", type=names_from(SHAPES), default=list(SHAPES), metavar="A,B", help="which layers (default all)")
     add("--contenders", type=names_from(KINDS), default=list(KINDS), metavar="A,B", help="who takes part (default all)")
-    add("--threads", type=thread_counts, default=[1, 2], metavar="N,M", help="numbers of threads (default 1,2)")
+    add("--threads", type=counts(MOST_THREADS), default=[1, 2], metavar="N,M", help="numbers of threads (default 1,2)")
     add("--seconds", type=duration, default=0.04, help="of each contender in each round (default %(default)s)")
     add("--rounds", type=whole(MOST_ROUNDS), default=7, help="of all contenders, per shape (default %(default)s)")
     add("--pause", type=duration, default=0.02, help="seconds between contenders (default %(default)s)")
@@ -104,11 +105,11 @@ def arguments(given=None):
         "--models",
         type=names_from(INPUTS),
         nargs="?",
-        const=list(MODELS),
+        const=list(INPUTS),
         metavar="A,B",
-        help=f"instead of layers: whole models of Keras, as they are and rewritten, batches of 1 and 8; "
-        f"of {', '.join(INPUTS)} (default {', '.join(MODELS)})",
+        help=f"instead of layers: whole models of Keras, as they are and rewritten: {', '.join(INPUTS)} (default all)",
     )
+    add("--batches", type=counts(MOST_BATCH), default=[1, 8], metavar="N,M", help="of --models (default 1,8)")
     add(
         "--output", type=Path, default=ROOT / "target/bench", metavar="DIR", help="folder of report.json and report.png"
     )

@@ -96,13 +96,13 @@ class Graphs:
         ran = self._ran()
         return {"ran": ran.get(OURS, min(ran.values()))}
 
-    def model(self, name, batch):
+    def model(self, name, batch, input):
         """One of Keras's models, filters in variables: as it is, or rewritten."""
         from benchmark import architectures  # Keras takes seconds
 
         self.call = self.layer = None
         gc.collect()
-        self.original = function = architectures.function_of(architectures.build(name), batch)
+        self.original = function = architectures.function_of(architectures.build(name, tuple(input)), batch)
         counts = {}
         if self.ours:
             import sepconv

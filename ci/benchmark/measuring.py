@@ -18,7 +18,6 @@ TRAINING = "training"
 TRAINED = ("mbv1_1", "mbv1_2s2", "mbv1_3", "mbv1_7", "xcep_mid", "aspp_r2", "b32_cifar")
 DTYPE_LINKS = 8  # TensorFlow's f16 takes up to ten times as long
 LEAST_CALLS = 3
-MODEL_BATCHES = (1, 8)
 
 
 def medians(times):
@@ -49,7 +48,7 @@ class Measuring:
         """How many ticks the whole takes."""
         options, left_out = self.options, self.options.leave_out
         if options.models:
-            return len(options.models) * len(MODEL_BATCHES) * (options.rounds + 1)
+            return len(options.models) * len(options.batches) * (options.rounds + 1)
         layers = len(options.shapes) * (options.rounds + 1)
         dtypes = 0 if "dtypes" in left_out else len(DTYPES) * layers
         training = 0 if "training" in left_out else len(self.trained()) * (options.rounds + 1)
@@ -67,7 +66,7 @@ class Measuring:
         options, left_out = self.options, self.options.leave_out
         measured = {"layers": [], "machine": []}
         if options.models:
-            rows = [row for name in options.models for batch in MODEL_BATCHES for row in self.model(name, batch)]
+            rows = [row for name in options.models for batch in options.batches for row in self.model(name, batch)]
             return measured | {"models": rows, "instructions": None}
         for name in options.shapes:
             self.layer(shapes.SHAPES[name], measured)
@@ -252,7 +251,7 @@ class Measuring:
         contenders = [contender for contender in self.contenders if contender.kind.name in ("op", "tensorflow")]
         failed, counts, results = {}, {}, {}
         for contender in contenders:
-            contender.send(do="model", name=name, batch=batch)
+            contender.send(do="model", name=name, batch=batch, input=shapes.INPUTS[name])
         for contender in contenders:
             try:
                 counts[contender] = contender.receive()
