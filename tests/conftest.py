@@ -1,5 +1,6 @@
 """One mode of TensorFlow for the whole process: `TF_ENABLE_ONEDNN_OPTS` and `SEPCONV_TEST_THREADS` (default 1)."""
 
+import functools
 import os
 import pathlib
 import sys
@@ -33,3 +34,13 @@ def pytest_report_header():
 def rng(request):
     """Random numbers of the test's own, from the session's seed."""
     return np.random.default_rng([SEED, *request.node.name.encode()])
+
+
+@pytest.fixture(scope="session")
+def consumer(tmp_path_factory):
+    """`consumer.run` of a program that is built once."""
+    import consumer
+
+    program = tmp_path_factory.mktemp("consumer") / "consumer"
+    consumer.build(program)
+    return functools.partial(consumer.run, program)

@@ -9,6 +9,7 @@ import sepconv
 import tensorflow as tf
 from benchmark import architectures
 from conftest import ONEDNN, THREADS
+from consumer import results
 from fresh import at_once
 from helpers import bits, same
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -34,7 +35,8 @@ MODELS = {
 TOGETHER = [[name for name in MODELS if name.startswith("MobileNet ")]]
 TOGETHER += [[name] for name in MODELS if name not in TOGETHER[0]]
 
-# A process that imports neither sepconv nor Keras. A model for any number of images is run on one and on two.
+# A process that imports no sepconv, and no Keras but what TensorFlow itself imports: `test_without_python` shows that
+# neither is needed. A model for any number of images is run on one and on two.
 RUN = """
 import sys
 import numpy as np, tensorflow as tf
@@ -86,21 +88,39 @@ def built(name, batch):
     return architectures.function_of(architectures.build(network, shape, **more), batch)
 
 
-@pytest.mark.parametrize("names", TOGETHER, ids=lambda names: names[0])
-def test_saved_models(names, tmp_path: pathlib.Path):
-    """For any number of images, filters in variables."""
+@pytest.fixture(scope="module")
+def rewritten(request, tmp_path_factory):
+    """The names of models, a folder with them for any number of images, filters in variables, and the report."""
+    names, folder = request.param, tmp_path_factory.mktemp("saved")
     module, functions = tf.Module(), {}
     for n, name in enumerate(names):
         functions[f"signature_{n}"] = built(name, None)
     module.all_variables = [variable for function in functions.values() for variable in function.variables]
-    tf.saved_model.save(module, str(tmp_path / "model"), functions)
-    report = sepconv.rewrite(tmp_path / "model", tmp_path / "ours").report
+    tf.saved_model.save(module, str(folder / "model"), functions)
+    return names, folder, sepconv.rewrite(folder / "model", folder / "ours").report
+
+
+@pytest.mark.parametrize("rewritten", TOGETHER, ids=lambda names: names[0], indirect=True)
+def test_saved_models(rewritten):
+    names, folder, report = rewritten
     expected = [sum(MODELS[name][column] for name in names) for column in (3, 4)]
     assert [len(report.replaced), len(report.left)] == expected, str(report)
-    theirs, ours = results_of(tmp_path, ["model"], ["ours"])
+    theirs, ours = results_of(folder, ["model"], ["ours"])
     assert len(theirs) == 2 * len(names)
     for name, logits in theirs.items():
         assert same(ours[name], logits), name
+
+
+@pytest.mark.parametrize("rewritten", TOGETHER[:1], ids=lambda names: names[0], indirect=True)
+def test_without_python(rewritten, consumer, rng):
+    """Nor Keras, therefore: MobileNet as it is, and rewritten."""
+    _, folder, _ = rewritten
+    image = rng.standard_normal([1, *SMALL], dtype=np.float32)
+    runs = ("", folder / "model"), (sepconv.library_path(), folder / "ours")
+    told = {"TF_NUM_INTRAOP_THREADS": str(THREADS)}
+    (theirs, _), (ours, stats) = [results(consumer(*run, "signature_0", image, **told)) for run in runs]
+    assert same(ours, theirs) and np.unique(theirs).size > 500
+    assert stats["fused_calls"] == 13
 
 
 @pytest.fixture(scope="module")
