@@ -25,6 +25,7 @@ sys.exit(mobilenet_export.main())
 """
 
 # The model as a server would run it: a function, filters in variables; and what its parts give, by the file's names.
+# Then the same function, rewritten.
 KERAS = """
 import sys
 import tensorflow as tf
@@ -39,7 +40,12 @@ layers = {"features": model.get_layer("conv_pw_13_relu"), "pooled": pooling, "lo
 outputs = {name: layer.output for name, layer in layers.items()} | {"probabilities": model.output}
 parts = keras.Model(model.inputs, outputs)
 images = tf.constant(load_file(input)["input"])
-results = tf.function(lambda images: parts(images, training=False))(images)
+function = tf.function(lambda images: parts(images, training=False)).get_concrete_function(images)
+results = function(images)
+import sepconv
+rewritten = sepconv.rewrite(function)
+assert len(rewritten.report.replaced) == 13, str(rewritten.report)
+results |= {f"rewritten {name}": result for name, result in rewritten.model(images).items()}
 save_file({name: result.numpy() for name, result in results.items()}, output)
 """
 
@@ -56,16 +62,25 @@ def program():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("narrow"), ALPHA, SIZE, BATCH)
+
+
+@pytest.fixture(scope="module")
+def wide_files(tmp_path_factory):
+    """Of the usual width, where 1x1 convolutions add up to 1024 products."""
+    return exported(tmp_path_factory.mktemp("wide"), 1, 32, 1)
+
+
+def exported(folder, alpha, size, batch):
     """A folder with a model and what is exported of it, in this mode, and images."""
-    folder = tmp_path_factory.mktemp("mobilenet")
-    model = keras.applications.MobileNet((SIZE, SIZE, 3), ALPHA, classes=CLASSES, weights=None)
+    model = keras.applications.MobileNet((size, size, 3), alpha, classes=CLASSES, weights=None)
     mobilenet_export.randomise(model, SEED)
     model.save(folder / "model.keras")
-    options = ["--alpha", str(ALPHA), "--size", str(SIZE), "--classes", str(CLASSES), "--batch", str(BATCH)]
+    options = ["--alpha", str(alpha), "--size", str(size), "--classes", str(CLASSES), "--batch", str(batch)]
     options += ["--threads", str(THREADS), "--weights", str(folder / "model.keras")]
     printed = in_fresh_process(EXPORT, str(folder / "weights.safetensors"), *options)
     assert "83 tensors" in printed and "13 blocks' orders" in printed
-    images = np.random.default_rng(SEED).uniform(-1, 1, (BATCH, SIZE, SIZE, 3)).astype(np.float32)
+    images = np.random.default_rng(SEED).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
     save_file({"input": images}, folder / "images.safetensors")
     return folder
 
@@ -95,17 +110,23 @@ def refused(ended):
     return line
 
 
-def test_bits_are_tensorflows(files, run):
+@pytest.mark.parametrize("width", ["files", "wide_files"])
+def test_bits_are_tensorflows(width, request, run):
+    files = request.getfixturevalue(width)
     weights, images, ours, theirs = (files / f"{name}.safetensors" for name in ("weights", "images", "ours", "theirs"))
     ended = run("--weights", weights, "--input", images, "--output", ours, "--threads", 2)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("images per second") == 2 and f"image {BATCH - 1}: classes" in ended.stdout
+    assert (
+        ended.stdout.count("images per second") == 2
+        and f"image {len(load_file(images)['input']) - 1}: classes" in ended.stdout
+    )
     in_fresh_process(KERAS, str(files / "model.keras"), str(images), str(theirs), str(THREADS))
     ours, theirs = load_file(ours), load_file(theirs)
     for name in ("features", "pooled", "logits"):
         expected = theirs[name].reshape(ours[name].shape)
         assert np.unique(expected).size > expected.size / 4, f"{name}: too many alike to show anything"
         assert np.array_equal(bits(ours[name]), bits(expected)), name
+        assert np.array_equal(bits(theirs[f"rewritten {name}"]), bits(theirs[name])), name
     # TensorFlow's exponential function is its own: a few units in the last place.
     np.testing.assert_allclose(ours["probabilities"], theirs["probabilities"], rtol=1e-5)
 
