@@ -24,7 +24,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "input", type=pathlib.Path, metavar="IN", help="a SavedModel's folder, or a file with a GraphDef"
     )
     parser.add_argument("output", type=pathlib.Path, metavar="OUT", help="where the new model is written")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, if it is a model")
     parser.add_argument(
         "--json", metavar="PATH", help="write the report as JSON; - for the standard output, without the table"
     )

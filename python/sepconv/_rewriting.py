@@ -49,7 +49,7 @@ def rewrite(
         model: A `GraphDef`; a concrete function (`tf.function(...).get_concrete_function(...)`), whose variables the
             new one shares; or the path of a SavedModel's folder or of a file that holds a GraphDef.
         output: Where the result is written; for a path only, and needed there.
-        overwrite: Whether `output` may exist.
+        overwrite: Whether `output` may be a model already, which is replaced then, or is `model` itself.
         progress: Called with a count, the sum and a node's name, after each layer.
 
     Returns:
