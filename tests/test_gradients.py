@@ -1,6 +1,7 @@
 """Gradients are TensorFlow's to the bit, most of them through our own ops; second derivatives are TensorFlow's."""
 
 import functools
+import re
 import sys
 
 import numpy as np
@@ -211,13 +212,42 @@ def test_reproducible_gradients_do_not_depend_on_threads_or_on_what_is_known(rng
         _library.set_threads(THREADS)
 
 
-def test_a_gradient_of_another_shape_is_refused():
-    tensors = tensors_of("float32")
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        output = sepconv.separable_conv2d(*tensors, *CASES["plain"], numerics="reproducible")
-    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="upstream|shape"):
-        tape.gradient(output, tensors, tf.ones([2, 9, 7, 5]))
+UNKNOWN = tf.TensorSpec(None), tf.TensorSpec([None, None, None, 4])  # upstream, input
+SIGNATURES = {"known": (), "unknown upstream": UNKNOWN[:1], "unknown extents": UNKNOWN}
+
+
+@pytest.mark.parametrize("context", ["eager", *SIGNATURES])
+@pytest.mark.parametrize("numerics", ["tensorflow", "reproducible"])
+def test_an_upstream_of_another_shape_is_refused(context, numerics):
+    """In TensorFlow's own gradient ops a wrong rank kills the process; before any op of ours runs, too."""
+    tensors = [tf.round(tensor) for tensor in tensors_of("float32")]
+
+    ours = functools.partial(sepconv.separable_conv2d, numerics=numerics)
+
+    def gradients(upstream, *tensors, convolve=ours):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            output = convolve(*tensors, *CASES["plain"])
+        return tape.gradient(output, tensors, upstream)
+
+    call, known = gradients, context in ("eager", "known")
+    if context == "known":
+        call = tf.function(gradients)
+    elif not known:
+        signature = SIGNATURES[context]
+        signature += tuple(tf.TensorSpec(tensor.shape) for tensor in tensors[len(signature) - 1 :])
+        call = tf.function(lambda *arguments: gradients(*arguments), input_signature=signature)
+    upstream = tf.constant(np.random.default_rng(6).integers(-4, 5, [2, 9, 8, 5]), tf.float32)
+    expected = gradients(upstream, *tensors, convolve=tensorflows)
+    before = gradient_calls()
+    for shape in ([2, 9, 7, 5], [2, 9, 8, 4], [1, 9, 8, 5], [5], [2], [], [9, 8, 5], [2, 9, 8, 5, 1]):
+        with pytest.raises(ValueError if context == "known" else tf.errors.InvalidArgumentError) as refused:
+            call(tf.ones(shape), *tensors)
+        said = re.sub(r"[^\w ]", "", str(refused.value))
+        numbers = [" ".join(map(str, extents)) for extents in ([2, 9, 8, 5], shape)]
+        assert "upstream must have the results shape {} got {}".format(*numbers) in said, (shape, refused.value)
+    assert gradient_calls() == before
+    assert all_same(call(upstream, *tensors), expected)  # of small integers: sums are exact in any order
 
 
 def test_unknown_extents():

@@ -5,7 +5,7 @@ TensorFlow's own operations, as always where steps are behind its parts. Only th
 import tensorflow as tf
 
 from sepconv import _composite, _library, _orders, _pipeline, _probes
-from sepconv._arguments import Call, shape_of
+from sepconv._arguments import Call, refusal, shape_of
 
 NAMES = ("input", "depthwise_filter", "pointwise_filter")
 
@@ -18,7 +18,36 @@ INPUTS = {
 }
 
 
-@tf.RegisterGradient("Sepconv>SeparableConv2D")
+def _gradient_of(name: str):
+    """Registers the gradient of an op with one result, with an upstream of that result's shape: another one would kill
+    the process in some of TensorFlow's own operations."""
+
+    def register(function):
+        @tf.RegisterGradient(name)
+        def gradient(op, upstream):
+            return function(op, _checked(tf.convert_to_tensor(upstream), op.outputs[0]))
+
+        return function
+
+    return register
+
+
+def _checked(upstream, result):
+    """The upstream, refused if its shape is not the result's: at once, or when the graph runs."""
+    if not upstream.shape.is_compatible_with(result.shape):
+        raise refusal(f"upstream must have the result's shape {result.shape}, got {upstream.shape}")
+    if upstream.shape.is_fully_defined() and result.shape.is_fully_defined():
+        return upstream
+    got, limit = tf.shape(upstream), tf.shape(result)
+    # Of ranks that differ, one of them 1, the elements could still be equal; of others they cannot be compared.
+    elements = tf.raw_ops.Equal(x=got, y=limit, incompatible_shape_error=False)
+    equal = tf.equal(tf.size(got), tf.size(limit)) & tf.reduce_all(elements)
+    words = ["upstream must have the result's shape", limit, "got", got]
+    with tf.control_dependencies([tf.debugging.Assert(equal, words, summarize=8)]):
+        return tf.identity(upstream)
+
+
+@_gradient_of("Sepconv>SeparableConv2D")
 def _gradient(op, upstream):
     *tensors, carrier = op.inputs
     skipped = getattr(op, "skip_input_indices", None) or ()
@@ -121,8 +150,8 @@ def _again(inputs, upstream, name: str, tensors, first, carrier):
     return [None if tensor is None else gradients[id(tensor)] for tensor in inputs]
 
 
-@tf.RegisterGradient(_library.FUSED)
-@tf.RegisterGradient(_library.DEPTHWISE)
+@_gradient_of(_library.FUSED)
+@_gradient_of(_library.DEPTHWISE)
 def _with_steps(op, upstream):
     """Those of the op with steps behind its parts: computed again, and differentiated, as TensorFlow's operations."""
     place, skipped = _composite.geometry_of(op), getattr(op, "skip_input_indices", None) or ()
@@ -136,26 +165,26 @@ def _with_steps(op, upstream):
     return [found.get(n) for n in range(len(op.inputs))]
 
 
-@tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPixels")
+@_gradient_of("Sepconv>SeparableConv2DBackpropPixels")
 def _of_pixels(op, upstream):
     pointwise_filter, first = inputs = _of_this_graph(op.inputs)
     pixels = tf.zeros_like(upstream)
     return _again(inputs, upstream, "input", [pixels, _one_tap(pixels), pointwise_filter], first, None)
 
 
-@tf.RegisterGradient("Sepconv>SeparableConv2DBackpropInput")
+@_gradient_of("Sepconv>SeparableConv2DBackpropInput")
 def _of_input(op, upstream):
     input, depthwise_filter, pixels, carrier = inputs = _of_this_graph(op.inputs)
     return _again(inputs, upstream, "input", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
 
 
-@tf.RegisterGradient("Sepconv>SeparableConv2DBackpropDepthwiseFilter")
+@_gradient_of("Sepconv>SeparableConv2DBackpropDepthwiseFilter")
 def _of_depthwise_filter(op, upstream):
     input, depthwise_filter, pixels, carrier = inputs = _of_this_graph(op.inputs)
     return _again(inputs, upstream, "depthwise_filter", [input, depthwise_filter, _nothing(pixels)], pixels, carrier)
 
 
-@tf.RegisterGradient("Sepconv>SeparableConv2DBackpropPointwiseFilter")
+@_gradient_of("Sepconv>SeparableConv2DBackpropPointwiseFilter")
 def _of_pointwise_filter(op, upstream):
     *tensors, first, carrier = inputs = _of_this_graph(op.inputs)
     return _again(inputs, upstream, "pointwise_filter", tensors, first, carrier)
