@@ -55,3 +55,7 @@ def same(a, b) -> bool:
 
 def kernel_calls() -> int:
     return sepconv.stats()["kernel_calls"]
+
+
+def gradient_calls() -> int:
+    return sepconv.stats()["gradient_calls"]

@@ -9,7 +9,7 @@ import pytest
 import sepconv
 import tensorflow as tf
 from conftest import ONEDNN, THREADS
-from helpers import arrays_of, kernel_calls, same, tensorflows
+from helpers import arrays_of, gradient_calls, kernel_calls, same, tensorflows
 from sepconv import _library
 from tensorflow.python.ops import nn as internal_nn
 
@@ -114,10 +114,11 @@ def test_training(eagerly):
         losses = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"]
         return [*losses, *model.get_weights()]
 
-    expected, before = trained(True), kernel_calls()
+    expected, before, gradients_before = trained(True), kernel_calls(), gradient_calls()
     with sepconv.patch():
         assert all(map(same, trained(eagerly), expected))
     assert kernel_calls() - before == 4
+    assert gradient_calls() - gradients_before == 4 * 3  # nobody asks for the input's
 
 
 def test_nested_and_undone_in_any_order():
@@ -200,9 +201,11 @@ def test_gradients():
             loss = tf.reduce_sum(tf.nn.separable_conv2d(*tensors, **ATTRIBUTES) ** 2)
         return tape.gradient(loss, tensors)
 
-    expected = gradients()
+    before, expected = gradient_calls(), gradients()
+    assert gradient_calls() == before
     with sepconv.patch():
         assert all(map(same, gradients(), expected))
+    assert gradient_calls() - before == 4
 
 
 def test_types_that_want_to_be_asked_first():

@@ -12,6 +12,9 @@ from fresh import at_once
 
 pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 
+# Of the depthwise filter with the depthwise result's, and of the pointwise filter; the second layer's input too.
+GRADIENTS = 3 + 4
+
 # Neither bias nor ReLU stands behind a layer: TensorFlow's graph optimiser fuses them with its own operations and
 # changes their bits.
 TRAIN = """
@@ -72,7 +75,8 @@ def train(convolve):
     return b"".join(array.tobytes() for array in after).hex()
 
 try:
-    print(train(sepconv.separable_conv2d), sepconv.stats()["kernel_calls"], train(tf.nn.separable_conv2d))
+    ours, stats = train(sepconv.separable_conv2d), sepconv.stats()
+    print(ours, stats["kernel_calls"], stats["gradient_calls"], train(tf.nn.separable_conv2d))
 except tf.errors.OpError as error:
     print(type(error).__name__, str(error).replace("\\n", " "))
     ones = tf.ones([1, 4, 4, 2]), tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 3])
@@ -92,17 +96,19 @@ def train_on_two_workers(*dying):
 def test_two_workers():
     workers = train_on_two_workers("lives", "lives")
     assert [worker.status for worker in workers] == [0, 0], workers[0].errors[-2000:] + workers[1].errors[-2000:]
-    [(ours, calls, theirs), other] = [worker.output.split() for worker in workers]
-    assert other == [ours, calls, theirs] and ours == theirs
+    [ours, calls, gradient_calls, theirs], other = [worker.output.split() for worker in workers]
+    assert other == [ours, calls, gradient_calls, theirs] and ours == theirs
     assert int(calls) == 5 * 2  # steps, layers
+    assert int(gradient_calls) == 5 * GRADIENTS
 
 
 def test_two_logical_devices():
     [ended] = at_once(TRAIN, (str(THREADS), "lives", "0"), patience=120)
     assert ended.status == 0, ended.errors[-4000:]
-    ours, calls, theirs = ended.output.split()
+    ours, calls, gradient_calls, theirs = ended.output.split()
     assert ours == theirs
     assert int(calls) == 5 * 2 * 2  # steps, layers, devices
+    assert int(gradient_calls) == 5 * GRADIENTS * 2
 
 
 @pytest.mark.skipif(THREADS > 1, reason="the number of threads cannot matter to it")
