@@ -1,5 +1,6 @@
 """Gradients are TensorFlow's to the bit, most of them through our own ops; second derivatives are TensorFlow's."""
 
+import concurrent.futures
 import functools
 import re
 import sys
@@ -281,6 +282,23 @@ def test_an_upstream_of_another_shape_is_refused(context, numerics):
         assert "upstream must have the results shape {} got {}".format(*numbers) in said, (shape, refused.value)
     assert gradient_calls() == before
     assert all_same(call(upstream, *tensors), expected)  # of small integers: sums are exact in any order
+
+
+def test_in_several_threads():
+    """At once, of two shapes."""
+    x, *filters = tensors_of("float32")
+    cases = [[x[:batch], *filters] for batch in (1, 2, 1, 2)]
+    expected = [gradients(tensorflows, tensors, CASES["plain"]) for tensors in cases]
+    found = [sepconv.explain_gradients(*tensors, *CASES["plain"]) for tensors in cases]
+    before = gradient_calls()
+    with concurrent.futures.ThreadPoolExecutor(len(cases)) as threads:
+        futures = [
+            threads.submit(gradients, sepconv.separable_conv2d, tensors, CASES["plain"])
+            for _ in range(10)
+            for tensors in cases
+        ]
+    assert all(all_same(future.result(), expected[n % len(cases)]) for n, future in enumerate(futures))
+    assert gradient_calls() - before == 10 * sum(map(ops_of, found))
 
 
 def test_unknown_extents():

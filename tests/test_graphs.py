@@ -2,6 +2,7 @@
 from an older version; and what is wrong in them only when they run.
 """
 
+import functools
 import pathlib
 import re
 
@@ -306,12 +307,24 @@ def test_an_upstream_gradient_that_is_not_a_number(tensors, context):
 
 @pytest.mark.parametrize("context", [lambda f: f, tf.function], ids=["eager", "function"])
 def test_numbers_that_are_checked_name_the_op(tensors, context):
-    convolve = context(lambda *t: sepconv.separable_conv2d(*t, **PLAIN, numerics="reproducible"))
+    convolving = functools.partial(sepconv.separable_conv2d, **PLAIN, numerics="reproducible")
+    convolve = context(lambda *t: convolving(*t))
     wrong = tf.constant(np.full(tensors[0].shape, np.inf) * [1, -1, 1, -1], tf.float32)
+
+    @context
+    def gradients(upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            y = convolving(*tensors)
+        return tape.gradient(y, tensors, upstream)
+
     tf.debugging.enable_check_numerics()
     try:
         with pytest.raises(tf.errors.InvalidArgumentError, match=f'NaN in output 0 of.*"{OP}"'):
             convolve(wrong, *tensors[1:])
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f'NaN in output 0 of.*"{OP}Backprop'):
+            gradients(tf.fill([2, 6, 5, 5], np.float32("nan")))
     finally:
         tf.debugging.disable_check_numerics()
     assert not np.isnan(convolve(*tensors)).any()
+    assert not any(np.isnan(gradient).any() for gradient in gradients(tf.ones([2, 6, 5, 5])))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised wit
 STRIDED = {"strides": [1, 2, 2, 1], "padding": [[0, 0], [1, 2], [0, 1], [0, 0]], "dilations": [2, 1]}
 
 RUN = """
-import sys
+import json, sys
 import numpy as np, tensorflow as tf
 library, folder, threads = sys.argv[1:]
 tf.config.threading.set_intra_op_parallelism_threads(int(threads))
@@ -28,12 +28,12 @@ assert "sepconv" not in sys.modules
 model = tf.saved_model.load(folder + "/model")
 x = np.load(folder + "/x.npy")
 for name, call in model.signatures.items():
-    if name == "open":
-        print(call.structured_outputs["output"].shape.as_list())
-    np.save(f"{folder}/{name}.npy", call(x=tf.constant(x))["output"].numpy())
-types = {node.op for f in call.graph.as_graph_def().library.function for node in f.node_def}
-types |= {node.op for node in call.graph.as_graph_def().node}
-print(int("Sepconv>SeparableConv2D" in types), int("DepthwiseConv2dNative" in types))
+    results = call(x=tf.constant(x))
+    np.savez(f"{folder}/{name}.npz", **{key: result.numpy() for key, result in results.items()})
+    graph = call.graph.as_graph_def()
+    types = {node.op for part in (graph.node, *(f.node_def for f in graph.library.function)) for node in part}
+    types = sorted(type for type in types if "Sepconv" in type or "DepthwiseConv2d" in type)
+    print(json.dumps([name, types, {key: shape.shape.as_list() for key, shape in call.structured_outputs.items()}]))
 """
 
 
@@ -51,22 +51,36 @@ def test_saved_in_one_process_and_run_in_another(attributes, numerics, tmp_path:
         def convolve(self, x):
             return {"output": sepconv.separable_conv2d(x, self.d, self.p, **attributes, numerics=numerics)}
 
+        def differentiate(self, x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(self.convolve(x)["output"] ** 2)
+            return dict(zip("dp", tape.gradient(loss, [self.d, self.p]), strict=True))
+
         known = tf.function(convolve, input_signature=[tf.TensorSpec(x.shape, name="x")])
         open = tf.function(convolve, input_signature=[tf.TensorSpec([None, 14, None, 512], name="x")])
+        step = tf.function(differentiate, input_signature=known.input_signature)
 
     model = Model()
-    signatures = {name: getattr(model, name).get_concrete_function() for name in ("known", "open")}
+    signatures = {name: getattr(model, name).get_concrete_function() for name in ("known", "open", "step")}
     tf.saved_model.save(model, str(tmp_path / "model"), signatures)
     np.save(tmp_path / "x.npy", x)
-    printed = in_fresh_process(RUN, sepconv.library_path(), str(tmp_path), str(THREADS)).split("\n")
-    assert json.loads(printed[0].replace("None", "null")) == model.open.get_concrete_function().output_shapes["output"]
-    assert printed[1] == "1 0"
+    printed = in_fresh_process(RUN, sepconv.library_path(), str(tmp_path), str(THREADS)).splitlines()
+    types, shapes = ({row[0]: row[n] for row in map(json.loads, printed)} for n in (1, 2))
+    results = {name: np.load(tmp_path / f"{name}.npz") for name in signatures}
+    assert types["known"] == types["open"] == ["Sepconv>SeparableConv2D"]
+    assert shapes["open"]["output"] == model.open.get_concrete_function().output_shapes["output"].as_list()
     expected = sepconv.separable_conv2d(x, d, p, **attributes, numerics=numerics)
-    assert same(np.load(tmp_path / "known.npy"), expected)
+    assert same(results["known"]["output"], expected)
     # A prediction, which differs between processors, but not between processes.
-    assert same(np.load(tmp_path / "open.npy"), model.open(x)["output"])
+    assert same(results["open"]["output"], model.open(x)["output"])
     if numerics == "tensorflow":
         assert same(expected, tensorflows(x, d, p, **attributes))
+    found = sepconv.explain_gradients(x, d, p, **attributes, numerics=numerics)
+    for key, name in (("d", "DepthwiseFilter"), ("p", "PointwiseFilter")):
+        through_op = found["depthwise_filter" if key == "d" else "pointwise_filter"].path == "op"
+        assert through_op or numerics == "tensorflow"
+        assert (f"Sepconv>SeparableConv2DBackprop{name}" in types["step"]) == through_op
+        assert same(results["step"][key], model.step(x)[key])
 
 
 @pytest.mark.parametrize("batch", [1, None])
