@@ -169,8 +169,9 @@ def test_the_package():
 def test_type_hints():
     assert pathlib.Path(sepconv.__file__).with_name("py.typed").exists()
     public = [getattr(sepconv, name) for name in sepconv.__all__] + [sepconv.compat.v1.separable_conv2d]
+    public += [sepconv.keras.convert, sepconv.keras.restore]
     functions = [function for function in public if inspect.isroutine(function)]
-    assert len(functions) >= 6
+    assert len(functions) >= 8
     for function in functions:
         hints, signature = typing.get_type_hints(inspect.unwrap(function)), inspect.signature(function)
         assert {*signature.parameters, "return"} == {*hints}, function

@@ -239,7 +239,7 @@ def warmup(
     Example:
         >>> filters = tf.TensorSpec([3, 3, 512, 1]), tf.TensorSpec([1, 1, 512, 512])
         >>> for batch in (1, 8):
-        ...     sepconv.warmup(tf.TensorSpec([batch, 14, 14, 512]), *filters, [1, 1, 1, 1], "SAME")
+        ...     found = sepconv.warmup(tf.TensorSpec([batch, 14, 14, 512]), *filters, [1, 1, 1, 1], "SAME")
     """
     tensors = _described(input, depthwise_filter, pointwise_filter)
     arguments = (strides, padding, data_format, dilations, name)
