@@ -226,6 +226,10 @@ def test_what_is_refused(rng):
     assert "numbers must be 1 tensors, as many as the steps have, got 0" in refused([], "", "relu add")
     message = refused([tf.ones([2]), tf.ones([4])], "multiply", "add")
     assert "step 0 behind the pointwise part must have a number for each of 5 channels, got 4" in message
+    for shape in [2, 1], [2, 1, 1, 1], [1, 2, 1, 1], [1, 1, 1, 1, 2]:
+        message = refused([tf.ones([2]), tf.ones(shape)], "multiply add")
+        limit = "must have at most 4 dimensions, all of them 1 but the last"
+        assert f"numbers[1] {limit}, got shape {shape}" in message
 
 
 def gradients(convolve, layer):
