@@ -257,13 +257,28 @@ def test_a_gradient_through_a_loaded_graph_needs_the_package(tmp_path: pathlib.P
     assert gradient == "[27. 27.]"
 
 
-@pytest.mark.parametrize("folder", sorted((HERE / "saved_models").glob("*/")), ids=lambda folder: folder.name)
+SAVED = HERE / "saved_models"
+
+
+@pytest.mark.parametrize("folder", sorted(f for f in SAVED.glob("*/") if "-" not in f.name), ids=lambda f: f.name)
 def test_what_an_older_version_saved(folder):
     """`saved_models/save.py` made it; it stays as it is for ever. Its numerics are the same on every machine."""
     example = np.load(folder / "example.npz")
     before = kernel_calls()
     assert same(tf.saved_model.load(folder).convolve(example["x"]), example["y"])
     assert kernel_calls() - before == 3  # each a way of giving attributes to the op
+
+
+@pytest.mark.parametrize("folder", sorted(SAVED.glob("*-training")), ids=lambda f: f.name)
+def test_what_an_older_version_saved_of_training_and_rewriting(folder):
+    """`saved_models/save_training.py` made it; it stays as well."""
+    example, model, before = np.load(folder / "example.npz"), tf.saved_model.load(folder), sepconv.stats()
+    for name, count in (("step", 3), ("convolve", 2)):
+        results = getattr(model, name)(example["x"])
+        assert len(results) == count
+        assert all(same(result, example[f"{name}{n}"]) for n, result in enumerate(results))
+    after = sepconv.stats()
+    assert [after[key] - before[key] for key in ("gradient_calls", "fused_calls", "depthwise_calls")] == [4, 1, 1]
 
 
 @PROMISED
