@@ -38,7 +38,7 @@ def _checked(upstream, result):
         raise refusal(f"upstream must have the result's shape {result.shape}, got {upstream.shape}")
     if upstream.shape.is_fully_defined() and result.shape.is_fully_defined():
         return upstream
-    got, limit = tf.shape(upstream), tf.shape(result)
+    got, limit = tf.shape(upstream, tf.int64), tf.shape(result, tf.int64)
     # Of ranks that differ, one of them 1, the elements could still be equal; of others they cannot be compared.
     elements = tf.raw_ops.Equal(x=got, y=limit, incompatible_shape_error=False)
     equal = tf.equal(tf.size(got), tf.size(limit)) & tf.reduce_all(elements)

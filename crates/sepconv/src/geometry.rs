@@ -160,8 +160,10 @@ impl Axis {
     pub fn inside(&self, output: usize) -> Range<usize> {
         let origin = self.origin(output);
         let rate = self.rate as isize;
-        let taps =
-            |before: isize| if rate == 1 { before } else { (before + rate - 1).div_euclid(rate) }.max(0) as usize;
+        let taps = |before: isize| {
+            let taps = if rate == 1 { before } else { (before + rate - 1).div_euclid(rate) };
+            taps.max(0) as usize
+        };
         let (first, end) = (taps(-origin), taps(self.input as isize - origin));
         first.min(self.kernel)..end.clamp(first.min(self.kernel), self.kernel)
     }

@@ -327,13 +327,21 @@ pub fn allocate<T>(
     Ok(vec)
 }
 
+/// Room for an array of that shape.
+pub fn reserved<T>(shape: [usize; 4]) -> Result<Vec<T>, Error> {
+    let product = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+    let elements = product.ok_or(Error::TooLarge)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
+    Ok(values)
+}
+
 /// The view itself, or a copy of it if the channels of a pixel are not adjacent.
 pub fn with_adjacent_channels<T: Element>(input: ArrayView4<T>) -> Result<CowArray<T, Ix4>, Error> {
     if adjacent(&input) {
         return Ok(input.into());
     }
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(input.len()).map_err(|_| Error::Memory { elements: input.len() })?;
+    let mut copy = reserved(input.dim().into())?;
     copy.extend(input.iter());
     Ok(ndarray::Array4::from_shape_vec(input.dim(), copy).expect("as many elements as the view").into())
 }

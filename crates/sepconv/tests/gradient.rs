@@ -217,8 +217,8 @@ fn large_images() {
         ([1, 33, 33, 40], 1, 24, [1, 1], [2, 3]),
         ([1, 9, 8, 300], 1, 300, [1, 1], [1, 1]),
         ([1, 5, 12, 101], 3, 40, [1, 1], [1, 1]),
-        // Few pixels, and sums of two blocks.
-        ([1, 17, 19, 150], 1, 96, [1, 1], [1, 1]),
+        // Few pixels, sums of two blocks, and a last panel that is not whole.
+        ([1, 17, 19, 150], 1, 120, [1, 1], [1, 1]),
     ] {
         let case = Case {
             input,
@@ -237,6 +237,7 @@ fn large_images() {
             threads: 3,
         };
         check::<f32>(&case).unwrap();
+        check::<f64>(&case).unwrap();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::geometry::{Axis, Geometry};
 use crate::kernels::memory::{NEAR, ask_for, with_scratch};
 use crate::kernels::{Correlation, Kernel};
 use crate::numerics::{Sum, Taps};
-use crate::plan::{Workers, with_adjacent_channels};
+use crate::plan::{Workers, reserved, with_adjacent_channels};
 use crate::reference::{self, Index};
 use crate::subnormals::Flushing;
 use crate::team;
@@ -41,6 +41,8 @@ pub fn gradient<T: Element>(
     }
     let kernel = T::kernel(workers.set);
     let zeros = vec![T::ZERO; g.k()];
+    let mut columns = reserved([g.width.rate, 1, 1, 1])?;
+    columns.extend((0..g.width.rate).map(|phase| strips(&g.width, phase, order.strips)));
     let sums = Sums {
         kernel,
         g,
@@ -48,8 +50,7 @@ pub fn gradient<T: Element>(
         input: of_every_result(input, g)?,
         gradient: with_adjacent_channels(gradient)?,
         zeros: &zeros,
-        rows: (0..g.height.output + g.height.crop).map(|y| g.height.inside(y)).collect(),
-        columns: (0..g.width.rate).map(|phase| strips(&g.width, phase, order.strips)).collect(),
+        columns,
     };
     let vectors = g.k().div_ceil(kernel.lanes);
     let tasks = vectors.min(workers.threads);
@@ -106,8 +107,6 @@ struct Sums<'a, T: Element> {
     gradient: CowArray<'a, T, Ix4>,
     /// A pixel of padding.
     zeros: &'a [T],
-    /// The taps of each output row that lie inside the image.
-    rows: Vec<Range<usize>>,
     /// By phase and strip.
     columns: Vec<Vec<Vec<Alike>>>,
 }
@@ -162,11 +161,13 @@ impl<T: Element> Sums<'_, T> {
 
     /// Behind the last of these rows of a small image that have the same taps inside the image, and are all taken off or none.
     fn alike(&self, image: usize, row: usize, end: usize) -> usize {
-        let y = self.output_row(image, row);
-        let same = |other: &usize| {
-            let other = self.output_row(image, *other);
-            self.rows[other] == self.rows[y] && (other < self.g.height.output) == (y < self.g.height.output)
+        let height = &self.g.height;
+        let of = |row| {
+            let y = self.output_row(image, row);
+            (height.inside(y), y < height.output)
         };
+        let first = of(row);
+        let same = |other: &usize| of(*other) == first;
         (row + 1..end).take_while(same).last().unwrap_or(row) + 1
     }
 
@@ -247,6 +248,7 @@ impl<T: Element> Sums<'_, T> {
         let steps = [of_row.wrapping_mul(g.height.rate as isize), of_column.wrapping_mul(g.width.rate as isize)];
         let next = [0, 1].map(|i| steps[i].wrapping_mul([&g.height, &g.width][i].stride as isize));
         let zeros = (self.zeros.as_ptr(), [0, 0]);
+        let rows_inside = g.height.inside(y);
         for columns in strip {
             let place = line.wrapping_add(columns.origin.wrapping_mul(of_column));
             let image = (self.input.as_ptr().wrapping_offset(place), next);
@@ -256,12 +258,13 @@ impl<T: Element> Sums<'_, T> {
                     unreachable!("four dimensions")
                 };
                 let place = n as isize * of_image + y as isize * of_row + columns.first as isize * of_column;
-                let next = [of_row * g.height.rate as isize, of_column * g.width.rate as isize];
+                let next = [(of_row, &g.height), (of_column, &g.width)]
+                    .map(|(next, axis)| next.wrapping_mul(axis.rate as isize));
                 (self.gradient.as_ptr().wrapping_offset(place), next)
             } else {
                 zeros
             };
-            let inside = [&self.rows[y], &columns.inside];
+            let inside = [&rows_inside, &columns.inside];
             for (counted, image, steps) in [(true, image, steps), (false, zeros, [0, 0])] {
                 if !counted && self.order.taps != Taps::All {
                     break;
@@ -342,10 +345,8 @@ fn of_every_result<'a, T: Element>(input: ArrayView4<'a, T>, g: &Geometry) -> Re
         return with_adjacent_channels(input);
     }
     let (batch, height, width, _) = input.dim();
-    let elements = batch * height * width * g.k();
-    let mut values = Vec::new();
-    values.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
+    let shape = [batch, height, width, g.k()];
+    let mut values = reserved(shape)?;
     values.extend(input.iter().flat_map(|value| std::iter::repeat_n(*value, g.channel_multiplier)));
-    let all = Array4::from_shape_vec((batch, height, width, g.k()), values).map_err(|_| Error::TooLarge)?;
-    Ok(all.into())
+    Ok(Array4::from_shape_vec(shape, values).map_err(|_| Error::TooLarge)?.into())
 }

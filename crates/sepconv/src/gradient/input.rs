@@ -15,7 +15,7 @@ use crate::kernels::memory::Output;
 use crate::kernels::tile::{Tile, panel, row_stride};
 use crate::kernels::{Rows, Target};
 use crate::numerics::{self, TapOrder, Taps};
-use crate::plan::{Split, Workers};
+use crate::plan::{Split, Workers, reserved};
 use crate::tap_order::Borders;
 use crate::team;
 
@@ -295,9 +295,8 @@ fn with_cropped<'a, T: Element>(pixels: ArrayView4<'a, T>, g: &Geometry) -> Resu
         return Ok(pixels.into());
     }
     let shape = [g.batch, g.height.output + g.height.crop, g.width.output + g.width.crop, g.k()];
-    let (elements, line) = (shape.iter().product(), shape[2] * shape[3]);
-    let mut all = Vec::new();
-    all.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
+    let mut all = reserved(shape)?;
+    let line = shape[2] * shape[3];
     for image in pixels.outer_iter() {
         for row in image.outer_iter() {
             let end = all.len() + line;
@@ -361,9 +360,7 @@ fn standard<T: Element>(view: ArrayView4<T>) -> Result<Array4<T>, Error> {
 }
 
 fn zeros<T: Element>(shape: [usize; 4]) -> Result<Array4<T>, Error> {
-    let elements = shape.iter().product();
-    let mut values = Vec::new();
-    values.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
-    values.resize(elements, T::ZERO);
+    let mut values = reserved(shape)?;
+    values.resize(shape.iter().product(), T::ZERO);
     Array4::from_shape_vec(shape, values).map_err(|_| Error::TooLarge)
 }

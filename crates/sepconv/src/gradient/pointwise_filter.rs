@@ -47,11 +47,12 @@ pub fn gradient<T: Element>(
     // Of some channels, with those that share theirs with the first or the last.
     let room = |channels: usize| PIXELS * row_elements::<T::Sum>(channels + 2 * g.channel_multiplier);
     let Some(pointwise) = Pointwise::in_pieces(kernel, upstream, &numerics.pointwise, PIXELS) else {
+        let of_sums = T::Sum::kernel(workers.set);
         let product = Product { rows: g.k(), filter: upstream, numerics, scratch: room };
         return product.run(workers, output, |first, rows| {
             let channels = channels(first..g.k().min(first + rows))?;
             Ok(move |tile: &mut Tile<T::Sum>, scratch: &mut [MaybeUninit<T::Sum>]| {
-                channels.fill(&T::Sum::kernel(workers.set), tile, scratch);
+                channels.fill(&of_sums, tile, scratch);
                 (std::ptr::null(), 0)
             })
         });

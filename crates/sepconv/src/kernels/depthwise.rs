@@ -46,7 +46,7 @@ struct Place {
     at: usize,
     origin: isize,
     inside: Range<usize>,
-    /// How many columns from this one on have sums that take up the same terms.
+    /// Of a column: how many from this one on have sums that take up the same terms.
     alike: usize,
 }
 

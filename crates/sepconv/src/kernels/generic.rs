@@ -952,7 +952,8 @@ pub unsafe fn transpose<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Rows
         16 => transpose_squares::<S, V, 16>(stored),
         8 => transpose_squares::<S, V, 8>(stored),
         4 => transpose_squares::<S, V, 4>(stored),
-        _ => transpose_squares::<S, V, 2>(stored),
+        2 => transpose_squares::<S, V, 2>(stored),
+        _ => unreachable!("no vector has other numbers of lanes"),
     }
 }
 
@@ -966,6 +967,7 @@ unsafe fn transpose_squares<S: Element<Sum = V::Element>, V: Widen<S>, const LAN
             let from = stored.from.wrapping_add(row.wrapping_mul(stored.from_stride)).wrapping_add(column);
             let to = stored.to.wrapping_offset(column as isize * stored.to_stride).wrapping_add(row);
             if there == [LANES; 2] {
+                // Of lengths that the compiler knows.
                 transpose_square::<S, V, LANES>((from, stored.from_stride), (to, stored.to_stride), [LANES; 2]);
             } else {
                 transpose_square::<S, V, LANES>((from, stored.from_stride), (to, stored.to_stride), there);

@@ -123,8 +123,8 @@ impl<'a, T: Element> Pointwise<'a, T> {
     }
 
     /// Adds one piece's products to the sums of some panels, which are in the scratch or the output, and stay there for the
-    /// next piece. Of the tile's rows, one for each product, these elements are the factors of successive
-    /// rows of the result, from the output's row `first` on.
+    /// next piece. Of the tile's rows, one for each product, these elements are the factors of successive rows of the
+    /// result, from the output's row `first` on.
     ///
     /// # Safety
     /// The tile has been filled with the piece's products; the pieces before it have been taken, with the same scratch. No
@@ -211,7 +211,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
         }
     }
 
-    /// The sums of some panels, after the last piece, into the output's rows from `first` on.
+    /// The sums of some panels, after the last piece, into the output's rows from `first` on, if they are not there already.
     ///
     /// # Safety
     /// As for [`multiply`](Self::multiply).
