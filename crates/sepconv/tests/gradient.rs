@@ -324,6 +324,15 @@ fn what_does_not_fit_is_an_error() {
     assert!(numerics.backprop_pixels(pointwise.view(), upstream.view()).is_err());
 }
 
+/// What BatchToSpaceND takes off would be more than there can be.
+#[test]
+fn an_enormous_rate_is_an_error() {
+    let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1 << 30, 1 << 30]);
+    let (filter, pixels) = (Array4::<f32>::ones((1, 1, 16, 1)), Array4::ones((1, 4, 4, 16)));
+    let result = convolution.backprop_input([1, 4, 4, 16], filter.view(), pixels.view(), &InputOrder::REPRODUCIBLE);
+    assert!(matches!(result, Err(Error::TooLarge)), "{result:?}");
+}
+
 /// Where a tile ends, the next channel is behind its last one.
 #[test]
 fn only_the_last_channel_has_nothing_behind_it() {
