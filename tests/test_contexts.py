@@ -268,6 +268,11 @@ def test_a_process_without_eager_execution():
     assert calls == "1"
 
 
+def test_threads_of_a_process_that_only_loads_a_model():
+    code = "import tensorflow as tf; tf.config.threading.set_intra_op_parallelism_threads(7); "
+    assert in_fresh_process(code + "import sepconv; print(sepconv.stats()['threads'])").split() == ["7"]
+
+
 def test_v1_arguments():
     arrays, _ = small()
     expected = sepconv.separable_conv2d(*arrays, [1, 1, 1, 1], "VALID", dilations=[2, 1])
@@ -528,10 +533,79 @@ def test_variables_in_the_places_of_constant_filters():
             variables[1].assign(variables[1] * 2)
 
 
-def test_filters_that_are_no_constants_are_not_taken_for_them():
+def packings() -> int:
+    return sepconv.stats()["packings"]
+
+
+def test_filters_that_are_arguments_are_not_kept():
+    """Their memory may be of an array that its owner changes."""
     (x, *filters), attributes = small()
     attributes["numerics"] = "reproducible"
+    function = tf.function(lambda x, *filters: sepconv.separable_conv2d(x, *filters, **attributes))
+    given = [tf.constant(array) for array in (x, *filters)]
+    assert not constant_filters_of(function.get_concrete_function(*given).graph)
+    captured = tf.function(lambda x: sepconv.separable_conv2d(x, *given[1:], **attributes))
+    assert not constant_filters_of(captured.get_concrete_function(x).graph)
+    before = packings()
+    assert same(function(*given), captured(x)) and packings() == before
+
+
+def test_variables_are_packed_once_until_they_are_assigned():
+    attributes = small()[1] | {"numerics": "reproducible"}
+    variables = [tf.Variable(filter) for filter in small()[0][1:]]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 6])])
+    def convolve(x):
+        return sepconv.separable_conv2d(x, *variables, **attributes)
+
+    def check(calls):
+        for n in range(calls):
+            x = small(1 + n % 3)[0][0]
+            assert same(convolve(x), sepconv.separable_conv2d(x, *variables, **attributes))
+
+    assert constant_filters_of(convolve.get_concrete_function().graph)
+    before = packings()
+    check(40)  # of other shapes each
+    assert packings() - before == 1
+    variables[0].assign_add(tf.ones_like(variables[0]))  # the depthwise filter is read in every call
+    check(3)
+    assert packings() - before == 1
+    changes = [
+        lambda variable: variable.assign_add(tf.ones_like(variable)),
+        lambda variable: variable.assign(variable * 2),
+        lambda variable: variable.assign(np.ones(variable.shape, np.float32)),
+        lambda variable: variable.scatter_nd_update([[0, 0, 1]], tf.ones([1, 16])),
+        lambda variable: tf.raw_ops.ResourceApplyGradientDescent(
+            var=variable.handle, alpha=0.1, delta=tf.ones(variable.shape)
+        ),
+    ]
+    for change in changes * 3:
+        change(variables[1])
+        check(3)
+
+
+def test_training_does_not_pack_in_every_step():
+    """Each packing costs the optimizer a copy: ever fewer are tried, and many again once the filter stays."""
+    (x, *filters), attributes = small()
     variables = [tf.Variable(filter) for filter in filters]
-    for given in (variables, [variables[0], filters[1]], [filters[0], variables[1]]):
-        function = tf.function(lambda x, given=given: sepconv.separable_conv2d(x, *given, **attributes))
-        assert not constant_filters_of(function.get_concrete_function(x).graph)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(sepconv.separable_conv2d(x, *variables, **attributes, numerics="reproducible"))
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=1e-3, delta=gradient)
+        return loss
+
+    before = packings()
+    for _ in range(100):
+        step()
+    assert 0 < packings() - before <= 7
+
+    forward = tf.function(lambda: sepconv.separable_conv2d(x, *variables, **attributes, numerics="reproducible"))
+    before = packings()
+    for _ in range(20):
+        for _ in range(40):
+            forward()
+        variables[1].assign_add(tf.ones_like(variables[1]))
+    assert packings() - before == 20

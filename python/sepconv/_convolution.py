@@ -11,7 +11,7 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.util import _pywrap_util_port
 
-from sepconv import _arguments, _gradients, _library, _orders, _pipeline, _probes
+from sepconv import _arguments, _gradients, _library, _orders, _pipeline, _probes, _subgraphs
 from sepconv._arguments import Call, Padding, Rate, TensorLike, refusal
 
 DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
@@ -277,8 +277,8 @@ def _convolve(way, tensors, attributes, name):
     input, *filters = tensors
     eagerly = context.executing_eagerly()
     carrier = way.tensor if eagerly else _carrier(way.carrier)
-    constant = not eagerly and all(not isinstance(f, ops.EagerTensor) and f.op.type == "Const" for f in filters)
-    convolve = functools.partial(_library.op(), numerics=way.numerics, constant_filters=constant)
+    stays = not isinstance(filters[1], ops.EagerTensor) and _subgraphs.stays(filters[1])
+    convolve = functools.partial(_library.op(), numerics=way.numerics, constant_filters=stays)
     if attributes[2] != "NCHW":
         return convolve(input, *filters, carrier, name=name)
     output = convolve(tf.transpose(input, [0, 2, 3, 1]), *filters, carrier)

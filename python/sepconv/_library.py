@@ -72,6 +72,8 @@ def _c():
         function.restype = ctypes.c_void_p
     c.sepconv_free.argtypes = [ctypes.c_void_p]
     c.sepconv_registration_error.restype = c.sepconv_version.restype = ctypes.c_char_p
+    # For graphs that were built elsewhere and run before anything is built here.
+    c.sepconv_set_threads(tf.config.threading.get_intra_op_parallelism_threads())
     return c
 
 
@@ -143,7 +145,8 @@ def stats() -> dict[str, Any]:
 
     Returns:
         A dictionary: `kernel_calls` and `shape_function_calls`, counts (refused calls do not count);
-        `kernel_calls_by_dtype`, the former by dtype's name; `threads`, how many the kernels use.
+        `kernel_calls_by_dtype`, the former by dtype's name; `packings`, pointwise filters packed to be kept; `threads`,
+        how many the kernels use.
 
     Example:
         >>> before = sepconv.stats()["kernel_calls"]

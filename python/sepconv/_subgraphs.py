@@ -75,6 +75,15 @@ class Subgraph:
         return imported.prune(feeds, [tensor(name) for name in self.outputs])
 
 
+def stays(tensor: tf.Tensor) -> bool:
+    """Whether nobody changes it in its place while an op holds it: a constant, or what is read from a resource
+    variable, whose next value is then put elsewhere."""
+    op = tensor.op
+    while op.type == "Identity":
+        op = op.inputs[0].op
+    return op.type in ("Const", "ReadVariableOp")
+
+
 def constant(op: tf.Operation, besides: tf.Tensor | None = None) -> bool:
     """Whether what an operation gives is made of constants alone; and of one more tensor, if it is given."""
     seen, waiting = set(), [op]

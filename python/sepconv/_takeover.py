@@ -19,7 +19,7 @@ from sepconv._bodies import Edit
 from sepconv._chains import Chain, Left, unpadded
 from sepconv._command import one_line
 from sepconv._context import Context
-from sepconv._subgraphs import Subgraph, constant
+from sepconv._subgraphs import Subgraph, constant, stays
 
 _ADDITIONS = "Add", "AddV2", "BiasAdd"
 
@@ -30,7 +30,6 @@ class Takeover:
 
     Attributes:
         chain: The chain.
-        constant: Whether its depthwise and its pointwise filter are constants.
         scales: Steps behind the chain that the op stands for too: they multiply by constants, which TensorFlow's
             optimiser multiplies into a constant filter.
         scaled_filter: The pointwise filter, multiplied with them.
@@ -41,7 +40,6 @@ class Takeover:
     """
 
     chain: Chain
-    constant: tuple
     scales: tuple = ()
     scaled_filter: np.ndarray | None = None
     between: tuple = ()
@@ -92,9 +90,8 @@ class Takeover:
         last.attr.clear()
         last.attr["T"].type = chain.call.dtype.as_datatype_enum
         last.attr["numerics"].s = self.numerics.encode()
-        operands = [step.op.inputs[operand].op for step in steps for operand in step.operands]
         if not alone:
-            last.attr["constant_filters"].b = all(self.constant) and all(map(constant, operands))
+            last.attr["constant_filters"].b = constant(chain.filters[1].op) or stays(chain.filters[1])
         if fused:
             last.attr["N"].i = len(numbers)
             for name, words in self.words.items():
@@ -125,7 +122,7 @@ def _takeover(chain: Chain) -> Takeover:
     kinds = tuple(constant(filter.op) for filter in chain.filters)
     if chain.pointwise is None:
         return _alone(chain, kinds)
-    plain = Takeover(chain, kinds, *(_scaled(chain) if kinds[1] else ()), between=chain.between_steps)
+    plain = Takeover(chain, *(_scaled(chain) if kinds[1] else ()), between=chain.between_steps)
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
     # With the steps behind it or, where these change bits, with fewer or without.
     known = chain.behind_steps[len(plain.scales) :]
@@ -151,7 +148,7 @@ def _alone(chain: Chain, kinds: tuple) -> Takeover:
     known = chain.behind_steps
     without = () if chain.space_to_batch is not None else known
     for steps in dict.fromkeys([known, _steps.sure(known) or without, without]):
-        found = Takeover(chain, kinds, steps=steps, numerics=order.numerics, reason=order.reason)
+        found = Takeover(chain, steps=steps, numerics=order.numerics, reason=order.reason)
         found, difference = _spelled(found, context)
         if not difference:
             return found

@@ -2,15 +2,15 @@
 //! the calling thread and ours, TensorFlow's tensor out.
 
 use std::ffi::CStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ndarray::{ArrayView4, ArrayViewMut4};
-use rayon::ThreadPool;
 use sepconv::epilogue::Epilogues;
-use sepconv::{Element, Geometry, Orders, Plan, SeparableConv2d};
+use sepconv::{Element, Geometry, Orders, SeparableConv2d};
 
 use crate::carrier;
+use crate::keeper::Keeper;
 use crate::shape_function::OutputShape;
 use crate::statistics::{self, Counter};
 use crate::steps::{self, Word};
@@ -29,7 +29,7 @@ const OP: Op = Op {
 };
 
 /// The same with [steps] behind the depthwise and the pointwise part, in words, and the numbers of those that have some, one
-/// after the other: vectors, which may have ones in front of their channels. Constant are then filters and numbers.
+/// after the other: vectors, which may have ones in front of their channels.
 const FUSED_OP: Op = Op {
     name: c"Sepconv>FusedSeparableConv2D",
     attrs: &[
@@ -87,11 +87,11 @@ fn register<T: Served>() -> Result<(), Failure> {
 /// The kernel of one node.
 struct Node<T: Served, const FUSED: bool> {
     orders: Orders,
-    /// Whether the filters never change while somebody holds them: then they are packed once.
+    /// Whether nobody changes the filters in their places while these are held: constants, and what is read from variables.
     constant_filters: bool,
     /// Behind the depthwise and the pointwise part.
     steps: [Vec<Word>; 2],
-    packed: Mutex<Option<Arc<Packed<T>>>>,
+    keeper: Mutex<Keeper<T>>,
 }
 
 impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
@@ -102,7 +102,7 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
         for (words, attribute) in words.iter_mut().zip([c"depthwise_steps", c"pointwise_steps"]).filter(|_| FUSED) {
             *words = steps::of_attribute(construction, attribute)?;
         }
-        Ok(Self { orders, constant_filters, steps: words, packed: Mutex::new(None) })
+        Ok(Self { orders, constant_filters, steps: words, keeper: Mutex::new(Keeper::new()) })
     }
 
     fn compute(&self, context: &Context) -> Result<(), Failure> {
@@ -114,24 +114,28 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
         let numerics = self.orders.pick(geometry.batch, geometry.rows());
         // What can be refused by shapes and orders is refused before memory is taken.
         numerics.check(geometry.k())?;
-        let constants =
-            Constants { filters, numbers: steps::numbers(context, OP.inputs.len(), self.steps.iter().flatten())? };
+        let numbers = steps::numbers(context, OP.inputs.len(), self.steps.iter().flatten())?;
         let mut output = context.allocate_output::<T>(0, &geometry.output_shape())?;
         let input = view::<T>(&input, geometry.input_shape())?;
         let output =
             ArrayViewMut4::from_shape(geometry.output_shape(), output.elements_mut::<T>()?).map_err(too_large)?;
-        let pool = threads::pool()?;
-        let convolution = || {
-            SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
-                .numerics(numerics.into_owned())
-                .pool(pool.clone())
-        };
-        if self.constant_filters {
-            self.packed(convolution, constants, &geometry, &pool)?.plan.run_into(input, output)?;
+        let convolution = SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
+            .numerics(numerics.into_owned())
+            .pool(threads::pool()?);
+        let depthwise_filter = view::<T>(&filters[0], geometry.depthwise_filter_shape())?;
+        let pointwise_filter = view::<T>(&filters[1], geometry.pointwise_filter_shape())?;
+        let packed = if self.constant_filters {
+            let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            let pack = || Ok(convolution.pack(pointwise_filter)?);
+            keeper.get(&convolution, &filters[1], || context.input(2), pack)?
         } else {
-            let [depthwise_filter, pointwise_filter] = views::<T>(&constants.filters, &geometry)?;
-            let epilogues = self.epilogues(&constants.numbers)?;
-            convolution().with_steps(&epilogues).run_into(input, depthwise_filter, pointwise_filter, output)?;
+            None
+        };
+        let epilogues = self.epilogues(&numbers)?;
+        let convolution = convolution.with_steps(&epilogues);
+        match packed {
+            Some(packed) => convolution.run_packed_into(input, depthwise_filter, &packed, output)?,
+            None => convolution.run_into(input, depthwise_filter, pointwise_filter, output)?,
         }
         statistics::KERNEL_CALLS.add();
         T::CALLS.add();
@@ -140,27 +144,6 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
         }
         Ok(())
     }
-}
-
-/// The filters, and the numbers of the steps that have some.
-struct Constants {
-    filters: [Tensor; 2],
-    numbers: Vec<Tensor>,
-}
-
-impl Constants {
-    fn all(&self) -> impl Iterator<Item = &Tensor> {
-        self.filters.iter().chain(&self.numbers)
-    }
-}
-
-/// What the calls of one geometry share.
-struct Packed<T: Served> {
-    plan: Plan<T>,
-    geometry: Geometry,
-    pool: Arc<ThreadPool>,
-    /// Nobody can put others in their places while these are held.
-    constants: Constants,
 }
 
 impl<T: Served, const FUSED: bool> Node<T, FUSED> {
@@ -172,45 +155,6 @@ impl<T: Served, const FUSED: bool> Node<T, FUSED> {
             pointwise: steps::with_numbers(pointwise, &mut numbers)?,
         })
     }
-
-    /// What the last call packed, if it was the same, or packed anew.
-    fn packed(
-        &self,
-        convolution: impl FnOnce() -> SeparableConv2d,
-        constants: Constants,
-        geometry: &Geometry,
-        pool: &Arc<ThreadPool>,
-    ) -> Result<Arc<Packed<T>>, Failure> {
-        let mut last = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(packed) =
-            last.as_ref().filter(|packed| packed.geometry == *geometry && Arc::ptr_eq(&packed.pool, pool))
-        {
-            let same = |(a, b): (&Tensor, &Tensor)| match (a.elements::<T>(), b.elements::<T>()) {
-                (Ok(a), Ok(b)) => std::ptr::eq(a, b),
-                _ => false,
-            };
-            if packed.constants.all().zip(constants.all()).all(same) {
-                return Ok(packed.clone());
-            }
-        }
-        let [depthwise_filter, pointwise_filter] = views::<T>(&constants.filters, geometry)?;
-        let epilogues = self.epilogues(&constants.numbers)?;
-        let convolution = convolution();
-        let plan =
-            convolution.with_steps(&epilogues).plan(geometry.input_shape(), depthwise_filter, pointwise_filter)?;
-        let packed = Arc::new(Packed { plan, geometry: *geometry, pool: pool.clone(), constants });
-        *last = Some(packed.clone());
-        Ok(packed)
-    }
-}
-
-/// The depthwise and the pointwise filter.
-fn views<'a, T: Served>(filters: &'a [Tensor; 2], geometry: &Geometry) -> Result<[ArrayView4<'a, T>; 2], Failure> {
-    let [depthwise_filter, pointwise_filter] = filters;
-    Ok([
-        view(depthwise_filter, geometry.depthwise_filter_shape())?,
-        view(pointwise_filter, geometry.pointwise_filter_shape())?,
-    ])
 }
 
 fn view<T: Served>(tensor: &Tensor, shape: [usize; 4]) -> Result<ArrayView4<'_, T>, Failure> {

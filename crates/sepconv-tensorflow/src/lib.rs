@@ -13,6 +13,7 @@ mod depthwise;
 mod exports;
 mod gradient;
 mod guard;
+mod keeper;
 mod kernel;
 mod queries;
 mod registration;

@@ -30,6 +30,8 @@ pub static FLOAT64_CALLS: Counter = Counter::new();
 pub static DEPTHWISE_CALLS: Counter = Counter::new();
 /// Those with steps behind their parts.
 pub static FUSED_CALLS: Counter = Counter::new();
+/// Pointwise filters packed for more calls than one.
+pub static PACKINGS: Counter = Counter::new();
 /// Of the gradients' ops.
 pub static GRADIENT_CALLS: Counter = Counter::new();
 pub static SHAPE_FUNCTION_CALLS: Counter = Counter::new();
@@ -38,7 +40,8 @@ pub static SHAPE_FUNCTION_CALLS: Counter = Counter::new();
 pub fn json() -> String {
     format!(
         "{{\"kernel_calls\": {}, \"kernel_calls_by_dtype\": {{\"float16\": {}, \"bfloat16\": {}, \"float32\": {}, \
-         \"float64\": {}}}, \"fused_calls\": {}, \"depthwise_calls\": {}, \"gradient_calls\": {}, \"shape_function_calls\": {}, \"threads\": {}}}",
+         \"float64\": {}}}, \"fused_calls\": {}, \"depthwise_calls\": {}, \
+         \"packings\": {}, \"gradient_calls\": {}, \"shape_function_calls\": {}, \"threads\": {}}}",
         KERNEL_CALLS.value(),
         FLOAT16_CALLS.value(),
         BFLOAT16_CALLS.value(),
@@ -46,6 +49,7 @@ pub fn json() -> String {
         FLOAT64_CALLS.value(),
         FUSED_CALLS.value(),
         DEPTHWISE_CALLS.value(),
+        PACKINGS.value(),
         GRADIENT_CALLS.value(),
         SHAPE_FUNCTION_CALLS.value(),
         threads::count()

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use ndarray::{Array4, ArrayView4, ArrayViewMut4};
+use ndarray::{Array4, ArrayView4, ArrayViewMut4, s};
 use rayon::ThreadPool;
 
 use crate::element::Element;
@@ -11,6 +11,7 @@ use crate::epilogue::Epilogues;
 use crate::error::Error;
 use crate::geometry::{Attributes, Geometry, Padding};
 use crate::kernels::InstructionSet;
+use crate::kernels::pointwise::Packed;
 use crate::numerics::Numerics;
 use crate::plan::{self, Layer, Workers};
 
@@ -123,6 +124,22 @@ impl SeparableConv2d {
         self.with_steps(&Epilogues::NONE).plan(input_shape, depthwise_filter, pointwise_filter)
     }
 
+    /// Packs a pointwise filter ahead, for calls of [`WithSteps::run_packed_into`] with whatever images, depthwise filters and
+    /// steps, by this convolution or others whose numerics [suit](PackedFilter::is_for).
+    ///
+    /// # Errors
+    /// Another shape than (1, 1, k, out_channels), k being what the numerics add up; no memory.
+    pub fn pack<T: Element>(&self, pointwise_filter: ArrayView4<T>) -> Result<PackedFilter<T>, Error> {
+        let (height, width, k, columns) = pointwise_filter.dim();
+        if (height, width) != (1, 1) {
+            return Err(Error::Pointwise { got: [height, width, k], k });
+        }
+        self.numerics.check(k)?;
+        let Workers { set, pool, threads } = self.workers(k.saturating_mul(columns));
+        let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
+        Ok(PackedFilter(Arc::new(Packed::new(&T::kernel(set), filter, &self.numerics, pool, threads)?)))
+    }
+
     /// The same with steps behind the depthwise and the pointwise part.
     pub fn with_steps<'a, T: Element>(&'a self, epilogues: &'a Epilogues<'a, T>) -> WithSteps<'a, T> {
         WithSteps { convolution: self, epilogues }
@@ -130,11 +147,6 @@ impl SeparableConv2d {
 
     fn set(&self) -> InstructionSet {
         self.set.unwrap_or_else(InstructionSet::preferred)
-    }
-
-    /// How many a call takes, the calling one included.
-    fn threads(&self, geometry: &Geometry) -> usize {
-        self.workers(plan::multiplications(geometry)).threads
     }
 
     /// Those of so many multiplications.
@@ -190,7 +202,7 @@ impl<T: Element> WithSteps<'_, T> {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Array4<T>, Error> {
-        let geometry = self.geometry(input.shape(), &depthwise_filter, &pointwise_filter)?;
+        let geometry = self.geometry(input.shape(), &depthwise_filter, pointwise_filter.shape())?;
         let shape = geometry.output_shape();
         let elements = plan::allocate(shape.iter().product(), |output| {
             self.compute(input, depthwise_filter, pointwise_filter, &geometry, output)
@@ -209,8 +221,29 @@ impl<T: Element> WithSteps<'_, T> {
         pointwise_filter: ArrayView4<T>,
         output: ArrayViewMut4<T>,
     ) -> Result<(), Error> {
-        let geometry = self.geometry(input.shape(), &depthwise_filter, &pointwise_filter)?;
+        let geometry = self.geometry(input.shape(), &depthwise_filter, pointwise_filter.shape())?;
         into(output, &geometry, |elements| self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements))
+    }
+
+    /// As [`SeparableConv2d::run_into`], with a pointwise filter that [`SeparableConv2d::pack`] packed.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), an output of another shape, and a filter that is not [for](PackedFilter::is_for) this
+    /// convolution.
+    pub fn run_packed_into(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: &PackedFilter<T>,
+        output: ArrayViewMut4<T>,
+    ) -> Result<(), Error> {
+        let (convolution, epilogues, filter) = (self.convolution, self.epilogues, &pointwise_filter.0);
+        let [k, columns] = filter.shape();
+        let geometry = self.geometry(input.shape(), &depthwise_filter, &[1, 1, k, columns])?;
+        let Workers { set, pool, threads } = convolution.workers(plan::multiplications(&geometry));
+        let layer = Layer { depthwise_filter, epilogues };
+        let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer, filter.clone())?;
+        into(output, &geometry, |elements| plan.run(pool, input, elements))
     }
 
     /// As [`SeparableConv2d::depthwise`], with the steps behind that part.
@@ -251,10 +284,11 @@ impl<T: Element> WithSteps<'_, T> {
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Plan<T>, Error> {
         let (convolution, epilogues) = (self.convolution, self.epilogues);
-        let geometry = self.geometry(&input_shape, &depthwise_filter, &pointwise_filter)?;
-        let (set, threads) = (convolution.set(), convolution.threads(&geometry));
-        let layer = Layer { depthwise_filter, pointwise_filter, epilogues };
-        let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer)?;
+        let geometry = self.geometry(&input_shape, &depthwise_filter, pointwise_filter.shape())?;
+        let Workers { set, threads, .. } = convolution.workers(plan::multiplications(&geometry));
+        let (layer, PackedFilter(filter)) =
+            (Layer { depthwise_filter, epilogues }, convolution.pack(pointwise_filter)?);
+        let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer, filter)?;
         Ok(Plan { plan, convolution: convolution.clone() })
     }
 
@@ -286,10 +320,10 @@ impl<T: Element> WithSteps<'_, T> {
         &self,
         input_shape: &[usize],
         depthwise_filter: &ArrayView4<T>,
-        pointwise_filter: &ArrayView4<T>,
+        pointwise_filter: &[usize],
     ) -> Result<Geometry, Error> {
         let SeparableConv2d { attributes, numerics, .. } = self.convolution;
-        let geometry = Geometry::new(input_shape, depthwise_filter.shape(), pointwise_filter.shape(), attributes)?;
+        let geometry = Geometry::new(input_shape, depthwise_filter.shape(), pointwise_filter, attributes)?;
         numerics.check(geometry.k())?;
         self.epilogues.check(geometry.k(), geometry.out_channels)?;
         Ok(geometry)
@@ -304,9 +338,40 @@ impl<T: Element> WithSteps<'_, T> {
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
         let (convolution, epilogues) = (self.convolution, self.epilogues);
-        let (set, pool, threads) = (convolution.set(), convolution.pool.as_deref(), convolution.threads(geometry));
-        let layer = Layer { depthwise_filter, pointwise_filter, epilogues };
-        plan::Plan::once(set, pool, threads, geometry, &convolution.numerics, &layer)?.run(pool, input, output)
+        let Workers { set, pool, threads } = convolution.workers(plan::multiplications(geometry));
+        let layer = Layer { depthwise_filter, epilogues };
+        let plan = plan::Plan::once(set, pool, threads, geometry, &convolution.numerics, &layer, pointwise_filter)?;
+        plan.run(pool, input, output)
+    }
+}
+
+/// A pointwise filter as the kernels read it fastest, for many calls: [`SeparableConv2d::pack`] makes it. Copies share it.
+///
+/// ```
+/// use ndarray::Array4;
+/// use sepconv::epilogue::Epilogues;
+/// use sepconv::{Padding, SeparableConv2d};
+///
+/// let (depthwise_filter, pointwise_filter) = (Array4::<f32>::ones((3, 3, 8, 1)), Array4::ones((1, 1, 8, 16)));
+/// let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]);
+/// let packed = convolution.pack(pointwise_filter.view())?;
+/// for extent in [7, 14, 28] {
+///     let input = Array4::ones((1, extent, extent, 8));
+///     let mut output = Array4::zeros((1, extent - 2, extent - 2, 16));
+///     convolution.with_steps(&Epilogues::NONE).run_packed_into(
+///         input.view(), depthwise_filter.view(), &packed, output.view_mut(),
+///     )?;
+///     assert_eq!(output[(0, 4, 4, 0)], 72.0);
+/// }
+/// # Ok::<(), sepconv::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct PackedFilter<T: Element>(Arc<Packed<T>>);
+
+impl<T: Element> PackedFilter<T> {
+    /// Whether that convolution can use it: numerics may take up products one by one, or in pairs.
+    pub fn is_for(&self, convolution: &SeparableConv2d) -> bool {
+        self.0.is_for(&T::kernel(convolution.set()), &convolution.numerics)
     }
 }
 

@@ -56,6 +56,10 @@ pub enum Error {
     TooLarge,
     #[error("no memory for {elements} elements of the result")]
     Memory { elements: usize },
+    #[error(
+        "the pointwise_filter was packed for numerics that take up its products otherwise, or for another instruction set"
+    )]
+    Packed,
     #[error("the plan is for an input of shape {expected:?}, got {got:?}")]
     Input { expected: [usize; 4], got: [usize; 4] },
     #[error("the output array must have shape {expected:?}, got {got:?}")]

@@ -37,7 +37,7 @@ mod subnormals;
 mod tap_order;
 mod team;
 
-pub use convolution::{Plan, SeparableConv2d, WithSteps, separable_conv2d};
+pub use convolution::{PackedFilter, Plan, SeparableConv2d, WithSteps, separable_conv2d};
 pub use element::Element;
 pub use error::{AxisName, Error};
 pub use geometry::{Attributes, Geometry, Padding};

@@ -6,6 +6,7 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::{ArrayView2, ArrayView4, CowArray, Ix4, s};
 use rayon::ThreadPool;
@@ -17,7 +18,7 @@ use crate::geometry::Geometry;
 use crate::kernels::depthwise::{Depthwise, adjacent};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::{Output, with_scratch};
-use crate::kernels::pointwise::Pointwise;
+use crate::kernels::pointwise::{Packed, Pointwise};
 use crate::kernels::tile::{Tile, panel, row_elements, row_stride};
 use crate::kernels::{InstructionSet, Rows, Target};
 use crate::numerics::{Numerics, Subnormals};
@@ -46,10 +47,9 @@ pub fn are_few(multiplications: usize) -> bool {
     multiplications < SMALL
 }
 
-/// The filters, and the steps behind the two parts, which have been checked.
+/// What a layer has besides its pointwise filter: the steps are those behind the two parts, and have been checked.
 pub struct Layer<'a, T> {
     pub depthwise_filter: ArrayView4<'a, T>,
-    pub pointwise_filter: ArrayView4<'a, T>,
     pub epilogues: &'a Epilogues<'a, T>,
 }
 
@@ -62,17 +62,20 @@ pub struct Plan<'a, T: Element> {
 }
 
 impl<T: Element> Plan<'static, T> {
-    /// With its filters packed, for many calls. In an instruction set of this processor, for that many threads, the
-    /// calling one included. Numerics are checked.
+    /// With its pointwise filter packed. In an instruction set of this processor, for that many threads, the calling one
+    /// included. Numerics are checked, and so is the filter's shape.
+    ///
+    /// # Errors
+    /// A filter packed for other numerics, or another instruction set; no memory.
     pub fn packed(
         set: InstructionSet,
         threads: usize,
         geometry: &Geometry,
         numerics: &Numerics,
         layer: &Layer<T>,
+        pointwise_filter: Arc<Packed<T>>,
     ) -> Result<Self, Error> {
-        let filter = layer.pointwise_filter.slice(s![0, 0, .., ..]);
-        let pointwise = Pointwise::packed(T::kernel(set), filter, numerics)?;
+        let pointwise = Pointwise::packed(T::kernel(set), pointwise_filter, numerics).ok_or(Error::Packed)?;
         Self::of(set, threads, geometry, numerics, layer, pointwise)
     }
 }
@@ -86,9 +89,10 @@ impl<'a, T: Element> Plan<'a, T> {
         threads: usize,
         geometry: &Geometry,
         numerics: &Numerics,
-        layer: &Layer<'a, T>,
+        layer: &Layer<T>,
+        pointwise_filter: ArrayView4<'a, T>,
     ) -> Result<Self, Error> {
-        let filter = layer.pointwise_filter.slice_move(s![0, 0, .., ..]);
+        let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
         let pointwise = Pointwise::once(T::kernel(set), filter, numerics);
         let mut plan = Self::of(set, threads, geometry, numerics, layer, pointwise)?;
         if plan.split.tiles > PACKINGS * threads {

@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use sepconv::epilogue::{Epilogues, Step};
 use sepconv::numerics::{Depthwise, Elsewhere, Folds, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps};
-use sepconv::{Attributes, Element, Error, InstructionSet, Numerics, Padding, SeparableConv2d, reference};
+use sepconv::{
+    Attributes, Element, Error, InstructionSet, Numerics, PackedFilter, Padding, SeparableConv2d, reference,
+};
 
 /// One call: shapes, attributes, numerics and how the arrays lie in memory.
 #[derive(Clone, Debug)]
@@ -165,9 +167,9 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
     let depthwise = bits(&depthwise);
     let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(case.threads).build().unwrap());
     for set in InstructionSet::available() {
-        let op =
+        let convolution =
             SeparableConv2d::new(strides, padding, rate).numerics(case.numerics.clone()).pool(pool.clone()).on(set);
-        let op = op.with_steps(&epilogues);
+        let op = convolution.with_steps(&epilogues);
         let result = bits(&op.run(input, filter, pointwise));
         prop_assert!(result == expected, "{set:?} differs with {kinds:?}: {case:?}");
         let planned = op.plan(case.input, filter, pointwise).and_then(|plan| {
@@ -175,6 +177,12 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
             plan.run_into(input, output.view_mut()).map(|()| output)
         });
         prop_assert!(bits(&planned) == expected, "{set:?} differs in a plan with {kinds:?}: {case:?}");
+        if let Ok((shape, _)) = &expected {
+            let packed = convolution.pack(pointwise).unwrap();
+            let mut output = Array4::from_elem([shape[0], shape[1], shape[2], shape[3]], T::ZERO);
+            let packed = op.run_packed_into(input, filter, &packed, output.view_mut()).map(|()| output);
+            prop_assert!(bits(&packed) == expected, "{set:?} differs with a packed filter and {kinds:?}: {case:?}");
+        }
         let alone = bits(&op.depthwise(input, filter));
         prop_assert!(alone == depthwise, "{set:?} differs in the depthwise part with {kinds:?}: {case:?}");
     }
@@ -494,6 +502,43 @@ fn no_out_channels_have_no_numbers() {
     let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]);
     let plan = convolution.with_steps(&epilogues).plan([1, 3, 3, 2], filter.view(), pointwise.view()).unwrap();
     plan.run_into(input.view(), Array4::zeros((1, 3, 3, 0)).view_mut()).unwrap();
+}
+
+/// A filter packed for another instruction set, other numerics, or another layer.
+#[test]
+fn packed_filters_that_do_not_fit_are_an_error() {
+    let ones = |shape: [usize; 4]| Array4::from_elem(shape, bf16::ONE);
+    let (input, filter) = (ones([1, 3, 3, 2]), ones([1, 1, 2, 1]));
+    let pointwise = ones([1, 1, 2, 4]);
+    let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]);
+    let run = |convolution: &SeparableConv2d, packed: &PackedFilter<bf16>| {
+        let mut output = ones([1, 3, 3, 4]);
+        convolution.with_steps(&Epilogues::NONE).run_packed_into(input.view(), filter.view(), packed, output.view_mut())
+    };
+    let sets = InstructionSet::available();
+    for (&set, &other) in sets.iter().zip(&sets[1..]) {
+        let (convolution, other) = (convolution.clone().on(set), convolution.clone().on(other));
+        let packed = other.pack(pointwise.view()).unwrap();
+        assert!(packed.is_for(&other) && !packed.is_for(&convolution));
+        run(&other, &packed).unwrap();
+        assert_eq!(run(&convolution, &packed), Err(Error::Packed), "{set:?}");
+    }
+    let paired = "v1 depthwise(paired, inside) pointwise(paired, chain) subnormals(flushed)".parse().unwrap();
+    let paired = convolution.clone().numerics(paired);
+    for set in sets {
+        let (paired, convolution) = (paired.clone().on(set), convolution.clone().on(set));
+        let packed = paired.pack(pointwise.view()).unwrap();
+        assert_eq!(run(&paired, &packed), Ok(()));
+        assert_eq!(run(&convolution, &packed), if packed.is_for(&convolution) { Ok(()) } else { Err(Error::Packed) });
+    }
+    let message = |filter: Array4<bf16>| convolution.pack(filter.view()).err().unwrap().to_string();
+    assert_eq!(
+        message(ones([1, 2, 3, 4])),
+        "pointwise_filter must have shape [1, 1, 3, out_channels], 3 being in_channels * channel_multiplier, got [1, 2, 3, \
+         out_channels]"
+    );
+    let packed = convolution.pack(ones([1, 1, 3, 4]).view()).unwrap();
+    assert_eq!(run(&convolution, &packed), Err(Error::Pointwise { got: [1, 1, 3], k: 2 }));
 }
 
 /// Each step has a number for each channel of its part.

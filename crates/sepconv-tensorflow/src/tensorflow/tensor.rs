@@ -56,6 +56,11 @@ impl Tensor {
         &self.shape
     }
 
+    /// Whether it is the same memory in the same shape.
+    pub fn is_same<T: TensorElement>(&self, other: &Self) -> Result<bool, Failure> {
+        Ok(self.shape == other.shape && std::ptr::eq(self.elements::<T>()?, other.elements::<T>()?))
+    }
+
     /// All elements, row-major.
     pub fn elements<T: TensorElement>(&self) -> Result<&[T], Failure> {
         let bytes = self.bytes::<T>()?;

@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::ArrayView2;
 use rayon::ThreadPool;
@@ -38,10 +39,19 @@ struct Sums<T: Element> {
 }
 
 enum Filter<'a, T: Element> {
-    /// All panels, one after the other, [k][columns], padded with zeros.
-    Packed(Buffer<T::Sum>),
+    Packed(Arc<Packed<T>>),
     /// Each panel is read where it lies, if it can be, or packed into scratch where it is used.
     Given(ArrayView2<'a, T>),
+}
+
+/// A filter for many calls: all panels, one after the other, [k][columns], padded with zeros.
+pub struct Packed<T: Element> {
+    /// The kernel's name.
+    kernel: &'static str,
+    shape: [usize; 2],
+    /// Whether its rows are pairs of the filter's.
+    in_pairs: bool,
+    elements: Buffer<T::Sum>,
 }
 
 /// A column panel, packed or where it lies in the filter.
@@ -62,19 +72,45 @@ struct Order {
     groups: Vec<Vec<Step>>,
 }
 
+impl<T: Element> Packed<T> {
+    /// On the calling thread and as many in all of the pool, or of rayon's current one. The sum is as long as the filter is
+    /// high, as [`crate::Numerics::check`] sees to.
+    pub fn new(
+        kernel: &Kernel<T>,
+        filter: ArrayView2<T>,
+        numerics: &Numerics,
+        pool: Option<&ThreadPool>,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        pack(kernel, &Sums::of(kernel, filter.nrows(), numerics), filter, pool, threads)
+    }
+
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// Whether sums are taken up from it with that kernel and in that order.
+    pub fn is_for(&self, kernel: &Kernel<T>, numerics: &Numerics) -> bool {
+        self.suits(kernel, &Sums::of(kernel, self.shape[0], numerics))
+    }
+
+    fn suits(&self, kernel: &Kernel<T>, sums: &Sums<T>) -> bool {
+        self.kernel == kernel.name && self.in_pairs == sums.dots.is_some()
+    }
+}
+
 impl<T: Element> Pointwise<'static, T> {
-    /// With the filter packed, for many calls. The sum is as long as the filter is high, as [`crate::Numerics::check`]
-    /// sees to.
-    pub fn packed(kernel: Kernel<T>, filter: ArrayView2<T>, numerics: &Numerics) -> Result<Self, Error> {
-        let (k, columns) = filter.dim();
+    /// With that filter; none if it is not [for](Packed::is_for) that kernel and order.
+    pub fn packed(kernel: Kernel<T>, filter: Arc<Packed<T>>, numerics: &Numerics) -> Option<Self> {
+        let [k, columns] = filter.shape;
         let sums = Sums::of(&kernel, k, numerics);
-        let filter = Filter::Packed(pack(&kernel, &sums, filter, None, 1)?);
-        Ok(Self { kernel, k, columns, filter, sums, epilogue: None })
+        let suits = filter.suits(&kernel, &sums);
+        suits.then_some(Self { kernel, k, columns, filter: Filter::Packed(filter), sums, epilogue: None })
     }
 }
 
 impl<'a, T: Element> Pointwise<'a, T> {
-    /// For one call; otherwise as [`packed`](Self::packed).
+    /// With that filter where it lies, for one call. The sum is as long as it is high.
     pub fn once(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &Numerics) -> Self {
         let (k, columns) = filter.dim();
         let sums = Sums::of(&kernel, k, numerics);
@@ -89,7 +125,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// Packs all of the filter, on the calling thread and as many in all of the pool, or of rayon's current one.
     pub fn pack(&mut self, pool: Option<&ThreadPool>, threads: usize) -> Result<(), Error> {
         if let Filter::Given(filter) = self.filter {
-            self.filter = Filter::Packed(pack(&self.kernel, &self.sums, filter, pool, threads)?);
+            self.filter = Filter::Packed(Arc::new(pack(&self.kernel, &self.sums, filter, pool, threads)?));
         }
         Ok(())
     }
@@ -451,7 +487,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
         let filter = match &self.filter {
             Filter::Packed(filter) => {
                 return Panel {
-                    start: filter.as_ptr().wrapping_add(column * self.sums.length),
+                    start: filter.elements.as_ptr().wrapping_add(column * self.sums.length),
                     stride: width,
                     next: None,
                 };
@@ -716,14 +752,14 @@ fn pack<T: Element>(
     filter: ArrayView2<T>,
     pool: Option<&ThreadPool>,
     threads: usize,
-) -> Result<Buffer<T::Sum>, Error> {
+) -> Result<Packed<T>, Error> {
     let (k, columns) = filter.dim();
     let stored = columns.next_multiple_of(kernel.lanes);
-    let mut packed = Buffer::<T::Sum>::new(sums.length.saturating_mul(stored))?;
+    let mut elements = Buffer::<T::Sum>::new(sums.length.saturating_mul(stored))?;
     let panels = columns.div_ceil(2 * kernel.lanes);
     let tasks = threads.min(panels);
     // One column for each row of each panel: no two tasks have the same.
-    let to = Output::new(packed.as_mut_slice(), 1);
+    let to = Output::new(elements.as_mut_slice(), 1);
     // Columns that are collected lie along the memory's lines.
     let at_once = if filter.strides()[1] == 1 { PACKED_AT_ONCE } else { usize::MAX };
     team::for_each(pool, threads, tasks, &|task| {
@@ -741,7 +777,7 @@ fn pack<T: Element>(
         }
         Ok(())
     })?;
-    Ok(packed)
+    Ok(Packed { kernel: kernel.name, shape: [k, columns], in_pairs: sums.dots.is_some(), elements })
 }
 
 /// Some rows of the panel that begins with that column, as the sums take them up: from an even row on, if in pairs.
