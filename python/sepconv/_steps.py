@@ -75,6 +75,12 @@ def sure(steps: tuple) -> tuple:
     return useful(tuple(itertools.takewhile(lambda step: step.word not in _SWISHES, steps)))
 
 
+def fewer(steps: tuple) -> list:
+    """All of them, then ever fewer of the first ones, down to none: TensorFlow's optimiser may compute the last ones
+    together with what is behind."""
+    return [*dict.fromkeys(useful(steps[:count]) for count in range(len(steps), -1, -1))]
+
+
 def useful(steps: tuple) -> tuple:
     """Those up to the last one that does something."""
     while steps and not steps[-1].word:

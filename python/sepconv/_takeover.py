@@ -126,7 +126,7 @@ def _takeover(chain: Chain) -> Takeover:
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
     # With the steps behind it or, where these change bits, with fewer or without.
     known = chain.behind_steps[len(plain.scales) :]
-    for behind in dict.fromkeys([known, _steps.sure(known), ()]):
+    for behind in _steps.fewer(known):
         for bias in dict.fromkeys([biased, False]):
             context = Context(kinds, bias)
             order = _order(chain, context)
@@ -146,8 +146,9 @@ def _alone(chain: Chain, kinds: tuple) -> Takeover:
     if order.numerics is None:
         raise Left(order.reason)
     known = chain.behind_steps
-    without = () if chain.space_to_batch is not None else known
-    for steps in dict.fromkeys([known, _steps.sure(known) or without, without]):
+    for steps in _steps.fewer(known):
+        if known and not steps and chain.space_to_batch is None:
+            break
         found = Takeover(chain, steps=steps, numerics=order.numerics, reason=order.reason)
         found, difference = _spelled(found, context)
         if not difference:
