@@ -54,9 +54,13 @@ def run(definition, *arrays, fetch="y"):
     return function.prune(feeds, tensor(f"{fetch}:0"))(*map(tf.constant, arrays))
 
 
-def types(definition) -> set:
+def nodes_of(definition) -> list:
     bodies = [definition.node, *[function.node_def for function in definition.library.function]]
-    return {node.op for nodes in bodies for node in nodes}
+    return [node for nodes in bodies for node in nodes]
+
+
+def types(definition) -> set:
+    return {node.op for node in nodes_of(definition)}
 
 
 def replaced(definition, count=1):
@@ -444,8 +448,10 @@ def test_a_frozen_mobilenet(rng):
     assert types(sepconv.restore(ours).model) == types(original)
 
 
-def test_an_image_of_as_many_unknown_images_is_added(arrays, rng):
-    """In the whole model TensorFlow knows that they are as many, and adds the bias last."""
+@pytest.mark.parametrize("batch", [2, None])
+def test_an_image_is_added(batch, arrays, rng):
+    """TensorFlow adds the bias last then, also where it only knows that two images are alike: of what is behind the
+    layer, the multiplication alone becomes part of it."""
     x, *filters = arrays
     scale, bias = rng.uniform(0.5, 1.5, [2, 16]).astype(np.float32)
     given = [x, *filters, scale, bias, rng.standard_normal([1, 1, 6, 16]).astype(np.float32)]
@@ -453,9 +459,11 @@ def test_an_image_of_as_many_unknown_images_is_added(arrays, rng):
     def build(x, d, p, scale, bias, beside):
         return conv(depthwise(x, d), p) * scale + bias + conv(x, beside)
 
-    original = graph_of(build, [None, *x.shape[1:]], *[array.shape for array in given[1:]])
-    ours = replaced(original)
-    assert same(run(ours, *given), run(original, *given))
+    original = graph_of(build, [batch, *x.shape[1:]], *[array.shape for array in given[1:]])
+    rewritten = sepconv.rewrite(original)
+    [layer] = rewritten.report.replaced
+    assert layer.pointwise_steps == "multiply"
+    assert same(run(rewritten.model, *given), run(original, *given))
 
 
 def shared(x, d, p):
@@ -541,6 +549,8 @@ def test_a_function_and_its_variables(arrays):
     assert len(rewritten.report.replaced) == 2 and not rewritten.report.left
     ours, scale = rewritten.model, {"by": tf.constant(2.0)}
     assert {variable.ref() for variable in ours.variables} == {variable.ref() for variable in variables}
+    kept = [node.attr["constant_filters"].b for node in nodes_of(ours.graph.as_graph_def()) if node.op == OP]
+    assert kept == [True, True]
     for factor in (1.0, -0.3):
         for variable, filter in zip(variables, filters, strict=True):
             variable.assign(filter * factor)

@@ -77,7 +77,7 @@ class Subgraph:
 
 def stays(tensor: tf.Tensor) -> bool:
     """Whether nobody changes it in its place while an op holds it: a constant, or what is read from a resource
-    variable, whose next value is then put elsewhere."""
+    variable, whose next value is then put elsewhere (TensorFlow's `InplaceUpdate` and its like ask nobody)."""
     op = tensor.op
     while op.type == "Identity":
         op = op.inputs[0].op

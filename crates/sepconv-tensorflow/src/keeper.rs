@@ -7,11 +7,11 @@ use crate::statistics;
 use crate::tensorflow::status::Failure;
 use crate::tensorflow::tensor::{Tensor, TensorElement};
 
-/// Where the filter changed, TensorFlow copied it, because it was held here, rather than changing it in its place. So the next
-/// one is held only after some calls, more of them each time, unless a filter stays for long.
+/// Where another filter comes, TensorFlow has copied the one that is held here rather than change it in its place, and packing
+/// it again takes time. So after each one that hardly anybody wanted, more calls go by before the next is kept.
 pub struct Keeper<T: Element> {
     kept: Option<Kept<T>>,
-    /// Calls that keep nothing before one does again: still, and after the next change.
+    /// Calls that still go by, and how many will when another filter comes.
     waiting: u32,
     patience: u32,
 }
@@ -24,8 +24,11 @@ struct Kept<T: Element> {
     served: u32,
 }
 
-/// Calls for which it was worth while to pack a filter of few rows, and to have it copied.
-const LONG: u32 = 32;
+/// Calls for which it was worth while to copy a filter and pack it.
+const WORTH: u32 = 8;
+
+/// Once in so many calls, it matters to nobody.
+const MOST: u32 = 1000;
 
 impl<T: Element + TensorElement> Keeper<T> {
     pub fn new() -> Self {
@@ -40,18 +43,13 @@ impl<T: Element + TensorElement> Keeper<T> {
         hold: impl FnOnce() -> Result<Tensor, Failure>,
         pack: impl FnOnce() -> Result<PackedFilter<T>, Failure>,
     ) -> Result<Option<PackedFilter<T>>, Failure> {
-        if let Some(kept) = &mut self.kept {
-            let same = kept.filter.is_same::<T>(filter)?;
-            if same && kept.packed.is_for(convolution) {
+        if let Some(mut kept) = self.kept.take() {
+            if kept.packed.is_for(convolution) && kept.filter.is_same::<T>(filter)? {
                 kept.served = kept.served.saturating_add(1);
-                return Ok(Some(kept.packed.clone()));
+                return Ok(Some(self.kept.insert(kept).packed.clone()));
             }
-            if !same {
-                let grown = self.patience.saturating_mul(2).saturating_add(1);
-                self.patience = if kept.served >= LONG { self.patience / 2 } else { grown };
-                self.waiting = self.patience;
-            }
-            self.kept = None;
+            self.patience = if kept.served < WORTH { MOST.min(2 * self.patience + 1) } else { self.patience / 2 };
+            self.waiting = self.patience;
         }
         if self.waiting > 0 {
             self.waiting -= 1;
@@ -59,7 +57,6 @@ impl<T: Element + TensorElement> Keeper<T> {
         }
         let (filter, packed) = (hold()?, pack()?);
         statistics::PACKINGS.add();
-        self.kept = Some(Kept { filter, packed: packed.clone(), served: 0 });
-        Ok(Some(packed))
+        Ok(Some(self.kept.insert(Kept { filter, packed, served: 0 }).packed.clone()))
     }
 }

@@ -87,7 +87,7 @@ fn register<T: Served>() -> Result<(), Failure> {
 /// The kernel of one node.
 struct Node<T: Served, const FUSED: bool> {
     orders: Orders,
-    /// Whether nobody changes the filters in their places while these are held: constants, and what is read from variables.
+    /// Whether nobody changes the pointwise filter in its place while it is held: a constant, or what is read from a variable.
     constant_filters: bool,
     /// Behind the depthwise and the pointwise part.
     steps: [Vec<Word>; 2],

@@ -125,7 +125,7 @@ impl SeparableConv2d {
     }
 
     /// Packs a pointwise filter ahead, for calls of [`WithSteps::run_packed_into`] with whatever images, depthwise filters and
-    /// steps, by this convolution or others whose numerics [suit](PackedFilter::is_for).
+    /// steps, by this convolution or others that it is [for](PackedFilter::is_for).
     ///
     /// # Errors
     /// Another shape than (1, 1, k, out_channels), k being what the numerics add up; no memory.
@@ -369,7 +369,8 @@ impl<T: Element> WithSteps<'_, T> {
 pub struct PackedFilter<T: Element>(Arc<Packed<T>>);
 
 impl<T: Element> PackedFilter<T> {
-    /// Whether that convolution can use it: numerics may take up products one by one, or in pairs.
+    /// Whether that convolution can use it: numerics may take up products one by one, or in pairs, and instruction sets differ in
+    /// their vectors.
     pub fn is_for(&self, convolution: &SeparableConv2d) -> bool {
         self.0.is_for(&T::kernel(convolution.set()), &convolution.numerics)
     }

@@ -91,7 +91,9 @@ impl<T: Element> Packed<T> {
 
     /// Whether sums are taken up from it with that kernel and in that order.
     pub fn is_for(&self, kernel: &Kernel<T>, numerics: &Numerics) -> bool {
-        self.suits(kernel, &Sums::of(kernel, self.shape[0], numerics))
+        // Without instructions for pairs there are none.
+        let single = kernel.dots.is_none() && kernel.name == self.kernel;
+        single || self.suits(kernel, &Sums::of(kernel, self.shape[0], numerics))
     }
 
     fn suits(&self, kernel: &Kernel<T>, sums: &Sums<T>) -> bool {
