@@ -159,18 +159,22 @@ def test_swish_of_numbers_of_every_size(word):
 
 
 @PROMISED
-def test_constant_filters_are_packed_once(rng):
+def test_a_filter_is_packed_once_whatever_the_other_operands(rng):
     layer = Layer(rng, tf.float32, *CASES[0])
-    constants = [tf.constant(variable.numpy()) for variable in (*layer.filters, *layer.numbers)]
-    layer.filters, layer.numbers = constants[:2], constants[2:]
     function = tf.function(lambda x: layer.ours(x, constant_filters=True))
     before = sepconv.stats()["packings"]
-    for scale in (1, 2, 3):
-        assert same(function(scale * layer.image), layer.ours(scale * layer.image))
-    assert sepconv.stats()["packings"] - before == 1
-    # Other numbers at other places are seen.
-    layer.numbers = [-number for number in layer.numbers]
-    assert same(layer.ours(layer.image, constant_filters=True), layer.ours(layer.image))
+
+    def check():
+        for image in (layer.image, 2 * layer.image, layer.image[:, 1:]):
+            assert same(function(image), layer.ours(image))
+        return sepconv.stats()["packings"] - before
+
+    packed = check()  # for each of two shapes
+    for variable in (layer.filters[0], *layer.numbers):
+        variable.assign_sub(tf.ones_like(variable))
+        assert check() == packed
+    layer.filters[1].assign(-layer.filters[1])
+    assert check() > packed
 
 
 def test_static_shapes_are_kept(rng):

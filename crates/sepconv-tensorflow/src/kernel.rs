@@ -2,15 +2,15 @@
 //! the calling thread and ours, TensorFlow's tensor out.
 
 use std::ffi::CStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ndarray::{ArrayView4, ArrayViewMut4};
 use sepconv::epilogue::Epilogues;
-use sepconv::{Element, Geometry, Orders, SeparableConv2d};
+use sepconv::{Element, Geometry, Orders, Plan, SeparableConv2d};
 
 use crate::carrier;
-use crate::keeper::Keeper;
+use crate::keeper::{Call, Keeper};
 use crate::shape_function::OutputShape;
 use crate::statistics::{self, Counter};
 use crate::steps::{self, Word};
@@ -119,23 +119,19 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
         let input = view::<T>(&input, geometry.input_shape())?;
         let output =
             ArrayViewMut4::from_shape(geometry.output_shape(), output.elements_mut::<T>()?).map_err(too_large)?;
-        let convolution = SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
-            .numerics(numerics.into_owned())
-            .pool(threads::pool()?);
-        let depthwise_filter = view::<T>(&filters[0], geometry.depthwise_filter_shape())?;
-        let pointwise_filter = view::<T>(&filters[1], geometry.pointwise_filter_shape())?;
-        let packed = if self.constant_filters {
-            let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-            let pack = || Ok(convolution.pack(pointwise_filter)?);
-            keeper.get(&convolution, &filters[1], || context.input(2), pack)?
-        } else {
-            None
+        let call = Call { geometry, pool: threads::pool()? };
+        let convolution = || {
+            SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
+                .numerics(numerics.as_ref().clone())
+                .pool(call.pool.clone())
         };
-        let epilogues = self.epilogues(&numbers)?;
-        let convolution = convolution.with_steps(&epilogues);
-        match packed {
-            Some(packed) => convolution.run_packed_into(input, depthwise_filter, &packed, output)?,
-            None => convolution.run_into(input, depthwise_filter, pointwise_filter, output)?,
+        match self.plan(context, convolution, &call, &filters, &numbers)? {
+            Some(plan) => plan.run_into(input, output)?,
+            None => {
+                let [depthwise_filter, pointwise_filter] = views::<T>(&filters, &geometry)?;
+                let epilogues = self.epilogues(&numbers)?;
+                convolution().with_steps(&epilogues).run_into(input, depthwise_filter, pointwise_filter, output)?;
+            }
         }
         statistics::KERNEL_CALLS.add();
         T::CALLS.add();
@@ -155,6 +151,44 @@ impl<T: Served, const FUSED: bool> Node<T, FUSED> {
             pointwise: steps::with_numbers(pointwise, &mut numbers)?,
         })
     }
+
+    /// For this call, if its pointwise filter is kept.
+    fn plan(
+        &self,
+        context: &Context,
+        convolution: impl FnOnce() -> SeparableConv2d,
+        call: &Call,
+        filters: &[Tensor; 2],
+        numbers: &[Tensor],
+    ) -> Result<Option<Arc<Plan<T>>>, Failure> {
+        if !self.constant_filters {
+            return Ok(None);
+        }
+        let small = filters[..1].iter().chain(numbers).map(Tensor::elements).collect::<Result<Vec<&[T]>, _>>()?;
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = keeper.last(call, &filters[1], &small)? {
+            return Ok(Some(plan));
+        }
+        let [depthwise_filter, pointwise_filter] = views::<T>(filters, &call.geometry)?;
+        let convolution = convolution();
+        let pack = || Ok(convolution.pack(pointwise_filter)?);
+        let Some(packed) = keeper.packed(&convolution, &filters[1], || context.input(2), pack)? else {
+            return Ok(None);
+        };
+        let epilogues = self.epilogues(numbers)?;
+        let convolution = convolution.with_steps(&epilogues);
+        let plan = convolution.plan_packed(call.geometry.input_shape(), depthwise_filter, &packed)?;
+        Ok(Some(keeper.keep(call.clone(), &small, plan)))
+    }
+}
+
+/// The depthwise and the pointwise filter.
+fn views<'a, T: Served>(filters: &'a [Tensor; 2], geometry: &Geometry) -> Result<[ArrayView4<'a, T>; 2], Failure> {
+    let [depthwise_filter, pointwise_filter] = filters;
+    Ok([
+        view(depthwise_filter, geometry.depthwise_filter_shape())?,
+        view(pointwise_filter, geometry.pointwise_filter_shape())?,
+    ])
 }
 
 fn view<T: Served>(tensor: &Tensor, shape: [usize; 4]) -> Result<ArrayView4<'_, T>, Failure> {

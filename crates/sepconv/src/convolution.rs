@@ -124,8 +124,7 @@ impl SeparableConv2d {
         self.with_steps(&Epilogues::NONE).plan(input_shape, depthwise_filter, pointwise_filter)
     }
 
-    /// Packs a pointwise filter ahead, for calls of [`WithSteps::run_packed_into`] with whatever images, depthwise filters and
-    /// steps, by this convolution or others that it is [for](PackedFilter::is_for).
+    /// Packs a pointwise filter ahead, for [plans](WithSteps::plan_packed) of whatever images, depthwise filters and steps, by this convolution or others that it is [for](PackedFilter::is_for).
     ///
     /// # Errors
     /// Another shape than (1, 1, k, out_channels), k being what the numerics add up; no memory.
@@ -225,27 +224,6 @@ impl<T: Element> WithSteps<'_, T> {
         into(output, &geometry, |elements| self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements))
     }
 
-    /// As [`SeparableConv2d::run_into`], with a pointwise filter that [`SeparableConv2d::pack`] packed.
-    ///
-    /// # Errors
-    /// Those of [`run`](Self::run), an output of another shape, and a filter that is not [for](PackedFilter::is_for) this
-    /// convolution.
-    pub fn run_packed_into(
-        &self,
-        input: ArrayView4<T>,
-        depthwise_filter: ArrayView4<T>,
-        pointwise_filter: &PackedFilter<T>,
-        output: ArrayViewMut4<T>,
-    ) -> Result<(), Error> {
-        let (convolution, epilogues, filter) = (self.convolution, self.epilogues, &pointwise_filter.0);
-        let [k, columns] = filter.shape();
-        let geometry = self.geometry(input.shape(), &depthwise_filter, &[1, 1, k, columns])?;
-        let Workers { set, pool, threads } = convolution.workers(plan::multiplications(&geometry));
-        let layer = Layer { depthwise_filter, epilogues };
-        let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer, filter.clone())?;
-        into(output, &geometry, |elements| plan.run(pool, input, elements))
-    }
-
     /// As [`SeparableConv2d::depthwise`], with the steps behind that part.
     ///
     /// # Errors
@@ -283,12 +261,27 @@ impl<T: Element> WithSteps<'_, T> {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Plan<T>, Error> {
-        let (convolution, epilogues) = (self.convolution, self.epilogues);
-        let geometry = self.geometry(&input_shape, &depthwise_filter, pointwise_filter.shape())?;
+        // Before anything is packed.
+        self.geometry(&input_shape, &depthwise_filter, pointwise_filter.shape())?;
+        self.plan_packed(input_shape, depthwise_filter, &self.convolution.pack(pointwise_filter)?)
+    }
+
+    /// The same with a pointwise filter that [`SeparableConv2d::pack`] packed, which the plan shares.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan), and a filter that is not [for](PackedFilter::is_for) this convolution.
+    pub fn plan_packed(
+        &self,
+        input_shape: [usize; 4],
+        depthwise_filter: ArrayView4<T>,
+        pointwise_filter: &PackedFilter<T>,
+    ) -> Result<Plan<T>, Error> {
+        let (convolution, epilogues, PackedFilter(filter)) = (self.convolution, self.epilogues, pointwise_filter);
+        let [k, columns] = filter.shape();
+        let geometry = self.geometry(&input_shape, &depthwise_filter, &[1, 1, k, columns])?;
         let Workers { set, threads, .. } = convolution.workers(plan::multiplications(&geometry));
-        let (layer, PackedFilter(filter)) =
-            (Layer { depthwise_filter, epilogues }, convolution.pack(pointwise_filter)?);
-        let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer, filter)?;
+        let layer = Layer { depthwise_filter, epilogues };
+        let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer, filter.clone())?;
         Ok(Plan { plan, convolution: convolution.clone() })
     }
 
@@ -345,7 +338,7 @@ impl<T: Element> WithSteps<'_, T> {
     }
 }
 
-/// A pointwise filter as the kernels read it fastest, for many calls: [`SeparableConv2d::pack`] makes it. Copies share it.
+/// A pointwise filter as the kernels read it fastest, for many plans: [`SeparableConv2d::pack`] makes it. Copies share it.
 ///
 /// ```
 /// use ndarray::Array4;
@@ -357,10 +350,11 @@ impl<T: Element> WithSteps<'_, T> {
 /// let packed = convolution.pack(pointwise_filter.view())?;
 /// for extent in [7, 14, 28] {
 ///     let input = Array4::ones((1, extent, extent, 8));
-///     let mut output = Array4::zeros((1, extent - 2, extent - 2, 16));
-///     convolution.with_steps(&Epilogues::NONE).run_packed_into(
-///         input.view(), depthwise_filter.view(), &packed, output.view_mut(),
-///     )?;
+///     let plan = convolution
+///         .with_steps(&Epilogues::NONE)
+///         .plan_packed([1, extent, extent, 8], depthwise_filter.view(), &packed)?;
+///     let mut output = Array4::zeros(plan.output_shape());
+///     plan.run_into(input.view(), output.view_mut())?;
 ///     assert_eq!(output[(0, 4, 4, 0)], 72.0);
 /// }
 /// # Ok::<(), sepconv::Error>(())
