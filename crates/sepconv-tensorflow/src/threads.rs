@@ -2,7 +2,7 @@
 //! no access to TensorFlow's.) Kernels that run at the same time share the pool; none of them waits inside it for
 //! another, so that they cannot deadlock.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -18,8 +18,8 @@ static POOL: Mutex<Option<Pool>> = Mutex::new(None);
 
 struct Pool {
     threads: usize,
-    /// A forked child has the pool's memory but not its threads.
-    process: u32,
+    /// A forked child has the pool's memory but not its threads: its [`forks`] are others.
+    forks: u32,
     pool: Arc<ThreadPool>,
 }
 
@@ -40,9 +40,9 @@ pub fn count() -> usize {
 /// The pool of so many threads.
 pub fn pool() -> Result<Arc<ThreadPool>, Failure> {
     let threads = count();
-    let process = std::process::id();
+    let forks = forks();
     let mut current = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = current.as_ref().filter(|pool| pool.threads == threads && pool.process == process) {
+    if let Some(pool) = current.as_ref().filter(|pool| pool.threads == threads && pool.forks == forks) {
         return Ok(pool.pool.clone());
     }
     let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("sepconv-{i}")).build().map_err(
@@ -52,12 +52,25 @@ pub fn pool() -> Result<Arc<ThreadPool>, Failure> {
         },
     )?;
     let pool = Arc::new(pool);
-    let before = current.replace(Pool { threads, process, pool: pool.clone() });
+    let before = current.replace(Pool { threads, forks, pool: pool.clone() });
     // Dropping a pool wakes its threads, which a forked child does not have.
-    if let Some(before) = before.filter(|before| before.process != process) {
+    if let Some(before) = before.filter(|before| before.forks != forks) {
         std::mem::forget(before);
     }
     Ok(pool)
+}
+
+/// Another number in each of several processes that were forked off one another. Counted, as it takes a system call to ask for a
+/// process's number.
+fn forks() -> u32 {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    static COUNTED: OnceLock<bool> = OnceLock::new();
+    extern "C" fn count() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: the function may be called in a forked child, whatever other threads did meanwhile.
+    let counted = COUNTED.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(count)) } == 0);
+    if *counted { FORKS.load(Ordering::Relaxed) } else { std::process::id() }
 }
 
 #[cfg(test)]
@@ -86,5 +99,21 @@ mod tests {
                 });
             }
         });
+
+        // A forked process has threads of its own.
+        let before = pool().unwrap();
+        // SAFETY: the child calls what may be called after TensorFlow's processes are forked, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let own = pool()
+                .is_ok_and(|pool| !Arc::ptr_eq(&pool, &before) && pool.install(|| rayon::join(|| 1, || 2)) == (1, 2));
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(if own { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: our child, and a place for its status.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        assert!(Arc::ptr_eq(&pool().unwrap(), &before));
     }
 }
