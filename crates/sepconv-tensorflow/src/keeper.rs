@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytemuck::cast_slice;
 use rayon::ThreadPool;
 use sepconv::{Element, Geometry, PackedFilter, Plan, SeparableConv2d};
 
@@ -31,7 +32,7 @@ struct Kept<T: Element> {
 struct Last<T: Element> {
     call: Call,
     /// Copies of the depthwise filter and of the steps' numbers, which may be anybody's.
-    small: Vec<T>,
+    small: Vec<Vec<T>>,
     plan: Arc<Plan<T>>,
 }
 
@@ -58,7 +59,7 @@ impl<T: Element + TensorElement> Keeper<T> {
         let Some(kept) = &mut self.kept else { return Ok(None) };
         let Some(last) = &kept.last else { return Ok(None) };
         let alike = last.call.geometry == call.geometry && Arc::ptr_eq(&last.call.pool, &call.pool);
-        if !(alike && kept.filter.is_same::<T>(filter)? && has_bits_of(&last.small, small)) {
+        if !(alike && kept.filter.is_same::<T>(filter)? && same_bits(&last.small, small)) {
             return Ok(None);
         }
         kept.served = kept.served.saturating_add(1);
@@ -94,19 +95,14 @@ impl<T: Element + TensorElement> Keeper<T> {
     pub fn keep(&mut self, call: Call, small: &[&[T]], plan: Plan<T>) -> Arc<Plan<T>> {
         let plan = Arc::new(plan);
         if let Some(kept) = &mut self.kept {
-            kept.last = Some(Last { call, small: small.concat(), plan: plan.clone() });
+            kept.last =
+                Some(Last { call, small: small.iter().map(|operand| operand.to_vec()).collect(), plan: plan.clone() });
         }
         plan
     }
 }
 
-fn has_bits_of<T: TensorElement>(copy: &[T], parts: &[&[T]]) -> bool {
-    let mut rest: &[u8] = bytemuck::cast_slice(copy);
-    let same = parts.iter().all(|part| {
-        let part = bytemuck::cast_slice(part);
-        let same = rest.starts_with(part);
-        rest = if same { &rest[part.len()..] } else { rest };
-        same
-    });
-    same && rest.is_empty()
+fn same_bits<T: TensorElement>(copies: &[Vec<T>], operands: &[&[T]]) -> bool {
+    let same = |(a, b): (&Vec<T>, &&[T])| cast_slice::<T, u8>(a) == cast_slice::<T, u8>(b);
+    copies.len() == operands.len() && copies.iter().zip(operands).all(same)
 }
