@@ -632,7 +632,9 @@ def test_a_variable_that_is_assigned_during_calls():
     seen, ended = set(), threading.Event()
 
     def call():
-        while not ended.is_set():
+        last = False
+        while not last:
+            last = ended.is_set()
             seen.add(convolve().numpy().tobytes())
 
     threads = [threading.Thread(target=call) for _ in range(3)]
