@@ -124,7 +124,8 @@ impl SeparableConv2d {
         self.with_steps(&Epilogues::NONE).plan(input_shape, depthwise_filter, pointwise_filter)
     }
 
-    /// Packs a pointwise filter ahead, for [plans](WithSteps::plan_packed) of whatever images, depthwise filters and steps, by this convolution or others that it is [for](PackedFilter::is_for).
+    /// Packs a pointwise filter ahead, for [plans](WithSteps::plan_packed) of whatever images, depthwise filters and steps, by
+    /// this convolution or others that it is [for](PackedFilter::is_for).
     ///
     /// # Errors
     /// Another shape than (1, 1, k, out_channels), k being what the numerics add up; no memory.
