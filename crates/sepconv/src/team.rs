@@ -2,6 +2,7 @@
 //! up, and never waits for one that has not begun; so a pool that is busy, or whose threads are gone after a fork, costs
 //! no more than its help.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,11 +30,12 @@ pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &
     }
     // SAFETY: only the lifetime changes: `Closing` sees to it that nobody calls the task when it has ended.
     let task = unsafe { std::mem::transmute::<*const Task, *const Task<'static>>(task) };
+    let own = tasks.div_ceil(threads);
     let call = Arc::new(Call {
         task,
         tasks,
         taken: AtomicUsize::new(0),
-        by_helpers: AtomicUsize::new(0),
+        shares: [0..own, own..tasks].map(|tasks| Share { tasks, taken: AtomicUsize::new(0) }),
         helpers: AtomicUsize::new(0),
         refused: AtomicUsize::new(0),
         failure: Mutex::new(None),
@@ -51,17 +53,14 @@ pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &
     };
     (1..threads.min(tasks)).for_each(|_| ask());
     let at_work = AtWork::below(usize::MAX);
-    let mut own = 0..tasks;
-    call.work(
-        || own.next().expect("fewer are taken than there are"),
-        || {
-            // Other calls may have ended since.
-            if call.refused.load(Ordering::Relaxed) > 0 && AtWork::count() < threads {
-                call.refused.fetch_sub(1, Ordering::Relaxed);
-                ask();
-            }
-        },
-    );
+    let [own, of_helpers] = &call.shares;
+    call.work([own, of_helpers], || {
+        // Other calls may have ended since.
+        if call.refused.load(Ordering::Relaxed) > 0 && AtWork::count() < threads {
+            call.refused.fetch_sub(1, Ordering::Relaxed);
+            ask();
+        }
+    });
     drop(at_work);
     drop(closing);
     assert!(!call.panicked.load(Ordering::Relaxed), "a task panicked on another thread");
@@ -74,9 +73,8 @@ struct Call {
     task: *const Task<'static>,
     tasks: usize,
     taken: AtomicUsize,
-    /// The caller takes the first tasks and they the last, so that in calls one after the other each thread finds what it
-    /// left in its caches.
-    by_helpers: AtomicUsize,
+    /// The caller's, and that of all helpers.
+    shares: [Share; 2],
     /// Twice the number of helpers at work, and 1 if no more may come.
     helpers: AtomicUsize,
     /// Those who came when enough were at work.
@@ -86,6 +84,23 @@ struct Call {
     caller: Thread,
 }
 
+/// Successive tasks, so that in calls one after the other each thread finds what it left in its caches, and a task can ask for
+/// what the next one needs.
+struct Share {
+    tasks: Range<usize>,
+    /// By those whose share it is, whether from it or from another one.
+    taken: AtomicUsize,
+}
+
+impl Share {
+    /// The next of these tasks, and when all are taken the last one that is left of the others.
+    fn next(&self, others: &Self) -> usize {
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        let left = taken.saturating_sub(self.tasks.len());
+        self.tasks.clone().nth(taken).unwrap_or_else(|| others.tasks.end - 1 - left)
+    }
+}
+
 // SAFETY: the task is `Sync`, and so is the rest.
 unsafe impl Send for Call {}
 // SAFETY: as above.
@@ -93,13 +108,13 @@ unsafe impl Sync for Call {}
 
 impl Call {
     /// One task after the other, until all are taken; `before` each.
-    fn work(&self, mut next: impl FnMut() -> usize, before: impl Fn()) {
+    fn work(&self, [own, others]: [&Share; 2], before: impl Fn()) {
         loop {
             before();
             if self.taken.fetch_add(1, Ordering::Relaxed) >= self.tasks {
                 return;
             }
-            let number = next();
+            let number = own.next(others);
             // SAFETY: the caller, or a helper that it waits for.
             if let Err(error) = unsafe { (*self.task)(number) } {
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -115,8 +130,8 @@ impl Call {
             return;
         }
         if let Some(_at_work) = AtWork::below(most) {
-            let next = || self.tasks - 1 - self.by_helpers.fetch_add(1, Ordering::Relaxed);
-            if catch_unwind(AssertUnwindSafe(|| self.work(next, || ()))).is_err() {
+            let [of_caller, own] = &self.shares;
+            if catch_unwind(AssertUnwindSafe(|| self.work([own, of_caller], || ()))).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
         } else {
