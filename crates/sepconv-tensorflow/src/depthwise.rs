@@ -75,15 +75,12 @@ impl<T: Element + TensorElement> Kernel for Node<T> {
         let view = |shape, tensor| ArrayView4::from_shape(shape, tensor).map_err(too_large);
         let output =
             ArrayViewMut4::from_shape(geometry.output_shape(), output.elements_mut::<T>()?).map_err(too_large)?;
-        SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
-            .numerics(numerics)
-            .pool(threads::pool()?)
-            .with_steps(&epilogues)
-            .depthwise_into(
-                view(geometry.input_shape(), input.elements::<T>()?)?,
-                view(geometry.depthwise_filter_shape(), filter.elements::<T>()?)?,
-                output,
-            )?;
+        let convolution = SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate);
+        threads::team()?.on(convolution.numerics(numerics)).with_steps(&epilogues).depthwise_into(
+            view(geometry.input_shape(), input.elements::<T>()?)?,
+            view(geometry.depthwise_filter_shape(), filter.elements::<T>()?)?,
+            output,
+        )?;
         statistics::DEPTHWISE_CALLS.add();
         Ok(())
     }

@@ -247,7 +247,7 @@ impl<T: Element + TensorElement, G: Gradient> Kernel for Node<T, G> {
         // SAFETY: the gradients write elements and nothing else, so none of them becomes uninitialised.
         let elements = unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), elements.len()) };
         let Attributes { strides, padding, rate } = attributes;
-        let convolution = SeparableConv2d::new(strides, padding, rate).pool(threads::pool()?);
+        let convolution = threads::team()?.on(SeparableConv2d::new(strides, padding, rate));
         G::compute::<T>(convolution, &self.order, &tensors, shape, elements)?;
         statistics::GRADIENT_CALLS.add();
         Ok(())

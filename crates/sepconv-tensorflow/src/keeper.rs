@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use bytemuck::cast_slice;
-use rayon::ThreadPool;
 use sepconv::{Element, Geometry, PackedFilter, Plan, SeparableConv2d};
 
 use crate::statistics;
 use crate::tensorflow::status::Failure;
 use crate::tensorflow::tensor::{Tensor, TensorElement};
+use crate::threads::Team;
 
 /// Where another filter comes, TensorFlow has copied the one that is held here rather than change it in its place, and packing
 /// it again takes time. So after each one that hardly anybody wanted, more calls go by before the next is kept.
@@ -40,7 +40,7 @@ struct Last<T: Element> {
 #[derive(Clone)]
 pub struct Call {
     pub geometry: Geometry,
-    pub pool: Arc<ThreadPool>,
+    pub team: Arc<Team>,
 }
 
 /// Calls for which it was worth while to copy a filter and pack it.
@@ -58,7 +58,7 @@ impl<T: Element + TensorElement> Keeper<T> {
     pub fn last(&mut self, call: &Call, filter: &Tensor, small: &[&[T]]) -> Result<Option<Arc<Plan<T>>>, Failure> {
         let Some(kept) = &mut self.kept else { return Ok(None) };
         let Some(last) = &kept.last else { return Ok(None) };
-        let alike = last.call.geometry == call.geometry && Arc::ptr_eq(&last.call.pool, &call.pool);
+        let alike = last.call.geometry == call.geometry && Arc::ptr_eq(&last.call.team, &call.team);
         if !(alike && kept.filter.is_same::<T>(filter)? && same_bits(&last.small, small)) {
             return Ok(None);
         }

@@ -119,11 +119,10 @@ impl<T: Served, const FUSED: bool> Kernel for Node<T, FUSED> {
         let input = view::<T>(&input, geometry.input_shape())?;
         let output =
             ArrayViewMut4::from_shape(geometry.output_shape(), output.elements_mut::<T>()?).map_err(too_large)?;
-        let call = Call { geometry, pool: threads::pool()? };
+        let call = Call { geometry, team: threads::team()? };
         let convolution = || {
-            SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate)
-                .numerics(numerics.as_ref().clone())
-                .pool(call.pool.clone())
+            let convolution = SeparableConv2d::new(attributes.strides, attributes.padding, attributes.rate);
+            call.team.on(convolution.numerics(numerics.as_ref().clone()))
         };
         match self.plan(context, convolution, &call, &filters, &numbers)? {
             Some(plan) => plan.run_into(input, output)?,

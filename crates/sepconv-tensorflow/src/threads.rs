@@ -1,11 +1,12 @@
-//! The kernels' threads: a pool of our own, as many as the caller asked for, made when first needed. (The C ABI gives
-//! no access to TensorFlow's.) Kernels that run at the same time share the pool; none of them waits inside it for
-//! another, so that they cannot deadlock.
+//! The kernels' threads: TensorFlow's own that calls a kernel, and a pool of others that help it, together as many as the user
+//! asked for; made when first needed. (The C ABI gives no access to TensorFlow's pool.) Kernels that run at the same time share
+//! the pool; none of them waits inside it for another, so that they cannot deadlock.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use sepconv::SeparableConv2d;
 
 use crate::tensorflow::status::{Code, Failure};
 
@@ -14,13 +15,25 @@ pub const MOST: usize = 1024;
 
 /// 0: as many as the process may run at once.
 static WANTED: AtomicUsize = AtomicUsize::new(0);
-static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+static CURRENT: Mutex<Option<Arc<Team>>> = Mutex::new(None);
 
-struct Pool {
+pub struct Team {
+    /// The calling one included.
     threads: usize,
     /// A forked child has the pool's memory but not its threads: its [`forks`] are others.
     forks: u32,
-    pool: Arc<ThreadPool>,
+    helpers: Option<Arc<ThreadPool>>,
+}
+
+impl Team {
+    /// The same on these threads.
+    pub fn on(&self, convolution: SeparableConv2d) -> SeparableConv2d {
+        let convolution = convolution.threads(self.threads);
+        match &self.helpers {
+            Some(pool) => convolution.pool(pool.clone()),
+            None => convolution,
+        }
+    }
 }
 
 /// From the next kernel on use so many threads, at most [`MOST`]; fewer than 1: as many as the process may run at once.
@@ -37,27 +50,26 @@ pub fn count() -> usize {
     }
 }
 
-/// The pool of so many threads.
-pub fn pool() -> Result<Arc<ThreadPool>, Failure> {
+/// Those of the next kernel.
+pub fn team() -> Result<Arc<Team>, Failure> {
     let threads = count();
     let forks = forks();
-    let mut current = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = current.as_ref().filter(|pool| pool.threads == threads && pool.forks == forks) {
-        return Ok(pool.pool.clone());
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(team) = current.as_ref().filter(|team| team.threads == threads && team.forks == forks) {
+        return Ok(team.clone());
     }
-    let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("sepconv-{i}")).build().map_err(
-        |error| Failure {
-            code: Code::RESOURCE_EXHAUSTED,
-            message: format!("threads must be a number that can be started, got {threads}: {error}"),
-        },
-    )?;
-    let pool = Arc::new(pool);
-    let before = current.replace(Pool { threads, forks, pool: pool.clone() });
+    let pool = |helpers| ThreadPoolBuilder::new().num_threads(helpers).thread_name(|i| format!("sepconv-{i}")).build();
+    let helpers = (threads > 1).then(|| pool(threads - 1)).transpose().map_err(|error| Failure {
+        code: Code::RESOURCE_EXHAUSTED,
+        message: format!("threads must be a number that can be started, got {threads}: {error}"),
+    })?;
+    let team = Arc::new(Team { threads, forks, helpers: helpers.map(Arc::new) });
+    let before = current.replace(team.clone());
     // Dropping a pool wakes its threads, which a forked child does not have.
     if let Some(before) = before.filter(|before| before.forks != forks) {
         std::mem::forget(before);
     }
-    Ok(pool)
+    Ok(team)
 }
 
 /// Another number in each of several processes that were forked off one another. Counted, as it takes a system call to ask for a
@@ -81,19 +93,21 @@ mod tests {
     fn so_many_threads_as_were_asked_for() {
         for threads in [3, 1, 2] {
             set(threads);
-            assert_eq!(pool().unwrap().current_num_threads(), threads as usize);
+            let helpers = team().unwrap().helpers.as_ref().map_or(0, |pool| pool.current_num_threads());
+            assert_eq!(helpers + 1, threads as usize);
         }
         set(i32::MAX);
         assert_eq!(count(), MOST);
         set(-1);
         assert!(count() >= 1);
 
-        set(2);
+        set(3);
+        let pool = || team().unwrap().helpers.clone().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let sum = pool().unwrap().install(|| rayon::join(|| rayon::join(|| 1, || 2), || 3));
+                        let sum = pool().install(|| rayon::join(|| rayon::join(|| 1, || 2), || 3));
                         assert_eq!(sum, ((1, 2), 3));
                     }
                 });
@@ -101,12 +115,11 @@ mod tests {
         });
 
         // A forked process has threads of its own.
-        let before = pool().unwrap();
+        let before = pool();
         // SAFETY: the child calls what may be called after TensorFlow's processes are forked, and ends.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let own = pool()
-                .is_ok_and(|pool| !Arc::ptr_eq(&pool, &before) && pool.install(|| rayon::join(|| 1, || 2)) == (1, 2));
+            let own = !Arc::ptr_eq(&pool(), &before) && pool().install(|| rayon::join(|| 1, || 2)) == (1, 2);
             // SAFETY: ends the process at once.
             unsafe { libc::_exit(if own { 0 } else { 1 }) };
         }
@@ -114,6 +127,6 @@ mod tests {
         // SAFETY: our child, and a place for its status.
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         assert_eq!(status, 0);
-        assert!(Arc::ptr_eq(&pool().unwrap(), &before));
+        assert!(Arc::ptr_eq(&pool(), &before));
     }
 }

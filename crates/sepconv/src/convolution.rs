@@ -56,6 +56,7 @@ pub struct SeparableConv2d {
     pub(crate) attributes: Attributes,
     pub(crate) numerics: Numerics,
     pool: Option<Arc<ThreadPool>>,
+    threads: Option<usize>,
     set: Option<InstructionSet>,
 }
 
@@ -63,7 +64,7 @@ impl SeparableConv2d {
     /// With the numerics [`Numerics::REPRODUCIBLE`].
     pub fn new(strides: [i64; 2], padding: Padding, rate: [i64; 2]) -> Self {
         let attributes = Attributes { strides, padding, rate };
-        Self { attributes, numerics: Numerics::REPRODUCIBLE, pool: None, set: None }
+        Self { attributes, numerics: Numerics::REPRODUCIBLE, pool: None, threads: None, set: None }
     }
 
     /// The same with other numerics.
@@ -75,6 +76,12 @@ impl SeparableConv2d {
     /// one included. Calls at the same time share them.
     pub fn pool(self, pool: Arc<ThreadPool>) -> Self {
         Self { pool: Some(pool), ..self }
+    }
+
+    /// The same on at most so many threads, the calling one included, instead of as many as the pool has. Best is a pool that has
+    /// one fewer: of a larger one, rayon wakes a thread for which there is no work, and which gets in the way of the others.
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads: Some(threads.max(1)), ..self }
     }
 
     /// Shapes, errors and meaning are those of [`separable_conv2d`]. Small work stays on the calling thread.
@@ -151,10 +158,11 @@ impl SeparableConv2d {
 
     /// Those of so many multiplications.
     pub(crate) fn workers(&self, multiplications: usize) -> Workers<'_> {
-        let threads = match &self.pool {
+        let threads = match (self.threads, &self.pool) {
             _ if plan::are_few(multiplications) => 1,
-            None => rayon::current_num_threads(),
-            Some(pool) => pool.current_num_threads(),
+            (Some(threads), _) => threads,
+            (None, Some(pool)) => pool.current_num_threads(),
+            (None, None) => rayon::current_num_threads(),
         };
         Workers { set: self.set(), pool: self.pool.as_deref(), threads }
     }
