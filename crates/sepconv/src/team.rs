@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
-use rayon::ThreadPool;
 use rayon::prelude::*;
+use rayon::{ThreadPool, Yield};
 
 use crate::error::Error;
 
@@ -51,6 +52,7 @@ pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &
             None => rayon::spawn(help),
         }
     };
+    CALLS.fetch_add(1, Ordering::Relaxed);
     (1..threads.min(tasks)).for_each(|_| ask());
     let at_work = AtWork::below(usize::MAX);
     let [own, of_helpers] = &call.shares;
@@ -137,11 +139,30 @@ impl Call {
         } else {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
+        let calls = CALLS.load(Ordering::Relaxed);
         if self.helpers.fetch_sub(2, Ordering::Release) == 2 + 1 {
             self.caller.unpark();
         }
+        stay_awake(calls);
     }
 }
+
+/// Calls so far.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// Until there is a further call, or other work of the pool has been done, or for some four times as long as being woken up takes:
+/// layers follow each other. Whoever wants the processor has it.
+fn stay_awake(calls: usize) {
+    let begun = Instant::now();
+    while CALLS.load(Ordering::Relaxed) == calls
+        && begun.elapsed() < AWAKE
+        && rayon::yield_now() != Some(Yield::Executed)
+    {
+        thread::yield_now();
+    }
+}
+
+const AWAKE: Duration = Duration::from_micros(200);
 
 /// Lets no more helpers come when dropped, and waits for those at work.
 struct Closing<'a>(&'a Call);
@@ -203,7 +224,6 @@ impl Drop for AtWork {
 mod tests {
     use std::collections::HashSet;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
