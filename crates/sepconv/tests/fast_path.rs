@@ -619,6 +619,11 @@ fn results_do_not_depend_on_threads_or_on_the_batch() {
         let from_outside = op.clone().pool(pool.clone()).run(input, depthwise.view(), pointwise.view());
         let inside = pool.install(|| op.run(input, depthwise.view(), pointwise.view()));
         assert!(bits(&from_outside) == bits(&inside), "{threads} threads");
+        for at_most in [1, 2, threads + 1] {
+            let of_another_number = op.clone().pool(pool.clone()).threads(at_most);
+            let of_another_number = of_another_number.run(input, depthwise.view(), pointwise.view());
+            assert!(bits(&of_another_number) == bits(&inside), "{at_most} threads, a pool of {threads}");
+        }
         bits(&inside).unwrap().1
     };
     let expected = run(1, input.view());
