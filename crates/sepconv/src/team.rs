@@ -16,8 +16,8 @@ use crate::error::Error;
 
 type Task<'a> = dyn Fn(usize) -> Result<(), Error> + Sync + 'a;
 
-/// Calls `task` with every number below `tasks`: within the pool (or rayon's current one) on its threads, from elsewhere on
-/// at most so many, the calling one included. Some numbers are left out if one fails.
+/// Calls `task` with every number below `tasks`: on at most so many threads of the pool (or rayon's current one), or from elsewhere
+/// on as many with the calling one. Some numbers are left out if one fails.
 pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &Task) -> Result<(), Error> {
     if threads == 1 || tasks == 1 {
         return (0..tasks).try_for_each(task);
@@ -27,7 +27,8 @@ pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &
         None => rayon::current_thread_index(),
     };
     if inside.is_some() {
-        return (0..tasks).into_par_iter().with_max_len(1).try_for_each(task);
+        let part = if threads < rayon::current_num_threads() { tasks.div_ceil(threads) } else { 1 };
+        return (0..tasks).into_par_iter().with_min_len(part).with_max_len(part).try_for_each(task);
     }
     // SAFETY: only the lifetime changes: `Closing` sees to it that nobody calls the task when it has ended.
     let task = unsafe { std::mem::transmute::<*const Task, *const Task<'static>>(task) };
@@ -249,6 +250,23 @@ mod tests {
             all_are_done(&pool, tasks);
         }
         pool.install(|| all_are_done(&pool, 100));
+    }
+
+    #[test]
+    fn no_more_threads_than_wanted() {
+        let pool = pool(4);
+        let [at_once, most] = [0; 2].map(AtomicUsize::new);
+        let task = |_| {
+            most.fetch_max(at_once.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(1));
+            at_once.fetch_sub(1, Ordering::Relaxed);
+            Ok(())
+        };
+        for threads in [2, 3] {
+            pool.install(|| for_each(Some(&pool), threads, 40, &task)).unwrap();
+            for_each(Some(&pool), threads, 40, &task).unwrap();
+            assert!(most.load(Ordering::Relaxed) <= threads, "{most:?} of {threads}");
+        }
     }
 
     #[test]

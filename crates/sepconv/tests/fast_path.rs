@@ -620,9 +620,10 @@ fn results_do_not_depend_on_threads_or_on_the_batch() {
         let inside = pool.install(|| op.run(input, depthwise.view(), pointwise.view()));
         assert!(bits(&from_outside) == bits(&inside), "{threads} threads");
         for at_most in [1, 2, threads + 1] {
-            let of_another_number = op.clone().pool(pool.clone()).threads(at_most);
-            let of_another_number = of_another_number.run(input, depthwise.view(), pointwise.view());
-            assert!(bits(&of_another_number) == bits(&inside), "{at_most} threads, a pool of {threads}");
+            let op = op.clone().pool(pool.clone()).threads(at_most);
+            let run = || op.run(input, depthwise.view(), pointwise.view());
+            assert!(bits(&run()) == bits(&inside), "{at_most} threads, a pool of {threads}");
+            assert!(bits(&pool.install(run)) == bits(&inside), "{at_most} threads of a pool of {threads}");
         }
         bits(&inside).unwrap().1
     };
