@@ -16,8 +16,8 @@ use crate::error::Error;
 
 type Task<'a> = dyn Fn(usize) -> Result<(), Error> + Sync + 'a;
 
-/// Calls `task` with every number below `tasks`: on at most so many threads of the pool (or rayon's current one), or from elsewhere
-/// on as many with the calling one. Some numbers are left out if one fails.
+/// Calls `task` with every number below `tasks`, on at most so many threads, the calling one included: within the pool (or
+/// rayon's current one) on its threads, from elsewhere with their help. Some numbers are left out if one fails.
 pub fn for_each(pool: Option<&ThreadPool>, threads: usize, tasks: usize, task: &Task) -> Result<(), Error> {
     if threads == 1 || tasks == 1 {
         return (0..tasks).try_for_each(task);
@@ -151,8 +151,11 @@ impl Call {
 /// Calls so far.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-/// Until there is a further call, or other work of the pool has been done, or for some four times as long as being woken up takes:
-/// layers follow each other. Whoever wants the processor has it.
+/// Some four times as long as being woken up takes.
+const AWAKE: Duration = Duration::from_micros(200);
+
+/// Until there is a further call, or other work of the pool has been done, or for a while: layers follow each other. Whoever
+/// wants the processor has it.
 fn stay_awake(calls: usize) {
     let begun = Instant::now();
     while CALLS.load(Ordering::Relaxed) == calls
@@ -162,8 +165,6 @@ fn stay_awake(calls: usize) {
         thread::yield_now();
     }
 }
-
-const AWAKE: Duration = Duration::from_micros(200);
 
 /// Lets no more helpers come when dropped, and waits for those at work.
 struct Closing<'a>(&'a Call);
