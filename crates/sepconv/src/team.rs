@@ -144,7 +144,10 @@ impl Call {
         if self.helpers.fetch_sub(2, Ordering::Release) == 2 + 1 {
             self.caller.unpark();
         }
-        stay_awake(calls);
+        // Of a pool with a thread to spare, rayon would wake that one instead, and it is in the way.
+        if rayon::current_num_threads() < most {
+            stay_awake(calls);
+        }
     }
 }
 
