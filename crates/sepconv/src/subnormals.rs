@@ -16,14 +16,20 @@ impl Flushing {
     pub fn set(subnormals: Subnormals) -> Self {
         let found = read();
         let flush = subnormals == Subnormals::Flushed;
-        write(if flush { found | FLUSH } else { found & !FLUSH });
+        let wanted = if flush { FLUSH } else { 0 };
+        if found & FLUSH != wanted {
+            write(found & !FLUSH | wanted);
+        }
         Self { found, _of_this_thread: std::marker::PhantomData }
     }
 }
 
 impl Drop for Flushing {
     fn drop(&mut self) {
-        write(self.found & FLUSH | read() & !FLUSH);
+        let state = read();
+        if (state ^ self.found) & FLUSH != 0 {
+            write(self.found & FLUSH | state & !FLUSH);
+        }
     }
 }
 
