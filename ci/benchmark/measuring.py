@@ -16,7 +16,6 @@ DTYPES = ("float64", "float16", "bfloat16")
 # What stands for a dtype where forward pass and all gradients are measured together, in float32; on which layers.
 TRAINING = "training"
 TRAINED = ("mbv1_1", "mbv1_2s2", "mbv1_3", "mbv1_7", "xcep_mid", "aspp_r2", "b32_cifar")
-DTYPE_LINKS = 8  # TensorFlow's f16 takes up to ten times as long
 LEAST_CALLS = 3
 
 
@@ -111,12 +110,11 @@ class Measuring:
         common = {"do": "prepare", "shape": shape.request(), "dtype": "float32" if training else dtype}
         common |= {"data": str(folder)} | ({"training": True} if training else {})
         failed = self.prepare_models(contenders, shape, folder) if plain else {}
-        links = self.options.links if plain else min(DTYPE_LINKS, self.options.links)
         asked = []
         for contender in contenders:
             if contender not in failed:
                 filters = "variable" if training else self.options.filters
-                chained = {"links": links, "filters": filters} if contender.kind.chained else {}
+                chained = {"links": self.options.links, "filters": filters} if contender.kind.chained else {}
                 contender.send(**common, **chained)
                 asked.append(contender)
         for contender in asked:
