@@ -1,6 +1,7 @@
 """Takes every time of a run. Contenders are measured in turn, round by round, so that all see the same machine; what is
 kept of a contender is the median over the calls of all rounds. Gives plain values that `report.json` can hold."""
 
+import math
 import shutil
 import statistics
 import time
@@ -16,11 +17,21 @@ DTYPES = ("float64", "float16", "bfloat16")
 # What stands for a dtype where forward pass and all gradients are measured together, in float32; on which layers.
 TRAINING = "training"
 TRAINED = ("mbv1_1", "mbv1_2s2", "mbv1_3", "mbv1_7", "xcep_mid", "aspp_r2", "b32_cifar")
+# So few links have chains with gradients, which take long, and of other dtypes than float32 where the filters of more
+# fill so many bytes, of which TensorFlow keeps several copies.
+FEW_LINKS, FILTER_BYTES = 8, 64 << 20
 LEAST_CALLS = 3
 
 
 def medians(times):
     return {"seconds": statistics.median(times), "best": min(times), "calls": len(times)}
+
+
+def most_links(shape, dtype):
+    """Of a chain."""
+    filters = 8 * (math.prod(shape.depthwise_filter) + math.prod(shape.pointwise_filter))
+    few = FEW_LINKS if dtype == TRAINING else max(FEW_LINKS, FILTER_BYTES // filters)
+    return math.inf if dtype == "float32" else few
 
 
 class Measuring:
@@ -110,11 +121,12 @@ class Measuring:
         common = {"do": "prepare", "shape": shape.request(), "dtype": "float32" if training else dtype}
         common |= {"data": str(folder)} | ({"training": True} if training else {})
         failed = self.prepare_models(contenders, shape, folder) if plain else {}
+        links = min(self.options.links, most_links(shape, dtype))
         asked = []
         for contender in contenders:
             if contender not in failed:
                 filters = "variable" if training else self.options.filters
-                chained = {"links": self.options.links, "filters": filters} if contender.kind.chained else {}
+                chained = {"links": links, "filters": filters} if contender.kind.chained else {}
                 contender.send(**common, **chained)
                 asked.append(contender)
         for contender in asked:

@@ -205,6 +205,7 @@ def remarks(report):
         return
     links, filters = report["settings"]["links"], report["settings"]["filters"]
     yield f"op, TF on and TF off: a layer of {links} in a graph, {filters} filters; the others: whole calls."
+    yield "Graphs of large layers in other dtypes, and with gradients, are shorter."
     checked = [row for row in report["layers"] if "differing_bits" in row]
     if checked:
         equal = sum(row["differing_bits"] == 0 for row in checked)
