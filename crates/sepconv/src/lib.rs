@@ -33,6 +33,7 @@ mod plan;
 pub mod reference;
 pub mod reveal;
 mod sigmoid;
+mod split;
 mod subnormals;
 mod tap_order;
 mod team;

@@ -15,7 +15,8 @@ use crate::kernels::memory::Output;
 use crate::kernels::tile::{Tile, panel, row_stride};
 use crate::kernels::{Rows, Target};
 use crate::numerics::{self, TapOrder, Taps};
-use crate::plan::{Split, Workers, reserved};
+use crate::plan::{Workers, reserved};
+use crate::split::Split;
 use crate::tap_order::Borders;
 use crate::team;
 

@@ -15,7 +15,8 @@ use crate::kernels::pointwise::Pointwise;
 use crate::kernels::tile::{Tile, row_elements, row_stride};
 use crate::kernels::{Kernel, Kernels};
 use crate::numerics::Numerics;
-use crate::plan::{Product, Split, Workers, with_adjacent_channels};
+use crate::plan::{Product, Workers, with_adjacent_channels};
+use crate::split::Split;
 
 /// Pixels whose depthwise results are computed at a time: those of a column panel and a register tile's channels stay in
 /// the first-level cache.
