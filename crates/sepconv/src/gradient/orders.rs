@@ -27,10 +27,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::numerics::{
-    Depthwise, Numerics, PRODUCTS, ParseError, Parser, Pointwise, Products, SUBNORMALS, Subnormals, Sum, TAPS, Taps,
-    Words, word,
-};
+use crate::numerics::text::{PRODUCTS, Parser, SUBNORMALS, TAPS, Words, word};
+use crate::numerics::{Depthwise, Numerics, ParseError, Pointwise, Products, Subnormals, Sum, Taps};
 
 /// How the taps follow each other in a sum of the input's gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
