@@ -6,6 +6,7 @@
 
 mod data;
 pub mod gradient;
+mod kind;
 mod places;
 mod table;
 mod tree;
@@ -21,7 +22,8 @@ use crate::geometry::{Axis, Geometry};
 use crate::numerics::{Depthwise, Elsewhere, Numerics, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps};
 use crate::plan;
 use data::Data;
-use places::{Asking, Kind};
+use kind::Kind;
+use places::Asking;
 use table::Table;
 
 /// The two parts of a black box, for one geometry. Slices are in standard layout.
