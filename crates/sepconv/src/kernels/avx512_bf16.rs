@@ -10,8 +10,9 @@ use half::{bf16, f16};
 use super::avx512::{
     Avx512, floor_f32, if_positive_f32, interleave_f32, power_of_two_f32, spread_f32, unless_at_most_zero_f32,
 };
+use super::kernel::{ByRows, Depthwises, Dots};
 use super::vector::{Vector, Widen, vector};
-use super::{Block, ByRows, Depthwises, Dots, Kernel, Rows, Run, by_rows, depthwises, generic};
+use super::{Block, Kernel, Rows, Run, by_rows, depthwises, generic};
 use crate::element::Element;
 
 /// Proof that the processor has AVX-512F and AVX-512 BF16.

@@ -4,10 +4,28 @@
 #![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
 #![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]
 
-use super::Correlation;
+use std::ops::Range;
+
 use super::generic::{FIRST, WHOLE};
 use super::vector::{Widen, accumulate};
 use crate::element::Element;
+
+/// Rows of output pixels, equally far apart in the image and in the gradient, for the sums of the depthwise filter's gradient
+/// over them: of some taps and some channels.
+pub struct Correlation<'a, T: Element> {
+    /// Where tap (0, 0) of the first pixel would read channel 0, perhaps outside the image, and the elements to where that of
+    /// the next row's first and the next pixel would. Only the listed taps are there, with all channels.
+    pub image: (*const T, [isize; 2]),
+    /// The same of the gradient.
+    pub gradient: (*const T, [isize; 2]),
+    /// Rows, and pixels of each.
+    pub pixels: [usize; 2],
+    /// For each tap, the elements from where tap (0, 0) would read to where it does, and from the first sum to its own.
+    pub taps: &'a [(isize, usize)],
+    pub channels: Range<usize>,
+    /// Writable in whole vectors for each tap.
+    pub sums: *mut T::Sum,
+}
 
 /// Adds to each tap's sum the products of its pixel values and the gradients, row after row, pixel after pixel.
 ///

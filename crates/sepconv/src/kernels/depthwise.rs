@@ -8,9 +8,11 @@ use ndarray::ArrayView4;
 
 use super::epilogue::Epilogue;
 use super::generic::{PIXELS, SHARED, sharing_of};
+use super::kernel::{Dots, WidenFn};
 use super::memory::Buffer;
+use super::run::{Entry, Spread};
 use super::tile::Tile;
-use super::{Dots, Entry, Kernel, Rows, Run, Spread, Target, WidenFn};
+use super::{Kernel, Rows, Run, Target};
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};

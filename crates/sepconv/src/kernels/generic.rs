@@ -6,10 +6,12 @@
 
 use std::ops::Range;
 
+use super::block::{Step, Then};
+use super::run::Entry;
 use super::steps::{As, AsSummed, take_steps};
 use super::tile::{panel, row_stride};
 use super::vector::{FUSED, PAIRED, SEPARATE, Vector, Widen, accumulate};
-use super::{Block, Entry, Pack, Rows, Run, Step, Then};
+use super::{Block, Pack, Rows, Run};
 use crate::element::Element;
 
 /// How many pixels of a depthwise run share the loads of the filter: with two vectors each, eight independent sums hide

@@ -13,9 +13,10 @@ use std::arch::is_aarch64_feature_detected;
 
 use half::{bf16, f16};
 
+use super::instruction_set::Proof;
 use super::portable::Portable;
 use super::vector::{Vector, Widen, vector, widen};
-use super::{Block, Correlation, Finish, InstructionSet, Kernel, Proof, Rows, Run, correlation, generic, kernels};
+use super::{Block, Correlation, Finish, InstructionSet, Kernel, Rows, Run, correlation, generic, kernels};
 use crate::element::{Element, is_sum};
 use crate::subnormals::results_flushed;
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use ndarray::ArrayView2;
 use rayon::ThreadPool;
 
+use super::block::{Step, Then};
 use super::epilogue::Epilogue;
+use super::kernel::Dots;
 use super::memory::{Buffer, Output};
 use super::tile::Tile;
-use super::{Block, Dots, Kernel, Pack, Rows, Step, Then};
+use super::{Block, Kernel, Pack, Rows};
 use crate::element::{Element, is_sum};
 use crate::error::Error;
 use crate::numerics::{self, Numerics, Products, Subnormals, Sum};

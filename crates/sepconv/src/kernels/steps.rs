@@ -6,8 +6,7 @@
 
 use std::marker::PhantomData;
 
-use super::Finish;
-use super::epilogue::Step;
+use super::epilogue::{self, Step};
 use super::sigmoid::{self, number};
 use super::vector::{Vector, Widen};
 use crate::element::{Element, is_sum};
@@ -123,6 +122,19 @@ unsafe fn relu6<V: Vector, R: Rounding<V>>(x: V) -> V {
 #[inline(always)]
 unsafe fn gate<V: Vector, R: Rounding<V>>(x: V) -> V {
     relu6::<V, R>(R::round(x.add(number::<V>(3.0))))
+}
+
+/// Rows of sums, in whose place are to come what the steps behind them make of them.
+pub struct Finish<'a, T> {
+    /// Whole vectors of them are there.
+    pub start: *mut T,
+    /// Bytes from one row to the next.
+    pub stride: isize,
+    pub rows: usize,
+    pub columns: usize,
+    pub steps: &'a [epilogue::Step<T>],
+    /// For each step that has them, the numbers of the first column and those behind it, in whole vectors.
+    pub numbers: *const T,
 }
 
 /// So many rows at a time hide the latency of the steps.

@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use super::{Kernel, PairFn, Rows, Target};
+use super::kernel::PairFn;
+use super::{Kernel, Rows, Target};
 use crate::element::{Element, Number};
 
 /// Long enough that a change of panels costs nothing, short enough that few channels waste no address space. Divisible

@@ -1,0 +1,128 @@
+//! Which instruction sets there are, and which of them this processor has.
+
+use std::sync::OnceLock;
+
+use half::{bf16, f16};
+
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
+use super::{Kernel, portable};
+#[cfg(all(target_arch = "x86_64", not(test)))]
+use super::{avx512, avx512_bf16};
+use crate::element::Element;
+
+/// An instruction set that this processor has: values exist for no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstructionSet(pub(super) Proof);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    #[cfg(all(target_arch = "x86_64", not(test)))]
+    Avx512Bf16(avx512_bf16::Avx512Bf16),
+    #[cfg(all(target_arch = "x86_64", not(test)))]
+    Avx512(avx512::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
+    Portable(portable::Portable),
+}
+
+impl InstructionSet {
+    /// All that this processor has, the best first.
+    pub fn available() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[cfg(not(test))]
+            sets.extend(avx512_bf16::Avx512Bf16::new().map(Proof::Avx512Bf16));
+            #[cfg(not(test))]
+            sets.extend(avx512::Avx512::new().map(Proof::Avx512));
+            sets.extend(avx2::Avx2::new().map(Proof::Avx2));
+        }
+        #[cfg(target_arch = "aarch64")]
+        sets.extend(neon::Neon::new().map(Proof::Neon));
+        sets.push(Proof::Portable(portable::Portable));
+        sets.into_iter().map(Self).collect()
+    }
+
+    /// The one named by the environment variable `SEPCONV_INSTRUCTION_SET` (`avx512_bf16`, `avx512`,
+    /// `avx2`, `neon`, `portable`) if this processor has it, otherwise the best one. The variable is read once.
+    pub fn preferred() -> Self {
+        static PREFERRED: OnceLock<InstructionSet> = OnceLock::new();
+        *PREFERRED.get_or_init(|| Self::named(&std::env::var("SEPCONV_INSTRUCTION_SET").unwrap_or_default()))
+    }
+
+    fn named(name: &str) -> Self {
+        let sets = Self::available();
+        *sets.iter().find(|set| set.name() == name).unwrap_or(&sets[0])
+    }
+
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(all(target_arch = "x86_64", not(test)))]
+            Proof::Avx512Bf16(_) => "avx512_bf16",
+            #[cfg(all(target_arch = "x86_64", not(test)))]
+            Proof::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Proof::Neon(_) => "neon",
+            Proof::Portable(_) => "portable",
+        }
+    }
+}
+
+/// What the kernels provide for an element type.
+pub trait Kernels: Sized {
+    fn kernel(set: InstructionSet) -> Kernel<Self>
+    where
+        Self: Element;
+}
+
+macro_rules! provide {
+    ($($element:ident)*) => {$(
+        impl Kernels for $element {
+            fn kernel(set: InstructionSet) -> Kernel<Self> {
+                match set.0 {
+                    #[cfg(all(target_arch = "x86_64", not(test)))]
+                    Proof::Avx512Bf16(proof) => proof.$element(),
+                    #[cfg(all(target_arch = "x86_64", not(test)))]
+                    Proof::Avx512(proof) => proof.$element(),
+                    #[cfg(target_arch = "x86_64")]
+                    Proof::Avx2(proof) => proof.$element(),
+                    #[cfg(target_arch = "aarch64")]
+                    Proof::Neon(proof) => proof.$element(),
+                    Proof::Portable(proof) => proof.$element(),
+                }
+            }
+        }
+    )*};
+}
+provide!(f32 f64 f16 bf16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_is_not_there_falls_back_to_the_best() {
+        for set in InstructionSet::available() {
+            assert_eq!(InstructionSet::named(set.name()), set);
+        }
+        assert_eq!(InstructionSet::named("avx1024"), InstructionSet::available()[0]);
+        assert_eq!(InstructionSet::named("portable").name(), "portable");
+    }
+
+    #[test]
+    fn kernels_have_names() {
+        for set in InstructionSet::available() {
+            assert_eq!(f32::kernel(set).name, format!("{}-f32", set.name()));
+            assert_eq!(f64::kernel(set).name, format!("{}-f64", set.name()));
+            assert_eq!(f16::kernel(set).name, format!("{}-f16", set.name()));
+            assert_eq!(bf16::kernel(set).name, format!("{}-bf16", set.name()));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What makes an instruction set's [`Kernel`](super::Kernel)s of the loops: wrappers, which are what enables its
+//! instructions, and the functions that collect them.
+
+/// The functions that give an instruction set's [`Kernel`](super::Kernel)s, over the wrappers in scope; vectors of f32
+/// and f64, and the numbers of rows of register tiles that are one vector wide and two, and of these where products are
+/// separate; the same again for tiles that have a row for each product, if they are others there.
+macro_rules! kernels {
+    ($set:literal, $singles:ty, $doubles:ty, $rows:tt) => {
+        $crate::kernels::kernels!($set, $singles, $doubles, $rows, $rows);
+    };
+    ($set:literal, $singles:ty, $doubles:ty, $rows:tt, $across:tt) => {
+        $crate::kernels::kernel!($set, f32, $singles, $rows, $across);
+        $crate::kernels::kernel!($set, f64, $doubles, $rows, $across);
+        $crate::kernels::kernel!($set, f16, $singles, $rows, $across);
+        $crate::kernels::kernel!($set, bf16, $singles, $rows, $across);
+    };
+}
+pub(super) use kernels;
+
+/// One of these functions.
+macro_rules! kernel {
+    (
+        $set:literal, $element:ident, $vector:ty,
+        [$ones:tt $twos:tt $separates:tt], [$across_ones:tt $across_twos:tt $across_separates:tt]
+    ) => {
+        pub fn $element(self) -> $crate::kernels::Kernel<$element> {
+            $crate::kernels::Kernel {
+                name: concat!($set, "-", stringify!($element)),
+                lanes: <$vector>::LANES,
+                group: <$vector>::GROUP,
+                unrolled: <$vector>::UNROLLED,
+                depthwise: [
+                    $crate::kernels::depthwises!($element, $vector, false, FUSED),
+                    $crate::kernels::depthwises!($element, $vector, false, SEPARATE),
+                ],
+                depthwise_each: $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }, SEPARATE),
+                depthwise_listed: listed::<$element, $vector>,
+                shares: $crate::kernels::generic::sharing::<$element, $vector>()[1] > 0,
+                two_lines: $crate::kernels::generic::two_lines::<$vector>(),
+                product: [
+                    $crate::kernels::products!($vector, FUSED, false, $ones, $twos),
+                    $crate::kernels::products!($vector, SEPARATE, false, $ones, $separates),
+                    $crate::kernels::products!($vector, PAIRED, false, $ones, $twos),
+                    $crate::kernels::products!($vector, PAIRED, false, $ones, $twos),
+                ],
+                finishes: $crate::kernels::generic::finishes::<$vector, { $crate::kernels::vector::FUSED }, false>(),
+                product_across: [
+                    $crate::kernels::products!($vector, FUSED, true, $across_ones, $across_twos),
+                    $crate::kernels::products!($vector, SEPARATE, true, $across_ones, $across_separates),
+                ],
+                dots: None,
+                pack: [pack::<$element, $vector, 1>, pack::<$element, $vector, 2>],
+                widen: widen_rows::<$element, $vector>,
+                narrow: narrow_rows::<$element, $vector>,
+                transpose: transpose::<$element, $vector>,
+                finish: finish::<$element, $vector>,
+                correlate: [
+                    correlate::<$element, $vector, { $crate::kernels::vector::FUSED }>,
+                    correlate::<$element, $vector, { $crate::kernels::vector::SEPARATE }>,
+                ],
+            }
+        }
+    };
+}
+pub(super) use kernel;
+
+/// An element of [`Kernel::depthwise`](super::Kernel::depthwise).
+macro_rules! depthwises {
+    ($element:ident, $vector:ty, $each:expr, $products:ident) => {
+        [
+            $crate::kernels::depthwises!($element, $vector, $each, $products, 0),
+            $crate::kernels::depthwises!($element, $vector, $each, $products, 1),
+            $crate::kernels::depthwises!($element, $vector, $each, $products, 2),
+        ]
+    };
+    ($element:ident, $vector:ty, $each:expr, $products:ident, $sharing:literal) => {{
+        use $crate::kernels::{generic::sharing, vector::$products};
+        const SHARING: usize = sharing::<$element, $vector>()[$sharing];
+        [
+            depthwise::<$element, $vector, SHARING, $each, $products, false>,
+            depthwise::<$element, $vector, SHARING, $each, $products, true>,
+        ]
+    }};
+}
+pub(super) use depthwises;
+
+/// An element of [`Kernel::product`](super::Kernel::product) or
+/// [`Kernel::product_across`](super::Kernel::product_across).
+macro_rules! products {
+    ($vector:ty, $products:ident, $across:literal, $ones:tt, $twos:tt) => {
+        [
+            $crate::kernels::by_rows!($vector, 1, $products, $across, $ones),
+            $crate::kernels::by_rows!($vector, 2, $products, $across, $twos),
+        ]
+    };
+}
+pub(super) use products;
+
+macro_rules! by_rows {
+    ($vector:ty, $vectors:literal, $products:ident, $across:literal, [$($rows:literal)*]) => {
+        &[$(product::<$vector, $rows, $vectors, { $crate::kernels::vector::$products }, $across>),*]
+    };
+}
+pub(super) use by_rows;
+
+/// What enables an instruction set's features for the generic algorithms.
+macro_rules! wrappers {
+    ($($features:literal)?) => {
+        $(#[target_feature(enable = $features)])?
+        unsafe fn depthwise<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const SHARING: usize,
+            const EACH: bool,
+            const PRODUCTS: usize,
+            const SPREAD: bool,
+        >(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn listed<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::listed::<S, V>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn product<
+            V: $crate::kernels::vector::Vector,
+            const ROWS: usize,
+            const VECTORS: usize,
+            const PRODUCTS: usize,
+            const ACROSS: bool,
+        >(
+            block: &$crate::kernels::Block<V::Element>,
+            count: usize,
+        ) -> *const u8 {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn pack<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const VECTORS: usize,
+        >(
+            pack: &$crate::kernels::Pack<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::pack::<S, V, VECTORS>(pack) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn widen_rows<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            stored: &$crate::kernels::Rows<S, S::Sum>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::widen_rows::<S, V>(stored) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn narrow_rows<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            sums: &$crate::kernels::Rows<S::Sum, S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::narrow_rows::<S, V>(sums) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn transpose<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            stored: &$crate::kernels::Rows<S, S::Sum>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::generic::transpose::<S, V>(stored) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn finish<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
+            rows: &$crate::kernels::Finish<S::Sum>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::steps::finish::<S, V>(rows) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn correlate<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const PRODUCTS: usize,
+        >(
+            pixels: &$crate::kernels::Correlation<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::correlation::correlate::<S, V, PRODUCTS>(pixels) }
+        }
+    };
+}
+pub(super) use wrappers;
