@@ -12,7 +12,7 @@ use super::avx512::{
 };
 use super::kernel::{ByRows, Depthwises, Dots};
 use super::vector::{Vector, Widen, vector};
-use super::{Block, Kernel, Rows, Run, by_rows, depthwises, generic};
+use super::{Block, Kernel, Rows, Run, by_rows, depthwises, product, rows, taps};
 use crate::element::Element;
 
 /// Proof that the processor has AVX-512F and AVX-512 BF16.
@@ -120,7 +120,7 @@ unsafe fn depthwise<
 >(
     run: &Run<S>,
 ) {
-    generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run)
+    taps::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -128,12 +128,12 @@ unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PROD
     block: &Block<V::Element>,
     count: usize,
 ) -> *const u8 {
-    generic::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count)
+    product::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn widen(stored: &Rows<bf16, f32>) {
-    generic::widen_rows::<bf16, Pairs>(stored)
+    rows::widen_rows::<bf16, Pairs>(stored)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]

@@ -1,12 +1,11 @@
-//! The inner loop of the depthwise filter's gradient, written once over [`Vector`](super::vector::Vector), as those of
-//! [`generic`](super::generic) are.
+//! The inner loop of the depthwise filter's gradient: sums over pixels, of some taps and channels at a time.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
 #![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]
 
 use std::ops::Range;
 
-use super::generic::{FIRST, WHOLE};
+use super::pixel::{FIRST, WHOLE};
 use super::vector::{Widen, accumulate};
 use crate::element::Element;
 

@@ -7,10 +7,10 @@ use std::ops::Range;
 use ndarray::ArrayView4;
 
 use super::epilogue::Epilogue;
-use super::generic::{PIXELS, SHARED, sharing_of};
 use super::kernel::{Dots, WidenFn};
 use super::memory::Buffer;
 use super::run::{Entry, Spread};
+use super::sharing::{PIXELS, SHARED, sharing_of};
 use super::tile::Tile;
 use super::{Kernel, Rows, Run, Target};
 use crate::element::Element;

@@ -22,7 +22,7 @@ pub struct Kernel<T: Element> {
     pub(super) depthwise_each: Depthwises<T>,
     /// Whatever the order, products and roundings.
     pub(super) depthwise_listed: DepthwiseFn<T>,
-    /// Whether the first ones share values between pixels, of the shapes of [`SHARED`](super::generic::SHARED).
+    /// Whether the first ones share values between pixels, of the shapes of [`SHARED`](super::sharing::SHARED).
     pub(super) shares: bool,
     /// Whether, if so, they share them between two lines of pixels too: see [`Run::below`].
     pub(super) two_lines: bool,
@@ -64,7 +64,7 @@ pub(super) struct Dots<T: Element> {
 }
 
 type DepthwiseFn<T> = unsafe fn(&Run<T>);
-/// By how many pixels share values (see [`sharing`](super::generic::sharing)), spread.
+/// By how many pixels share values (see [`sharing`](super::sharing::sharing)), spread.
 pub(super) type Depthwises<T> = [[DepthwiseFn<T>; 2]; 3];
 /// Multiplies so many successive blocks, and gives what is to be asked for next.
 type ProductFn<T> = unsafe fn(&Block<T>, usize) -> *const u8;

@@ -35,15 +35,15 @@ macro_rules! kernel {
                 ],
                 depthwise_each: $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }, SEPARATE),
                 depthwise_listed: listed::<$element, $vector>,
-                shares: $crate::kernels::generic::sharing::<$element, $vector>()[1] > 0,
-                two_lines: $crate::kernels::generic::two_lines::<$vector>(),
+                shares: $crate::kernels::sharing::sharing::<$element, $vector>()[1] > 0,
+                two_lines: $crate::kernels::sharing::two_lines::<$vector>(),
                 product: [
                     $crate::kernels::products!($vector, FUSED, false, $ones, $twos),
                     $crate::kernels::products!($vector, SEPARATE, false, $ones, $separates),
                     $crate::kernels::products!($vector, PAIRED, false, $ones, $twos),
                     $crate::kernels::products!($vector, PAIRED, false, $ones, $twos),
                 ],
-                finishes: $crate::kernels::generic::finishes::<$vector, { $crate::kernels::vector::FUSED }, false>(),
+                finishes: $crate::kernels::product::finishes::<$vector, { $crate::kernels::vector::FUSED }, false>(),
                 product_across: [
                     $crate::kernels::products!($vector, FUSED, true, $across_ones, $across_twos),
                     $crate::kernels::products!($vector, SEPARATE, true, $across_ones, $across_separates),
@@ -74,7 +74,7 @@ macro_rules! depthwises {
         ]
     };
     ($element:ident, $vector:ty, $each:expr, $products:ident, $sharing:literal) => {{
-        use $crate::kernels::{generic::sharing, vector::$products};
+        use $crate::kernels::{sharing::sharing, vector::$products};
         const SHARING: usize = sharing::<$element, $vector>()[$sharing];
         [
             depthwise::<$element, $vector, SHARING, $each, $products, false>,
@@ -118,7 +118,7 @@ macro_rules! wrappers {
             run: &$crate::kernels::Run<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run) }
+            unsafe { $crate::kernels::taps::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -126,7 +126,7 @@ macro_rules! wrappers {
             run: &$crate::kernels::Run<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::listed::<S, V>(run) }
+            unsafe { $crate::kernels::listed_taps::listed::<S, V>(run) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -141,7 +141,7 @@ macro_rules! wrappers {
             count: usize,
         ) -> *const u8 {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count) }
+            unsafe { $crate::kernels::product::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -153,7 +153,7 @@ macro_rules! wrappers {
             pack: &$crate::kernels::Pack<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::pack::<S, V, VECTORS>(pack) }
+            unsafe { $crate::kernels::rows::pack::<S, V, VECTORS>(pack) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -161,7 +161,7 @@ macro_rules! wrappers {
             stored: &$crate::kernels::Rows<S, S::Sum>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::widen_rows::<S, V>(stored) }
+            unsafe { $crate::kernels::rows::widen_rows::<S, V>(stored) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -169,7 +169,7 @@ macro_rules! wrappers {
             sums: &$crate::kernels::Rows<S::Sum, S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::narrow_rows::<S, V>(sums) }
+            unsafe { $crate::kernels::rows::narrow_rows::<S, V>(sums) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -177,7 +177,7 @@ macro_rules! wrappers {
             stored: &$crate::kernels::Rows<S, S::Sum>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::generic::transpose::<S, V>(stored) }
+            unsafe { $crate::kernels::rows::transpose::<S, V>(stored) }
         }
 
         $(#[target_feature(enable = $features)])?

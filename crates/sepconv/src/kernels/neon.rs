@@ -16,7 +16,10 @@ use half::{bf16, f16};
 use super::instruction_set::Proof;
 use super::portable::Portable;
 use super::vector::{Vector, Widen, vector, widen};
-use super::{Block, Correlation, Finish, InstructionSet, Kernel, Rows, Run, correlation, generic, kernels};
+use super::{
+    Block, Correlation, Finish, InstructionSet, Kernel, Rows, Run, correlation, kernels, listed_taps, product, rows,
+    taps,
+};
 use crate::element::{Element, is_sum};
 use crate::subnormals::results_flushed;
 
@@ -236,8 +239,8 @@ unsafe fn depthwise<
 ) {
     // Sums of products of f16 numbers are never subnormal; only rounding them to f16 would leave the note.
     if S::MANTISSA_DIGITS == <f16 as Element>::MANTISSA_DIGITS {
-        generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run);
-    } else if results_flushed(|| generic::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run)) {
+        taps::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run);
+    } else if results_flushed(|| taps::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run)) {
         depthwise_again::<S, V>(run, EACH, PRODUCTS, SPREAD);
     }
 }
@@ -275,7 +278,7 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
 
 #[target_feature(enable = "neon")]
 unsafe fn listed<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) {
-    if results_flushed(|| generic::listed::<S, V>(run)) {
+    if results_flushed(|| listed_taps::listed::<S, V>(run)) {
         listed_again::<S, V>(run);
     }
 }
@@ -292,7 +295,7 @@ unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PROD
     count: usize,
 ) -> *const u8 {
     let mut next = block.ahead.0;
-    if results_flushed(|| next = generic::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count)) {
+    if results_flushed(|| next = product::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count)) {
         product_again::<V>(block, ROWS * count, VECTORS, PRODUCTS);
     }
     next
@@ -339,20 +342,20 @@ unsafe fn finish<S: Element<Sum = V::Element>, V: Widen<S>>(rows: &Finish<S::Sum
 
 #[target_feature(enable = "neon")]
 unsafe fn pack<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usize>(pack: &super::Pack<S>) {
-    generic::pack::<S, V, VECTORS>(pack)
+    rows::pack::<S, V, VECTORS>(pack)
 }
 
 #[target_feature(enable = "neon")]
 unsafe fn widen_rows<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Rows<S, S::Sum>) {
-    generic::widen_rows::<S, V>(stored)
+    rows::widen_rows::<S, V>(stored)
 }
 
 #[target_feature(enable = "neon")]
 unsafe fn narrow_rows<S: Element<Sum = V::Element>, V: Widen<S>>(sums: &Rows<S::Sum, S>) {
-    generic::narrow_rows::<S, V>(sums)
+    rows::narrow_rows::<S, V>(sums)
 }
 
 #[target_feature(enable = "neon")]
 unsafe fn transpose<S: Element<Sum = V::Element>, V: Widen<S>>(stored: &Rows<S, S::Sum>) {
-    generic::transpose::<S, V>(stored)
+    rows::transpose::<S, V>(stored)
 }

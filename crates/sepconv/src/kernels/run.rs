@@ -27,7 +27,7 @@ pub struct Run<'a, T: Element> {
     pub padding: bool,
     /// Elements from a pixel's results to those of the pixel one row of taps below, at stride 2 two, with which it
     /// shares values too, if not 0. Only for pixels that share values in a loop over many (see
-    /// [`sharing_of`](super::generic::sharing_of)), of 3x3 taps with equal strides, sums rounded once and channels that
+    /// [`sharing_of`](super::sharing::sharing_of)), of 3x3 taps with equal strides, sums rounded once and channels that
     /// serve one result each, where [`Kernel::two_lines`](super::Kernel::two_lines). Each pixel lacks one column of
     /// taps at most at either side; of rows that are not counted the upper may lack the first, and the lower the last.
     /// Rows of taps, inside and counted alike, are numbered from the upper pixel's first to the lower one's last.

@@ -1,5 +1,5 @@
-//! The inner loops of the steps behind a part, written once over [`Vector`], as those of [`generic`](super::generic) are. There
-//! are no closures: these are not always inlined, and then do without the instructions.
+//! The inner loops of the steps behind a part. There are no closures: these are not always inlined, and then do without
+//! the instructions.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
 #![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]

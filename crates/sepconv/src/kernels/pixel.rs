@@ -1,0 +1,103 @@
+//! What all loops over taps do with a pixel: load its values, add a product to its sums, store them.
+
+#![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
+#![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]
+
+use super::Run;
+use super::steps::{As, take_steps};
+use super::tile::panel;
+use super::vector::{Widen, accumulate};
+use crate::element::Element;
+
+/// Where a vector of pixel values comes from.
+pub const WHOLE: u8 = 0;
+/// The last channels, fewer than a vector.
+pub const FIRST: u8 = 1;
+/// Each channel as often as the multiplier says.
+pub(super) const SPREAD: u8 = 2;
+
+/// `N` vectors of a pixel whose channel 0 is at `from`, for the results from `k` on.
+#[inline(always)]
+pub(super) unsafe fn load_pixel<S: Element<Sum = V::Element>, V: Widen<S>, const N: usize, const LOAD: u8>(
+    run: &Run<S>,
+    from: *const S,
+    k: usize,
+) -> [V; N] {
+    let mut values = [V::splat(V::Element::ZERO); N];
+    for v in 0..N {
+        values[v] = match LOAD {
+            WHOLE => V::widen(from.wrapping_add(k + v * V::LANES)),
+            FIRST => V::widen_first(from.wrapping_add(k), run.k - k),
+            _ => {
+                let spread = run.spread.get_unchecked(k / V::LANES);
+                let from = from.wrapping_add(spread.channel);
+                let few = run.channels < V::LANES;
+                let channels = if few { V::widen_first(from, run.channels) } else { V::widen(from) };
+                channels.spread(&spread.lanes)
+            }
+        };
+    }
+    values
+}
+
+/// One tap's product, the sum rounded to the storage type if `EACH` is.
+#[inline(always)]
+pub(super) unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, const EACH: bool, const PRODUCTS: usize>(
+    value: V,
+    weight: V,
+    sum: V,
+) -> V {
+    let sum = accumulate::<V, PRODUCTS>(value, weight, sum);
+    if EACH { sum.round() } else { sum }
+}
+
+/// Into the target, rounded, after the steps: the sums of `P` pixels, or behind them those of the pixels below as well. The
+/// vectors lie in one panel, and the last one may be stored whole.
+#[inline(always)]
+pub(super) unsafe fn store_sums<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const SUMS: usize,
+    const N: usize,
+    const EACH: bool,
+>(
+    run: &Run<S>,
+    pixel: usize,
+    k: usize,
+    sums: &[[V; N]; SUMS],
+) {
+    let place = |n: usize| {
+        let place = (n / P) as isize * run.below + (pixel + n % P) as isize * run.target.next;
+        place * size_of::<V::Element>() as isize
+    };
+    if V::NARROWS && run.narrow {
+        let panel_length = panel::<S>();
+        let target =
+            run.target.start.add(k / panel_length * run.target.panel_stride).cast::<u16>().add(k % panel_length);
+        for n in 0..SUMS {
+            for v in 0..N {
+                sums[n][v].store_narrow(target.byte_offset(place(n)).add(v * V::LANES));
+            }
+        }
+        return;
+    }
+    let mut sums = *sums;
+    // Not by closures, which are not always inlined, and then do without the instructions.
+    for n in 0..SUMS {
+        for v in 0..N {
+            sums[n][v] = if EACH { sums[n][v] } else { sums[n][v].round() };
+        }
+    }
+    if !run.finish.is_empty() {
+        let numbers = run.numbers.wrapping_add(k);
+        take_steps::<V, As<S>, SUMS, N>(run.finish, numbers, &mut sums);
+    }
+    let panel_length = panel::<S::Sum>();
+    let target = run.target.start.add(k / panel_length * run.target.panel_stride + k % panel_length);
+    for n in 0..SUMS {
+        for v in 0..N {
+            sums[n][v].store(target.byte_offset(place(n)).add(v * V::LANES));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The depthwise sums of pixels that share values, each of which is loaded once for all the sums that it enters.
+
+#![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
+#![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]
+
+use std::ops::Range;
+
+use super::Run;
+use super::pixel::{FIRST, SPREAD, WHOLE, add_product, load_pixel, store_sums};
+use super::sharing::MANY;
+use super::two_lines::{Edges, two_lines_sums};
+use super::vector::Widen;
+use crate::element::Element;
+
+/// What pixels that share values read outside the image: nothing, half a kernel's columns at the left or at the right, or
+/// whatever it may be.
+const NO_EDGE: u8 = 0;
+const LEFT_EDGE: u8 = 1;
+const RIGHT_EDGE: u8 = 2;
+const ANY_EDGE: u8 = 3;
+
+/// As `pixels` in [`taps`](super::taps), for pixels that lie `STRIDE` taps apart and have `WIDTH` columns of taps,
+/// inside the image or not.
+#[inline(always)]
+pub(super) unsafe fn shared_pixels<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const SPREAD_OUT: bool,
+>(
+    run: &Run<S>,
+    pixel: usize,
+) {
+    // The columns of taps inside the image, counted from this pixel's first.
+    let first = (pixel * STRIDE) as isize;
+    let columns = run.across.start - first..run.across.end - first;
+    if const { P == MANY && WIDTH == 3 && !EACH && !SPREAD_OUT } && run.below != 0 {
+        let edges = Edges::of(run, columns, (MANY - 1) * STRIDE + 2);
+        let mut k = 0;
+        while run.counted[0] == (0..3 + STRIDE) && k + V::LANES <= run.k {
+            two_lines_sums::<S, V, STRIDE, true, PRODUCTS>(run, pixel, &edges, k);
+            k += V::LANES;
+        }
+        while k < run.k {
+            two_lines_sums::<S, V, STRIDE, false, PRODUCTS>(run, pixel, &edges, k);
+            k += V::LANES;
+        }
+        return;
+    }
+    let border = (WIDTH / 2) as isize;
+    let width = ((P - 1) * STRIDE + WIDTH) as isize;
+    let outside = (columns.start.max(0), (width - columns.end).max(0));
+    let rows_inside = run.inside[0] == run.counted[0];
+    let mut k = 0;
+    macro_rules! whole_vectors {
+        ($vectors:literal, $edge:ident) => {
+            while k + $vectors * V::LANES <= run.k {
+                shared_sums::<S, V, P, $vectors, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, $edge>(run, pixel, &columns, k);
+                k += $vectors * V::LANES;
+            }
+        };
+    }
+    if SPREAD_OUT {
+        while k < run.k {
+            if rows_inside && outside == (0, 0) {
+                shared_sums::<S, V, P, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, NO_EDGE>(run, pixel, &columns, k);
+            } else {
+                shared_sums::<S, V, P, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
+            }
+            k += V::LANES;
+        }
+        return;
+    }
+    if rows_inside && outside == (0, 0) {
+        whole_vectors!(2, NO_EDGE);
+    } else if rows_inside && outside == (border, 0) {
+        whole_vectors!(2, LEFT_EDGE);
+    } else if rows_inside && outside == (0, border) {
+        whole_vectors!(2, RIGHT_EDGE);
+    }
+    whole_vectors!(1, ANY_EDGE);
+    if k < run.k {
+        shared_sums::<S, V, P, 1, FIRST, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
+    }
+}
+
+/// As `sums` there, with every pixel value loaded once for all the sums that it enters.
+#[inline(always)]
+unsafe fn shared_sums<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const N: usize,
+    const LOAD: u8,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const EDGE: u8,
+>(
+    run: &Run<S>,
+    pixel: usize,
+    columns: &Range<isize>,
+    k: usize,
+) {
+    let mut sums = [[V::splat(V::Element::ZERO); N]; P];
+    let rows = run.counted[0].clone();
+    let mut line = run.origin(pixel).wrapping_offset(run.place(rows.start, 0));
+    let mut weights = run.filter.add(rows.start * WIDTH * run.filter_stride + k);
+    macro_rules! add_row {
+        ($i:expr) => {
+            let inside = EDGE != ANY_EDGE || run.inside[0].contains(&$i);
+            shared_row::<S, V, P, N, LOAD, WIDTH, STRIDE, EACH, PRODUCTS, EDGE>(
+                run, line, weights, inside, columns, k, &mut sums,
+            );
+            line = line.wrapping_offset(run.steps[0]);
+            weights = weights.wrapping_add(WIDTH * run.filter_stride);
+        };
+    }
+    if EDGE != ANY_EDGE && WIDTH == 3 && rows == (0..3) {
+        // By hand, so that the next sums begin before these are done.
+        add_row!(0);
+        add_row!(1);
+        add_row!(2);
+    } else {
+        for i in rows {
+            add_row!(i);
+        }
+    }
+    let _ = (line, weights);
+    store_sums::<S, V, P, P, N, EACH>(run, pixel, k, &sums);
+}
+
+/// One row of taps of [`shared_sums`], whose values begin at `line`.
+#[inline(always)]
+unsafe fn shared_row<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const N: usize,
+    const LOAD: u8,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const EDGE: u8,
+>(
+    run: &Run<S>,
+    line: *const S,
+    weights: *const V::Element,
+    row_inside: bool,
+    columns: &Range<isize>,
+    k: usize,
+    sums: &mut [[V; N]; P],
+) {
+    let border = (WIDTH / 2) as isize;
+    let width = ((P - 1) * STRIDE + WIDTH) as isize;
+    let mut taps = [[V::splat(V::Element::ZERO); N]; WIDTH];
+    for j in 0..WIDTH {
+        for v in 0..N {
+            taps[j][v] = V::load(weights.add(j * run.filter_stride + v * V::LANES));
+        }
+    }
+    // By hand: the compiler does not unroll a loop with such a condition, and so keeps the sums in memory.
+    macro_rules! add_columns {
+        ($($column:literal)*) => {$(
+            if $column < (P - 1) * STRIDE + WIDTH {
+                let inside = match EDGE {
+                    NO_EDGE => true,
+                    LEFT_EDGE => $column >= border,
+                    RIGHT_EDGE => $column < width - border,
+                    _ => row_inside && columns.contains(&$column),
+                };
+                if inside || run.padding {
+                    let mut value = [V::splat(V::Element::ZERO); N];
+                    if inside {
+                        value = load_pixel::<S, V, N, LOAD>(run, line.wrapping_offset($column * run.steps[1]), k);
+                    }
+                    for p in 0..P {
+                        if p * STRIDE <= $column && $column - p * STRIDE < WIDTH {
+                            for v in 0..N {
+                                let tap = taps[$column - p * STRIDE][v];
+                                sums[p][v] = add_product::<S, V, EACH, PRODUCTS>(value[v], tap, sums[p][v]);
+                            }
+                        }
+                    }
+                }
+            }
+        )*};
+    }
+    add_columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}
