@@ -1,0 +1,206 @@
+//! The steps of a sum over k, in the order that the numerics ask for: each level is written before it is read.
+
+use std::ops::Range;
+
+use crate::kernels::block::{Step, Then};
+use crate::numerics::Sum;
+
+impl Step {
+    /// Whether its products are pairs of an even one and the next, but for the last of all.
+    pub(super) fn pairs_up(&self, k: usize) -> bool {
+        match self {
+            Self::Chain { products, stride, .. } => {
+                *stride == 1
+                    && products.start.is_multiple_of(2)
+                    && (products.end.is_multiple_of(2) || products.end == k)
+            }
+            Self::Fold { .. } => true,
+        }
+    }
+
+    /// Makes a step over products that [pair up](Self::pairs_up) one over the pairs.
+    pub(super) fn count_pairs(&mut self) {
+        if let Self::Chain { products, .. } = self {
+            *products = products.start / 2..products.end.div_ceil(2);
+        }
+    }
+
+    /// Behind its last product.
+    pub(super) fn end(&self) -> usize {
+        if let Self::Chain { products, .. } = self { products.end } else { 0 }
+    }
+
+    pub(super) fn level(&self) -> usize {
+        match self {
+            Self::Chain { level, .. } | Self::Fold { level } => *level,
+        }
+    }
+}
+
+/// The steps that compute the sum over the products from `next` on, as the value of `level` or added to it.
+pub(super) fn add_steps(sum: &Sum, k: usize, next: &mut usize, level: usize, first: bool, steps: &mut Vec<Step>) {
+    let then = if first { Then::Store } else { Then::Add };
+    let rest = k - *next;
+    let mut chain = |length: usize| {
+        let products = *next..*next + length;
+        *next = products.end;
+        steps.push(Step::Chain { products, stride: 1, level, then });
+    };
+    match sum {
+        Sum::Whole => chain(rest),
+        Sum::Chain(length) => chain(*length),
+        Sum::Blocks(sums) if sums.is_empty() => chain(0),
+        Sum::Blocks(sums) => {
+            // What is added to a value must be complete first.
+            let own = if first { level } else { level + 1 };
+            for (i, sum) in sums.iter().enumerate() {
+                add_steps(sum, k, next, own, i == 0, steps);
+            }
+            if !first {
+                steps.push(Step::Fold { level: own });
+            }
+        }
+        Sum::Lanes { folds, each, tail } => {
+            let own = if first { level } else { level + 1 };
+            let dealt = *next..*next + folds.lanes() * each;
+            add_lanes(dealt.clone(), folds.lanes(), folds.distances(), own, true, steps);
+            *next = dealt.end + tail;
+            if *tail > 0 {
+                steps.push(Step::Chain { products: dealt.end..*next, stride: 1, level: own, then: Then::Continue });
+            }
+            if !first {
+                steps.push(Step::Fold { level: own });
+            }
+        }
+    }
+}
+
+/// The steps for the lanes that are folded by these distances, from the one that begins with the first of the products:
+/// what the last distance adds up comes last.
+fn add_lanes(products: Range<usize>, stride: usize, folds: &[usize], level: usize, first: bool, steps: &mut Vec<Step>) {
+    let Some((last, folds)) = folds.split_last() else {
+        let then = if first { Then::Store } else { Then::Add };
+        return steps.push(Step::Chain { products, stride, level, then });
+    };
+    let own = if first { level } else { level + 1 };
+    add_lanes(products.clone(), stride, folds, own, true, steps);
+    add_lanes(products.start + last..products.end, stride, folds, own, false, steps);
+    if !first {
+        steps.push(Step::Fold { level: own });
+    }
+}
+
+/// The steps dealt out to groups of about so many products (an even number). Chains that are longer go on in the next
+/// group.
+pub(super) fn groups(steps: Vec<Step>, products: usize) -> Vec<Vec<Step>> {
+    let most = products.saturating_add(products / 4);
+    let (mut groups, mut group, mut room) = (Vec::new(), Vec::new(), most);
+    for step in steps.into_iter().flat_map(|step| cut(step, products, most)) {
+        let length = if let Step::Chain { products, .. } = &step { products.len() } else { 0 };
+        if length > room {
+            groups.push(std::mem::take(&mut group));
+            room = most;
+        }
+        room = room.saturating_sub(length);
+        group.push(step);
+    }
+    groups.push(group);
+    groups.retain(|group: &Vec<Step>| !group.is_empty());
+    groups
+}
+
+/// The step, as several of that length if it is a chain of more products than `most`. So are pieces of the chain from
+/// the first product on in whole panels of the tile.
+fn cut(step: Step, length: usize, most: usize) -> Vec<Step> {
+    let Step::Chain { products, stride: 1, level, then } = step.clone() else { return vec![step] };
+    if products.len() <= most {
+        return vec![step];
+    }
+    let mut start = products.start;
+    let pieces = std::iter::from_fn(|| {
+        let rest = products.end - start;
+        let piece = start..start + if rest <= most { rest } else { length };
+        start = piece.end;
+        (rest > 0).then_some(piece)
+    });
+    // What is added to a value must be complete first.
+    let own = level + usize::from(then == Then::Add);
+    let first = if then == Then::Add { Then::Store } else { then };
+    let then_of = |piece: &Range<usize>| if piece.start == products.start { first } else { Then::Continue };
+    let mut steps: Vec<_> =
+        pieces.map(|piece| Step::Chain { then: then_of(&piece), products: piece, stride: 1, level: own }).collect();
+    if then == Then::Add {
+        steps.push(Step::Fold { level: own });
+    }
+    steps
+}
+
+/// The steps by pieces of so many products, counted from each piece's first one; none if one takes products far apart.
+pub(super) fn pieces(steps: Vec<Step>, k: usize, length: usize) -> Option<Vec<Vec<Step>>> {
+    let mut pieces = vec![Vec::new(); k.div_ceil(length)];
+    let (mut at, last) = (0, pieces.len() - 1);
+    for step in steps {
+        let Step::Chain { products, stride, level, then } = step else {
+            pieces[at].push(step);
+            continue;
+        };
+        if stride != 1 {
+            return None;
+        }
+        let cuts = (products.start / length + 1..products.end.div_ceil(length)).map(|piece| piece * length);
+        let ends: Vec<usize> = cuts.chain([products.end]).collect();
+        // What is added to a value must be complete first.
+        let apart = then == Then::Add && ends.len() > 1;
+        let own = level + usize::from(apart);
+        let mut start = products.start;
+        for end in ends {
+            at = (start / length).min(last);
+            let then = match then {
+                _ if start > products.start => Then::Continue,
+                Then::Add if apart => Then::Store,
+                then => then,
+            };
+            let products = start - at * length..end - at * length;
+            pieces[at].push(Step::Chain { products, stride, level: own, then });
+            start = end;
+        }
+        if apart {
+            pieces[at].push(Step::Fold { level: own });
+        }
+    }
+    Some(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_go_on_with_what_was_begun() {
+        let (mut steps, sum) = (Vec::new(), Sum::blocks(&[3, 6]));
+        add_steps(&sum, 9, &mut 0, 0, true, &mut steps);
+        let chain = |products, level, then| Step::Chain { products, stride: 1, level, then };
+        let expected = vec![
+            vec![chain(0..3, 0, Then::Store), chain(3..4, 1, Then::Store)],
+            vec![chain(0..4, 1, Then::Continue)],
+            vec![chain(0..1, 1, Then::Continue), Step::Fold { level: 1 }],
+        ];
+        assert_eq!(pieces(steps, 9, 4), Some(expected));
+    }
+
+    #[test]
+    fn a_nested_sum_is_complete_before_it_is_added() {
+        let pair = |a, b| Sum::Blocks(vec![Sum::Chain(a), Sum::Chain(b)]);
+        let mut steps = Vec::new();
+        add_steps(&Sum::Blocks(vec![pair(1, 2), pair(3, 4)]), 10, &mut 0, 0, true, &mut steps);
+        let chain = |products, level, then| Step::Chain { products, stride: 1, level, then };
+        let expected = [
+            chain(0..1, 0, Then::Store),
+            chain(1..3, 0, Then::Add),
+            chain(3..6, 1, Then::Store),
+            chain(6..10, 1, Then::Add),
+            Step::Fold { level: 1 },
+        ];
+        assert_eq!(steps, expected);
+    }
+}
