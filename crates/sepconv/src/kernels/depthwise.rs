@@ -1,23 +1,29 @@
 //! The depthwise half: fills tiles with the depthwise results of successive output pixels, reading the image where it
 //! lies, whatever strides, rate and padding are.
 
+mod listed;
+mod packed;
+
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use ndarray::ArrayView4;
 
 use super::epilogue::Epilogue;
-use super::kernel::{Dots, WidenFn};
+use super::kernel::Dots;
 use super::memory::Buffer;
-use super::run::{Entry, Spread};
+use super::run::Spread;
 use super::sharing::{PIXELS, SHARED, sharing_of};
 use super::tile::Tile;
-use super::{Kernel, Rows, Run, Target};
+use super::{Kernel, Run, Target};
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
 use crate::numerics::{Depthwise as Numerics, Products, Rounding, Subnormals, TapOrder, Taps};
-use crate::tap_order::{self, Block, Borders, Term};
+use crate::tap_order::{self, Borders};
+pub use listed::Counted;
+use listed::usual;
+use packed::{pack, spreads};
 
 /// The depthwise filter, packed, and what each output pixel reads.
 pub struct Depthwise<T: Element> {
@@ -50,23 +56,6 @@ struct Place {
     inside: Range<usize>,
     /// Of a column: how many from this one on have sums that take up the same terms.
     alike: usize,
-}
-
-/// The image's rows or columns that count where an order is listed: those in every `stride`-th
-/// group of so many successive ones, counted from so many before the image.
-#[derive(Clone, Copy, Debug)]
-pub struct Counted {
-    pub group: usize,
-    pub stride: usize,
-    pub before: usize,
-}
-
-impl Counted {
-    pub const ALL: Self = Self { group: 1, stride: 1, before: 0 };
-
-    fn counts(&self, at: isize) -> bool {
-        at < 0 || ((at as usize + self.before) / self.group).is_multiple_of(self.stride)
-    }
 }
 
 /// Most pixels that share nothing handed to the inner loop at once: enough to make the call cheap.
@@ -364,55 +353,6 @@ impl<T: Element> Depthwise<T> {
         let overruns = self.numerics.products == Products::Overrun;
         a.inside == b.inside && self.counted[1].stride == 1 && (!overruns || all_inside(a) && all_inside(b))
     }
-
-    /// Where the filter has weights of +0.
-    fn zeros(&self) -> usize {
-        self.geometry.height.kernel * self.geometry.width.kernel * self.filter_stride
-    }
-
-    /// The sum of a pixel, if it is not row-major with products that are usual there.
-    fn entries(&self, y: usize, column: &Place, steps: [isize; 2]) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        if usual(self.numerics) || self.dots.is_some() {
-            return entries;
-        }
-        let g = &self.geometry;
-        let inside = |[i, j]: [isize; 2]| {
-            let within = |axis: &Axis, origin: isize, tap: isize| {
-                (0..axis.input as isize).contains(&(origin + tap * axis.rate as isize))
-            };
-            within(&g.height, self.rows[y].origin, i) && within(&g.width, column.origin, j)
-        };
-        let offset = |place: [isize; 2]| place[0].wrapping_mul(steps[0]).wrapping_add(place[1].wrapping_mul(steps[1]));
-        let entry = |place, weights| Entry::Tap { place: offset(place), inside: inside(place), weights };
-        let counts = |term: &Term| match *term {
-            Term::Tap([i, j]) => {
-                self.counted[0].counts(self.rows[y].origin + (i * g.height.rate) as isize)
-                    && self.counted[1].counts(column.origin + (j * g.width.rate) as isize)
-            }
-            _ => true,
-        };
-        for Block { starts, mut terms } in tap_order::blocks(&self.numerics, g, &self.borders, [y, column.at]) {
-            terms.retain(counts);
-            if terms.is_empty() {
-                continue;
-            }
-            entries.extend(terms.iter().map(|term| match *term {
-                Term::Tap([i, j]) => entry([i as isize, j as isize], (i * g.width.kernel + j) * self.filter_stride),
-                Term::Beyond(Some(place)) => entry(place, self.zeros()),
-                Term::Channel([i, j], behind) if inside([i as isize, j as isize]) => Entry::Channel {
-                    place: offset([i as isize, j as isize]),
-                    behind: inside(behind).then(|| offset(behind)),
-                },
-                Term::Beyond(None) | Term::Channel(..) => Entry::Tap { place: 0, inside: false, weights: self.zeros() },
-            }));
-            entries.push(Entry::End { starts });
-        }
-        if entries.is_empty() {
-            entries.push(Entry::End { starts: true });
-        }
-        entries
-    }
 }
 
 /// Whether so many pixels of a line are enough, in each phase of the rate, for two lines to share values.
@@ -432,40 +372,9 @@ fn evenly(pixels: usize) -> impl Iterator<Item = Range<usize>> {
     (0..parts).map(move |part| part * pixels / parts..(part + 1) * pixels / parts)
 }
 
-/// Whether there are loops for this order; others take up a list.
-fn usual(numerics: Numerics) -> bool {
-    let Numerics { order, products, rounding, .. } = numerics;
-    let each = rounding == Rounding::Each;
-    order == TapOrder::Rows && (products == Products::Separate || products == Products::Fused && !each)
-}
-
 /// True if an image can be read where it lies: the channels of a pixel are adjacent, or there are no pixels.
 pub fn adjacent<T>(input: &ArrayView4<T>) -> bool {
     input.is_empty() || input.shape()[3] == 1 || input.strides()[3] == 1
-}
-
-/// [taps down][taps across][`stride`], made sums, zero beyond k; and one more tap, all zeros.
-fn pack<T: Element>(
-    filter: ArrayView4<T>,
-    g: &Geometry,
-    stride: usize,
-    widen: WidenFn<T>,
-) -> Result<Buffer<T::Sum>, Error> {
-    let taps = g.height.kernel * g.width.kernel;
-    let mut packed = Buffer::new((taps + 1).saturating_mul(stride))?;
-    let (weights, zeros) = packed.as_mut_slice().split_at_mut(taps * stride);
-    zeros.fill(MaybeUninit::new(T::Sum::ZERO));
-    let k = g.k();
-    for (tap, to) in
-        filter.outer_iter().flat_map(|row| row.into_outer_iter()).zip(weights.chunks_exact_mut(stride.max(1)))
-    {
-        let tap = tap.as_standard_layout();
-        let (from, to) = (tap.as_ptr(), to.as_mut_ptr().cast());
-        let weights = Rows { from, from_stride: k, to, to_stride: stride as isize, rows: 1, columns: k };
-        // SAFETY: a tap has k weights, the buffer whole vectors for them; the function is for this processor.
-        unsafe { widen(&weights) };
-    }
-    Ok(packed)
 }
 
 fn places(axis: &Axis) -> Result<Vec<Place>, Error> {
@@ -473,19 +382,4 @@ fn places(axis: &Axis) -> Result<Vec<Place>, Error> {
     places.try_reserve_exact(axis.output).map_err(|_| Error::Memory { elements: axis.output })?;
     places.extend((0..axis.output).map(|i| Place { at: i, origin: axis.origin(i), inside: axis.inside(i), alike: 1 }));
     Ok(places)
-}
-
-/// For each vector of results, where its pixel values are.
-fn spreads(g: &Geometry, lanes: usize) -> Vec<Spread> {
-    let channel = |k: usize| (k / g.channel_multiplier).min(g.in_channels - 1);
-    // Where there are so many, a whole vector of channels is there.
-    let last = g.in_channels.saturating_sub(lanes);
-    let spread = |k: usize| {
-        let mut spread = Spread { channel: channel(k).min(last), lanes: [0; 16] };
-        for (l, lane) in spread.lanes.iter_mut().enumerate().take(lanes) {
-            *lane = (channel(k + l) - spread.channel) as i32;
-        }
-        spread
-    };
-    (0..g.k()).step_by(lanes).map(spread).collect()
 }
