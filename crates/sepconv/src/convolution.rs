@@ -144,7 +144,7 @@ impl SeparableConv2d {
         self.numerics.check(k)?;
         let Workers { set, pool, threads } = self.workers(k.saturating_mul(columns));
         let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
-        Ok(PackedFilter(Arc::new(Packed::new(&T::kernel(set), filter, &self.numerics, pool, threads)?)))
+        Ok(PackedFilter(Arc::new(Packed::new(T::kernel(set), filter, &self.numerics, pool, threads)?)))
     }
 
     /// The same with steps behind the depthwise and the pointwise part.
@@ -375,7 +375,7 @@ impl<T: Element> PackedFilter<T> {
     /// Whether that convolution can use it: numerics may take up products one by one, or in pairs, and instruction sets differ in
     /// their vectors.
     pub fn is_for(&self, convolution: &SeparableConv2d) -> bool {
-        self.0.is_for(&T::kernel(convolution.set()), &convolution.numerics)
+        self.0.is_for(T::kernel(convolution.set()), &convolution.numerics)
     }
 }
 

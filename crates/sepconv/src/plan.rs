@@ -246,7 +246,7 @@ impl<T: Element, F: FnOnce(&mut Tile<T::Sum>, &mut [MaybeUninit<T::Sum>]) -> (*c
 pub fn rows_of<T: Element>(set: InstructionSet, values: &[T], k: usize, first: usize) -> impl Fill<T> {
     move |tile: &mut Tile<T::Sum>, _: &mut [MaybeUninit<T::Sum>]| {
         let values = values.get(first * k..).unwrap_or_default();
-        tile.set_rows(&T::kernel(set), values);
+        tile.set_rows(T::kernel(set), values);
         let next = values.get(tile.rows() * k..).unwrap_or_default();
         (next.as_ptr().cast(), size_of_val(next).min(tile.rows() * k * size_of::<T>()))
     }

@@ -99,7 +99,7 @@ struct Alike {
 }
 
 struct Sums<'a, T: Element> {
-    kernel: Kernel<T>,
+    kernel: &'static Kernel<T>,
     g: &'a Geometry,
     order: &'a DepthwiseFilterOrder,
     /// (batch, height, width, k)

@@ -53,7 +53,7 @@ pub fn gradient<T: Element>(
         return product.run(workers, output, |first, rows| {
             let channels = channels(first..g.k().min(first + rows))?;
             Ok(move |tile: &mut Tile<T::Sum>, scratch: &mut [MaybeUninit<T::Sum>]| {
-                channels.fill(&of_sums, tile, scratch);
+                channels.fill(of_sums, tile, scratch);
                 (std::ptr::null(), 0)
             })
         });
@@ -112,7 +112,7 @@ struct Channels<'a, T: Element> {
 
 impl<'a, T: Element> Channels<'a, T> {
     fn new(
-        kernel: Kernel<T>,
+        kernel: &'static Kernel<T>,
         g: &Geometry,
         input: ArrayView4<'a, T>,
         depthwise_filter: ArrayView4<T>,

@@ -27,9 +27,9 @@ use packed::{pack, spreads};
 
 /// The depthwise filter, packed, and what each output pixel reads.
 pub struct Depthwise<T: Element> {
-    kernel: Kernel<T>,
+    kernel: &'static Kernel<T>,
     /// If products are taken by instructions for pairs.
-    dots: Option<Dots<T>>,
+    dots: Option<&'static Dots<T>>,
     /// Whether the tile's rows are pairs for the product.
     in_pairs: bool,
     epilogue: Option<Epilogue<T>>,
@@ -63,13 +63,13 @@ const RUN: usize = 64;
 
 impl<T: Element> Depthwise<T> {
     pub fn new(
-        kernel: Kernel<T>,
+        kernel: &'static Kernel<T>,
         filter: ArrayView4<T>,
         geometry: &Geometry,
         numerics: Numerics,
         subnormals: Subnormals,
     ) -> Result<Self, Error> {
-        let dots = kernel.dots.filter(|_| {
+        let dots = kernel.dots.as_ref().filter(|_| {
             let Numerics { products, order, rounding, .. } = numerics;
             (products, order, rounding, subnormals)
                 == (Products::Paired, TapOrder::Rows, Rounding::Once, Subnormals::Flushed)

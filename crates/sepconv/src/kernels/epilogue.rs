@@ -26,14 +26,14 @@ pub enum Step<T> {
 
 /// Steps for rows of so many channels.
 pub struct Epilogue<T: Element> {
-    kernel: Kernel<T>,
+    kernel: &'static Kernel<T>,
     steps: Vec<Step<T::Sum>>,
     /// Of each step that has them, zeros behind the last to whole vectors, and widened.
     numbers: Option<Buffer<T::Sum>>,
 }
 
 impl<T: Element> Epilogue<T> {
-    pub fn new(kernel: Kernel<T>, steps: &[epilogue::Step<T>], channels: usize) -> Result<Self, Error> {
+    pub fn new(kernel: &'static Kernel<T>, steps: &[epilogue::Step<T>], channels: usize) -> Result<Self, Error> {
         let stride = channels.next_multiple_of(kernel.lanes);
         let all: Vec<_> = steps.iter().flat_map(epilogue::Step::numbers).collect();
         let mut numbers = if all.is_empty() { None } else { Some(Buffer::new(all.len().saturating_mul(stride))?) };

@@ -77,7 +77,8 @@ impl InstructionSet {
 
 /// What the kernels provide for an element type.
 pub trait Kernels: Sized {
-    fn kernel(set: InstructionSet) -> Kernel<Self>
+    /// Made once.
+    fn kernel(set: InstructionSet) -> &'static Kernel<Self>
     where
         Self: Element;
 }
@@ -85,17 +86,23 @@ pub trait Kernels: Sized {
 macro_rules! provide {
     ($($element:ident)*) => {$(
         impl Kernels for $element {
-            fn kernel(set: InstructionSet) -> Kernel<Self> {
+            fn kernel(set: InstructionSet) -> &'static Kernel<Self> {
+                macro_rules! once {
+                    ($proof:ident) => {{
+                        static KERNEL: OnceLock<Kernel<$element>> = OnceLock::new();
+                        KERNEL.get_or_init(|| $proof.$element())
+                    }};
+                }
                 match set.0 {
                     #[cfg(all(target_arch = "x86_64", not(test)))]
-                    Proof::Avx512Bf16(proof) => proof.$element(),
+                    Proof::Avx512Bf16(proof) => once!(proof),
                     #[cfg(all(target_arch = "x86_64", not(test)))]
-                    Proof::Avx512(proof) => proof.$element(),
+                    Proof::Avx512(proof) => once!(proof),
                     #[cfg(target_arch = "x86_64")]
-                    Proof::Avx2(proof) => proof.$element(),
+                    Proof::Avx2(proof) => once!(proof),
                     #[cfg(target_arch = "aarch64")]
-                    Proof::Neon(proof) => proof.$element(),
-                    Proof::Portable(proof) => proof.$element(),
+                    Proof::Neon(proof) => once!(proof),
+                    Proof::Portable(proof) => once!(proof),
                 }
             }
         }

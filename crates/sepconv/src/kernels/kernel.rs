@@ -6,7 +6,6 @@ use crate::numerics::Products;
 
 /// The inner loops of one element type and instruction set. A value exists only where the processor has the instruction
 /// set; what else the functions ask for is said by their arguments' types.
-#[derive(Clone, Copy)]
 pub struct Kernel<T: Element> {
     /// Such as `avx512-f32`.
     pub name: &'static str,
@@ -47,7 +46,6 @@ pub struct Kernel<T: Element> {
 
 /// Loops that take [products in pairs](Products::Paired), a pair in the place of a product: of two numbers of the storage
 /// type, the first in the lower half of a sum's bits. They flush subnormal numbers, whatever state the thread is in.
-#[derive(Clone, Copy)]
 pub(super) struct Dots<T: Element> {
     /// Taps in rows, the sum rounded once, of a filter whose weights have +0 as partners.
     pub(super) depthwise: Depthwises<T>,

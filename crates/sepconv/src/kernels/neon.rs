@@ -308,7 +308,7 @@ unsafe fn product_again<V: Vector>(block: &Block<V::Element>, rows: usize, vecto
 }
 
 /// Kernels that take the same filters and tiles.
-fn portable<S: Element>(lanes: usize) -> Kernel<S> {
+fn portable<S: Element>(lanes: usize) -> &'static Kernel<S> {
     let kernel = S::kernel(InstructionSet(Proof::Portable(Portable)));
     assert_eq!(kernel.lanes, lanes);
     kernel

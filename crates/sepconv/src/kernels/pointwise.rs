@@ -26,7 +26,7 @@ use sums::{Order, Sums, within, without};
 
 /// A filter, taken in column panels two vectors wide (the last one may be one vector wide), and the order of the sum.
 pub struct Pointwise<'a, T: Element> {
-    kernel: Kernel<T>,
+    kernel: &'static Kernel<T>,
     k: usize,
     columns: usize,
     filter: Filter<'a, T>,
@@ -52,19 +52,19 @@ struct Panel<T> {
 
 impl<T: Element> Pointwise<'static, T> {
     /// With that filter; none if it is not [for](Packed::is_for) that kernel and order.
-    pub fn packed(kernel: Kernel<T>, filter: Arc<Packed<T>>, numerics: &Numerics) -> Option<Self> {
+    pub fn packed(kernel: &'static Kernel<T>, filter: Arc<Packed<T>>, numerics: &Numerics) -> Option<Self> {
         let [k, columns] = filter.shape();
-        let sums = Sums::of(&kernel, k, numerics);
-        let suits = filter.suits(&kernel, &sums);
+        let sums = Sums::of(kernel, k, numerics);
+        let suits = filter.suits(kernel, &sums);
         suits.then_some(Self { kernel, k, columns, filter: Filter::Packed(filter), sums, epilogue: None })
     }
 }
 
 impl<'a, T: Element> Pointwise<'a, T> {
     /// With that filter where it lies, for one call. The sum is as long as it is high.
-    pub fn once(kernel: Kernel<T>, filter: ArrayView2<'a, T>, numerics: &Numerics) -> Self {
+    pub fn once(kernel: &'static Kernel<T>, filter: ArrayView2<'a, T>, numerics: &Numerics) -> Self {
         let (k, columns) = filter.dim();
-        let sums = Sums::of(&kernel, k, numerics);
+        let sums = Sums::of(kernel, k, numerics);
         Self { kernel, k, columns, filter: Filter::Given(filter), sums, epilogue: None }
     }
 
@@ -76,7 +76,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// Packs all of the filter, on the calling thread and as many in all of the pool, or of rayon's current one.
     pub fn pack(&mut self, pool: Option<&ThreadPool>, threads: usize) -> Result<(), Error> {
         if let Filter::Given(filter) = self.filter {
-            self.filter = Filter::Packed(Arc::new(pack(&self.kernel, &self.sums, filter, pool, threads)?));
+            self.filter = Filter::Packed(Arc::new(pack(self.kernel, &self.sums, filter, pool, threads)?));
         }
         Ok(())
     }
@@ -298,7 +298,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             return Panel { start, stride, next };
         }
         let room = &mut room[..width * self.sums.length];
-        pack_panel(&self.kernel, &self.sums, filter, 0..self.k, column, room);
+        pack_panel(self.kernel, &self.sums, filter, 0..self.k, column, room);
         Panel { start: room.as_ptr().cast(), stride: width, next }
     }
 

@@ -28,7 +28,7 @@ impl<T: Element> Packed<T> {
     /// On the calling thread and as many in all of the pool, or of rayon's current one. The sum is as long as the filter is
     /// high, as [`crate::Numerics::check`] sees to.
     pub fn new(
-        kernel: &Kernel<T>,
+        kernel: &'static Kernel<T>,
         filter: ArrayView2<T>,
         numerics: &Numerics,
         pool: Option<&ThreadPool>,
@@ -42,7 +42,7 @@ impl<T: Element> Packed<T> {
     }
 
     /// Whether sums are taken up from it with that kernel and in that order.
-    pub fn is_for(&self, kernel: &Kernel<T>, numerics: &Numerics) -> bool {
+    pub fn is_for(&self, kernel: &'static Kernel<T>, numerics: &Numerics) -> bool {
         // Without instructions for pairs there are none.
         let single = kernel.dots.is_none() && kernel.name == self.kernel;
         single || self.suits(kernel, &Sums::of(kernel, self.shape[0], numerics))

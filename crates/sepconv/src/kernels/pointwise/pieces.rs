@@ -23,7 +23,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
     /// For one call whose sums take so many products at a time, of tiles that have a row for each; none where the order or
     /// the instruction set does not allow that. Otherwise as [`once`](Self::once).
     pub fn in_pieces(
-        kernel: Kernel<T>,
+        kernel: &'static Kernel<T>,
         filter: ArrayView2<'a, T>,
         numerics: &numerics::Pointwise,
         length: usize,
@@ -82,7 +82,7 @@ impl<'a, T: Element> Pointwise<'a, T> {
             for (panel, packed) in panels.filter(|(panel, _)| in_place(*panel).is_none()) {
                 let width = vectors(panel) * self.kernel.lanes;
                 let to = &mut packed[(start - products.start) * width..][..rows.len() * width];
-                pack_rows(&self.kernel, filter, rows.clone(), panel * 2 * self.kernel.lanes, to);
+                pack_rows(self.kernel, filter, rows.clone(), panel * 2 * self.kernel.lanes, to);
             }
         }
         let packed = packed.chunks_exact(panel_length);

@@ -14,7 +14,7 @@ pub(super) struct Sums<T: Element> {
     /// Rows of a packed panel: for each product one, or for each pair.
     pub(super) length: usize,
     /// If all products are taken in pairs, by instructions for that: then steps count pairs.
-    pub(super) dots: Option<Dots<T>>,
+    pub(super) dots: Option<&'static Dots<T>>,
     /// The last whose place holds an element counts; the first one's place is everywhere.
     pub(super) orders: Vec<Order>,
     /// Levels of partial sums beside the result.
@@ -48,7 +48,7 @@ pub(super) fn without([mut rows, columns]: [Range<usize>; 2], order: &Order) -> 
 }
 
 impl<T: Element> Sums<T> {
-    pub(super) fn of(kernel: &Kernel<T>, k: usize, numerics: &Numerics) -> Self {
+    pub(super) fn of(kernel: &'static Kernel<T>, k: usize, numerics: &Numerics) -> Self {
         let Numerics { subnormals, pointwise: numerics::Pointwise { products, sum, elsewhere }, .. } = numerics;
         let order = |place, products, sum: &Sum| {
             let (mut steps, mut length) = (Vec::new(), 0);
@@ -60,7 +60,7 @@ impl<T: Element> Sums<T> {
         orders.extend(elsewhere.iter().map(|e| order([e.rows.clone(), e.columns.clone()], e.products, &e.sum)));
         let in_pairs =
             |products: Products| products == Products::Paired || products == Products::Overrun && k.is_multiple_of(2);
-        let dots = kernel.dots.filter(|_| *subnormals == Subnormals::Flushed).filter(|_| {
+        let dots = kernel.dots.as_ref().filter(|_| *subnormals == Subnormals::Flushed).filter(|_| {
             orders.iter().all(|(_, products, steps)| in_pairs(*products) && steps.iter().all(|step| step.pairs_up(k)))
         });
         if dots.is_some() {
