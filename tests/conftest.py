@@ -17,6 +17,8 @@ THREADS = int(os.environ.get("SEPCONV_TEST_THREADS", "1"))
 AVX512 = "avx512f" in pathlib.Path("/proc/cpuinfo").read_text() and os.environ.get(
     "ONEDNN_MAX_CPU_ISA", "AVX512"
 ).upper().startswith("AVX512")
+# Of the modes that `tf.nn.separable_conv2d` has bits in, those that are promised.
+PROMISED = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 SEED = int(os.environ.get("SEPCONV_SEED", "20261125"))
 
 # Where the package of ci/bench lies.
@@ -34,6 +36,14 @@ def pytest_report_header():
 def rng(request):
     """Random numbers of the test's own, from the session's seed."""
     return np.random.default_rng([SEED, *request.node.name.encode()])
+
+
+@pytest.fixture
+def arrays(rng):
+    """The small input and its filters, of the test's own random numbers."""
+    from helpers import small
+
+    return small(rng=rng)[0]
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,14 @@ def arrays_of(name: str, seed=0):
     return arrays, {"strides": [1, stride, stride, 1], "padding": "SAME", "dilations": [rate, rate]}
 
 
+def small(batch=2, rng=None):
+    """Input and filters of a call that every kernel takes, and its attributes; seeded, unless `rng` is given."""
+    rng = rng or np.random.default_rng(3)
+    shapes = [batch, 9, 8, 6], [3, 3, 6, 2], [1, 1, 12, 16]
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    return arrays, {"strides": [1, 1, 1, 1], "padding": "SAME"}
+
+
 def attributes_of(case) -> dict:
     """A semantics case's attributes by the names of `separable_conv2d`."""
     return {"dilations": case["rate"], **{name: case[name] for name in ("strides", "padding", "data_format")}}
