@@ -46,6 +46,12 @@ def arrays(rng):
     return small(rng=rng)[0]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """For models that the tests of one file share."""
+    return tmp_path_factory.mktemp("models")
+
+
 @pytest.fixture(scope="session")
 def consumer(tmp_path_factory):
     """`consumer.run` of a program that is built once."""
