@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import AVX512, ONEDNN, THREADS
+from conftest import AVX512, ONEDNN, PROMISED, THREADS
 from fresh import in_fresh_process
 from helpers import SHAPES, arrays_of, kernel_calls, same, tensorflows
 
-pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
+pytestmark = PROMISED
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import ONEDNN, PROMISED, THREADS
 from helpers import arrays_of, kernel_calls, same, tensorflows
 from sepconv import _library
 
-PROMISED = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 PLAIN = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 
 DTYPES = "float16", "bfloat16", "float32", "float64"

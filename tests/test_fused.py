@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import ONEDNN, PROMISED, THREADS
 from fresh import in_fresh_process
 from helpers import same
 
-PROMISED = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 DTYPES = [tf.float16, tf.bfloat16, tf.float32, tf.float64]
 HAVE_NUMBERS = {"add": 1, "multiply": 1, "multiply_add": 2}
 

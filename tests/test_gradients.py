@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import ONEDNN, PROMISED, THREADS
 from helpers import arrays_of, gradient_calls, kernel_calls, same, tensorflows
 from sepconv import _library
 from test_bits import random_case
 
-pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
+pytestmark = PROMISED
 
 CASES = {
     "plain": ([1, 1, 1, 1], "SAME", "NHWC", None),

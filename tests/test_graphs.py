@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import PROMISED, THREADS
 from fresh import in_fresh_process
 from helpers import HERE, kernel_calls, same, tensorflows
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-PROMISED = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 PLAIN = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 OP = "Sepconv>SeparableConv2D"
 

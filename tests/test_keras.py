@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import ONEDNN, PROMISED, THREADS
 from fresh import in_fresh_process
 from helpers import gradient_calls, kernel_calls, same
 
-pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
+pytestmark = PROMISED
 
 once = pytest.mark.skipif(not ONEDNN or THREADS > 1, reason="files and imports know no modes")
 

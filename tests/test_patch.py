@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import PROMISED
 from helpers import arrays_of, gradient_calls, kernel_calls, same, tensorflows
 from sepconv import _library
 from tensorflow.python.ops import nn as internal_nn
 
-pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
+pytestmark = PROMISED
 
 MODULES = tf.nn, tf.compat.v2.nn, tf.compat.v1.nn, internal_nn
 ORIGINALS = [module.separable_conv2d for module in MODULES]

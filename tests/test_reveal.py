@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import PROMISED
 from helpers import SHAPES, arrays_of, kernel_calls, same, tensorflows
 from sepconv import _arguments, _convolution, _orders, _probes
 from tensorflow.python.framework import op_callbacks
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-PROMISED = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
 MOST_CALLS, LONGEST = 20, 0.05
 
 

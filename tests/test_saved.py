@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
-from conftest import ONEDNN, THREADS
+from conftest import PROMISED, THREADS
 from fresh import in_fresh_process
 from helpers import arrays_of, kernel_calls, same, tensorflows
 
-pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
+pytestmark = PROMISED
 
 STRIDED = {"strides": [1, 2, 2, 1], "padding": [[0, 0], [1, 2], [0, 1], [0, 0]], "dilations": [2, 1]}
 

@@ -7,10 +7,10 @@ import signal
 import socket
 
 import pytest
-from conftest import ONEDNN, THREADS
+from conftest import PROMISED, THREADS
 from fresh import at_once
 
-pytestmark = pytest.mark.skipif(not ONEDNN and THREADS > 1, reason="promised with oneDNN, and without on 1 thread")
+pytestmark = PROMISED
 
 # Of the depthwise filter with the depthwise result's, and of the pointwise filter; the second layer's input too.
 GRADIENTS = 3 + 4
