@@ -200,11 +200,11 @@ static AT_WORK: AtomicU64 = AtomicU64::new(0);
 
 impl AtWork {
     fn count() -> usize {
-        Self::in_this_process(AT_WORK.load(Ordering::Relaxed)) as usize
+        Self::of(std::process::id(), AT_WORK.load(Ordering::Relaxed)) as usize
     }
 
-    fn in_this_process(state: u64) -> u32 {
-        if state >> 32 == u64::from(std::process::id()) { state as u32 } else { 0 }
+    fn of(process: u32, state: u64) -> u32 {
+        if state >> 32 == u64::from(process) { state as u32 } else { 0 }
     }
 
     /// If there are fewer.
@@ -213,8 +213,8 @@ impl AtWork {
     }
 
     fn update(change: impl Fn(u32) -> Option<u32>) -> bool {
-        let process = u64::from(std::process::id()) << 32;
-        let change = |state| change(Self::in_this_process(state)).map(|count| process | u64::from(count));
+        let process = std::process::id();
+        let change = |state| change(Self::of(process, state)).map(|count| u64::from(process) << 32 | u64::from(count));
         AT_WORK.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
     }
 }
