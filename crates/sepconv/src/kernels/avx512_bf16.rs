@@ -140,7 +140,7 @@ unsafe fn widen(stored: &Rows<bf16, f32>) {
 unsafe fn narrow(sums: &Rows<f32, bf16>) {
     for row in 0..sums.rows {
         let (from, to) = (sums.from.add(row * sums.from_stride), sums.to.offset(row as isize * sums.to_stride));
-        // The last columns too, which one by one take as long as a tenth of 120 products of each.
+        // The last columns too: one by one they take noticeably longer.
         for i in (0..sums.columns).step_by(Pairs::LANES) {
             let there = ((1u32 << (sums.columns - i).min(Pairs::LANES)) - 1) as __mmask16;
             let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(there, from.add(i)));
