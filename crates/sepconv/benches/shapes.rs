@@ -91,9 +91,9 @@ fn measure<const N: usize>(bencher: Bencher, shape: &Shape, prepare: packing::Pr
     let pointwise_filter = values([1, 1, k, shape.out_channels]);
     let elements = shape.output().iter().product();
     let mut output = Image::new(shape.output(), vec![0.0; elements]);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(N).build().expect("a thread pool");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads((N - 1).max(1)).build().expect("a thread pool");
     let convolution = SeparableConv2d::new([shape.stride as i64; 2], Padding::Same, [shape.rate as i64; 2]);
-    let convolution = convolution.pool(Arc::new(pool)); // a pool of one thread means the calling one
+    let convolution = convolution.pool(Arc::new(pool)).threads(N); // the calling one included
     let run = prepare(convolution, shape.input, depthwise_filter, pointwise_filter).expect("a plan");
     let rows = elements / shape.out_channels;
     let operations = 2 * rows * k * (shape.kernel * shape.kernel + shape.out_channels);

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use rayon::ThreadPool;
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use serde_json::{Value, json};
 
 /// Of each array that is copied.
@@ -12,57 +12,60 @@ const COPIED: usize = 64 << 20;
 /// Chains of the portable loop.
 const CHAINS: usize = 12;
 
-/// What is copied, and where to; held for good, as the first touch of memory costs more than a copy.
-pub struct Copied {
+/// Threads, and what they copy, and where to; held for good, as the first touch of memory costs more than a copy.
+pub struct Machine {
+    pool: ThreadPool,
     source: Vec<u8>,
     target: Vec<u8>,
 }
 
-impl Copied {
-    pub fn new() -> Self {
-        Self { source: vec![1; COPIED], target: vec![2; COPIED] } // no zeros: pages that are really there
+impl Machine {
+    pub fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
+        Ok(Self { pool, source: vec![1; COPIED], target: vec![2; COPIED] }) // no zeros: pages that are really there
     }
-}
 
-/// FMA rate in GFLOP/s (two operations each), f32 and f64, and copy bandwidth in GB/s (bytes read plus bytes written),
-/// each a list of readings on all of the pool's threads at once.
-pub fn measure(pool: &ThreadPool, copied: &mut Copied, seconds: f64) -> Value {
-    let (name, float32, float64) = widest();
-    json!({
-        "instructions": name,
-        "float32": peak(pool, seconds, float32),
-        "float64": peak(pool, seconds, float64),
-        "copy": copy(pool, seconds, copied),
-    })
+    /// FMA rate in GFLOP/s (two operations each), f32 and f64, and copy bandwidth in GB/s (bytes read plus bytes written),
+    /// each a list of readings on all threads at once.
+    pub fn measure(&mut self, seconds: f64) -> Value {
+        let (name, float32, float64) = widest();
+        json!({
+            "instructions": name,
+            "float32": self.peak(seconds, float32),
+            "float64": self.peak(seconds, float64),
+            "copy": self.copy(seconds),
+        })
+    }
+
+    fn peak(&self, seconds: f64, chains: Chains) -> Vec<f64> {
+        const ROUNDS: usize = 1 << 18; // about a millisecond
+        let reading = || {
+            let start = Instant::now();
+            let operations: usize = self.pool.broadcast(|_| ROUNDS * chains(ROUNDS)).into_iter().sum();
+            operations as f64 / start.elapsed().as_secs_f64() / 1e9
+        };
+        repeat(seconds, reading)
+    }
+
+    fn copy(&mut self, seconds: f64) -> Vec<f64> {
+        let Self { pool, source, target } = self;
+        let part = COPIED.div_ceil(pool.current_num_threads());
+        let reading = || {
+            let start = Instant::now();
+            pool.in_place_scope(|scope| {
+                for (from, to) in source.chunks(part).zip(target.chunks_mut(part)) {
+                    scope.spawn(|_| to.copy_from_slice(black_box(from)));
+                }
+            });
+            black_box(&mut *target);
+            2.0 * COPIED as f64 / start.elapsed().as_secs_f64() / 1e9
+        };
+        repeat(seconds, reading)
+    }
 }
 
 /// Runs so many rounds of one step in every chain; gives the operations of one round.
 type Chains = fn(usize) -> usize;
-
-fn peak(pool: &ThreadPool, seconds: f64, chains: Chains) -> Vec<f64> {
-    const ROUNDS: usize = 1 << 18; // about a millisecond
-    let reading = || {
-        let start = Instant::now();
-        let operations: usize = pool.broadcast(|_| ROUNDS * chains(ROUNDS)).into_iter().sum();
-        operations as f64 / start.elapsed().as_secs_f64() / 1e9
-    };
-    repeat(seconds, reading)
-}
-
-fn copy(pool: &ThreadPool, seconds: f64, Copied { source, target }: &mut Copied) -> Vec<f64> {
-    let part = COPIED.div_ceil(pool.current_num_threads());
-    let reading = || {
-        let start = Instant::now();
-        pool.in_place_scope(|scope| {
-            for (from, to) in source.chunks(part).zip(target.chunks_mut(part)) {
-                scope.spawn(|_| to.copy_from_slice(black_box(from)));
-            }
-        });
-        black_box(&mut *target);
-        2.0 * COPIED as f64 / start.elapsed().as_secs_f64() / 1e9
-    };
-    repeat(seconds, reading)
-}
 
 /// At least three readings.
 fn repeat(seconds: f64, mut reading: impl FnMut() -> f64) -> Vec<f64> {

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use half::{bf16, f16};
 use image::Image;
+use machine::Machine;
 use ndarray::Array4;
 use rayon::ThreadPool;
 use sepconv::{Element, InstructionSet, Padding, SeparableConv2d};
@@ -43,16 +44,18 @@ fn main() -> Outcome<()> {
         "every-call" => Packing::EveryCall,
         other => return Err(format!("packing must be once or every-call, got {other}").into()),
     };
-    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?);
-    serve(Worker { pool, packing, layer: None, copied: None })
+    // The calling thread is one of them.
+    let helpers = Arc::new(rayon::ThreadPoolBuilder::new().num_threads((threads - 1).max(1)).build()?);
+    serve(Worker { threads, helpers, packing, layer: None, machine: None })
 }
 
 /// What lasts from one request to the next.
 struct Worker {
-    pool: Arc<ThreadPool>,
+    threads: usize,
+    helpers: Arc<ThreadPool>,
     packing: Packing,
     layer: Option<Box<dyn Layer>>,
-    copied: Option<machine::Copied>,
+    machine: Option<Machine>,
 }
 
 fn serve(mut worker: Worker) -> Outcome<()> {
@@ -65,38 +68,43 @@ fn serve(mut worker: Worker) -> Outcome<()> {
     Ok(())
 }
 
-fn answer(Worker { pool, packing, layer, copied }: &mut Worker, line: &str) -> Outcome<Value> {
+fn answer(worker: &mut Worker, line: &str) -> Outcome<Value> {
     let request: Value = serde_json::from_str(line)?;
     let seconds = request["seconds"].as_f64().unwrap_or_default();
     let prepared = || "nothing is prepared".to_owned();
     match request["do"].as_str() {
         Some("prepare") => {
-            *layer = None; // its memory first
+            worker.layer = None; // its memory first
             let data = Path::new(request["data"].as_str().ok_or("data must be a folder")?);
             let (shape, dtype) = (&request["shape"], request["dtype"].as_str());
             let mut new = match dtype {
-                Some("float32") => prepare::<f32>(shape, data, *packing, pool)?,
-                Some("float64") => prepare::<f64>(shape, data, *packing, pool)?,
-                Some("float16") => prepare::<f16>(shape, data, *packing, pool)?,
-                Some("bfloat16") => prepare::<bf16>(shape, data, *packing, pool)?,
+                Some("float32") => prepare::<f32>(shape, data, worker)?,
+                Some("float64") => prepare::<f64>(shape, data, worker)?,
+                Some("float16") => prepare::<f16>(shape, data, worker)?,
+                Some("bfloat16") => prepare::<bf16>(shape, data, worker)?,
                 _ => return Err(format!("dtype must be float16, bfloat16, float32 or float64, got {dtype:?}").into()),
             };
             new.run()?;
-            *layer = Some(new);
+            worker.layer = Some(new);
             Ok(json!({"instruction_set": InstructionSet::preferred().name()}))
         }
         Some("measure") => {
-            let layer = layer.as_mut().ok_or_else(prepared)?;
+            let layer = worker.layer.as_mut().ok_or_else(prepared)?;
             let calls = request["calls"].as_u64().unwrap_or(1) as usize;
             let times = measure(layer.as_mut(), seconds, calls)?;
             Ok(json!({"seconds": times}))
         }
         Some("result") => {
             let path = request["path"].as_str().ok_or("path must be a file's")?;
-            std::fs::write(path, layer.as_ref().ok_or_else(prepared)?.output())?;
+            std::fs::write(path, worker.layer.as_ref().ok_or_else(prepared)?.output())?;
             Ok(json!({}))
         }
-        Some("machine") => Ok(machine::measure(pool, copied.get_or_insert_with(machine::Copied::new), seconds)),
+        Some("machine") => {
+            if worker.machine.is_none() {
+                worker.machine = Some(Machine::new(worker.threads)?);
+            }
+            Ok(worker.machine.as_mut().expect("just made").measure(seconds))
+        }
         other => Err(format!("do must be prepare, measure, result or machine, got {other:?}").into()),
     }
 }
@@ -135,12 +143,7 @@ impl<T: Element> Layer for Prepared<T> {
     }
 }
 
-fn prepare<T: Element>(
-    shape: &Value,
-    data: &Path,
-    packing: Packing,
-    pool: &Arc<ThreadPool>,
-) -> Outcome<Box<dyn Layer>> {
+fn prepare<T: Element>(shape: &Value, data: &Path, worker: &Worker) -> Outcome<Box<dyn Layer>> {
     let number = |value: &Value| value.as_u64().ok_or_else(|| format!("shape {shape} lacks a whole number"));
     let mut extents = [0; 4];
     for (axis, extent) in extents.iter_mut().enumerate() {
@@ -158,8 +161,9 @@ fn prepare<T: Element>(
     let [out_height, out_width] = [height, width].map(|extent| extent.div_ceil(stride as usize));
     let out_shape = [batch, out_height, out_width, out_channels];
     let output = Image::new(out_shape, vec![T::ZERO; out_shape.iter().product()]);
-    let convolution = SeparableConv2d::new([stride as i64; 2], Padding::Same, [rate as i64; 2]).pool(pool.clone());
-    let prepare: packing::Prepare<T> = match packing {
+    let convolution = SeparableConv2d::new([stride as i64; 2], Padding::Same, [rate as i64; 2]);
+    let convolution = convolution.pool(worker.helpers.clone()).threads(worker.threads);
+    let prepare: packing::Prepare<T> = match worker.packing {
         Packing::Once => packing::once,
         Packing::EveryCall => packing::every_call,
     };
