@@ -196,6 +196,26 @@ def test_300_random_geometries(rng, capsys):
     assert of_all >= (0.95 if ONEDNN else 0.8) * count
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_small_results(dtype, rng):
+    """A number or two of random data are the same in several orders: what is found must hold for other data."""
+    for index in range(40):
+        channels, multiplier, columns = rng.choice([1, 1, 2, 3]), rng.integers(1, 3), rng.choice([1, 2, 8])
+        image, rate = rng.integers(1, 11, 2), rng.integers(1, 3, 2) if index % 3 == 0 else [1, 1]
+        kernel = np.minimum(rng.integers(1, 4, 2), image)
+        shapes = [rng.integers(1, 5), *image, channels], [*kernel, channels, multiplier]
+        shapes = *shapes, [1, 1, channels * multiplier, columns]
+        attributes = [1, 1, 1, 1], "SAME", "NHWC", rate
+        for _ in range(6):
+            tensors = [tf.constant(rng.standard_normal(shape), dtype) for shape in shapes]
+            ours, theirs = (
+                gradients(convolve, tensors, attributes) for convolve in (sepconv.separable_conv2d, tensorflows)
+            )
+            for name, a, b in zip(NAMES, ours, theirs, strict=True):
+                found = sepconv.explain_gradients(*tensors, *attributes)[name]
+                assert same(a, b), (index, name, shapes, attributes, found)
+
+
 @pytest.mark.parametrize("name", ["mbv1_7", "mbv1_13", "xcep_mid", "aspp_r2", "b8_mbv1_7", "m4", "k5", "tiny"])
 def test_errors_are_not_larger_than_tensorflows(name, rng):
     """Reproducible gradients, whose order is another one, beside those in float64: the root of the mean square."""

@@ -60,8 +60,9 @@ pub enum Unclear<E> {
 const MOST_CALLS: usize = 20;
 const LONGEST: Duration = Duration::from_millis(45);
 
-/// Elements that random data must have confirmed, and the most probes spent on that where results are small. One element
-/// of uniform data is the same by chance, whatever the order, in some three of ten cases; cancelling data hardly ever.
+/// Elements that random data must have confirmed, and the most probes spent on that where results are small; more on products,
+/// if the budget allows it. One element of uniform data is the same by chance, whatever the order, in some three of ten cases;
+/// cancelling data less often, unless the order is symmetric.
 const CONFIRMATIONS: usize = 512;
 const MOST_DEPTHWISE_CALLS: usize = 10;
 const MOST_POINTWISE_CALLS: usize = 5;
@@ -310,6 +311,8 @@ fn confirmed<T: Element, P: Probe<T>>(
     // Where there are several orders, the rarest is the one to be sure of.
     let area = |e: &Elsewhere| e.rows.len() * e.columns.len();
     let rarest = candidates[0].pointwise.elsewhere.iter().map(area).min().unwrap_or(rows * columns);
+    // Three come before those that are counted.
+    let most = MOST_POINTWISE_CALLS.max(MOST_CALLS.saturating_sub(counted.calls + 3));
     let mut ask = |mut input: Vec<T>, filter: Vec<T>| {
         let result = counted.pointwise(&input, &filter)?;
         counted.probe.seen(&mut input);
@@ -335,8 +338,10 @@ fn confirmed<T: Element, P: Probe<T>>(
         (false, _) => &[Data::Cancelling, Data::Tiny],
     };
     let kinds = data.len();
-    for (n, data) in data.iter().cycle().enumerate() {
-        if n >= kinds && (n * rarest >= CONFIRMATIONS || n >= MOST_POINTWISE_CALLS) {
+    // What cancels leaves nothing of an order that is symmetric.
+    let further = if is_sum::<T>() { &[Data::Uniform, Data::Uniform, Data::Cancelling] } else { data };
+    for (n, data) in data.iter().chain(further.iter().cycle()).enumerate() {
+        if n >= kinds && (n * rarest >= CONFIRMATIONS || n >= most) {
             break;
         }
         if observed.len() == others + n {

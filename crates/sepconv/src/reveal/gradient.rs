@@ -3,13 +3,17 @@
 //! Two of the four are matrix products, whose orders are first guessed and then, if no guess gives every bit, found from
 //! probes. Of the other two all known ways are tried on data that tell them apart.
 
+use std::iter::repeat_n;
 use std::time::Instant;
 
 use ndarray::{ArrayView4, s};
 
-use super::data::{Data, Scale, filled};
-use super::{Counted, LONGEST, Observed, Probe, Unclear, confirmed, first_difference, infinite_taps, pointwise};
-use crate::element::Element;
+use super::data::{Data, Scale, filled, masked};
+use super::{
+    CONFIRMATIONS, Counted, LONGEST, MOST_CALLS, Observed, Probe, Unclear, confirmed, first_difference, infinite_taps,
+    pointwise,
+};
+use crate::element::{Element, is_sum};
 use crate::geometry::{Attributes, Axis, Geometry, Padding};
 use crate::gradient::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
 use crate::kernels::InstructionSet;
@@ -72,6 +76,15 @@ impl<T, E> Probe<T> for Alone<'_, T, E> {
     }
 }
 
+/// What confirms an order: of so many results, each a sum of so many products.
+fn kinds<T: Element>(results: usize, products: usize) -> impl Iterator<Item = Data> {
+    let enough = CONFIRMATIONS.div_ceil(results).clamp(2, MOST_CALLS);
+    // Rounding to 16 bits hides the order of more than one.
+    let masked = if is_sum::<T>() || products < 2 { 0 } else { enough };
+    let of_values = [Data::Infinite, Data::Infinite, Data::Tiny].into_iter();
+    of_values.chain(repeat_n(Data::Factor, masked)).chain(repeat_n(Data::Uniform, enough))
+}
+
 /// The order of the input's gradient, of a geometry whose outputs are depthwise results ([`Geometry::depthwise`]):
 /// `gradient` is given that of the depthwise result, and the depthwise filter.
 ///
@@ -83,9 +96,12 @@ pub fn input<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Result<InputOr
     }
     let taps = g.height.kernel * g.width.kernel;
     let mut observed = Vec::new();
-    for (data, seed) in [(Data::Uniform, 1), (Data::Infinite, 2), (Data::Tiny, 3), (Data::Uniform, 4)] {
+    for (data, seed) in kinds::<T>(g.input_shape().iter().product(), taps).zip(1..) {
         let pixels = data.values::<T, _>(g.rows(), g.k(), seed)?;
-        let mut filter = data.weights().values::<T, _>(taps, g.k(), !seed)?;
+        let mut filter = match data {
+            Data::Factor => masked(taps, g.k(), seed)?,
+            data => data.weights().values::<T, _>(taps, g.k(), !seed)?,
+        };
         if data == Data::Infinite && taps > 0 {
             infinite_taps(g, 0).for_each(|(n, tap)| filter[tap * g.k() + n] = T::from_f64(f64::INFINITY));
         }
@@ -134,20 +150,24 @@ pub fn depthwise_filter<T: Element, E>(g: &Geometry, gradient: Box<T, E>) -> Res
     let pixels = g.batch * g.height.input * g.width.input;
     let mut observed = Vec::new();
     let infinite = T::from_f64(f64::INFINITY);
-    for (turn, data) in [Data::Uniform, Data::Tiny, Data::Uniform, Data::Uniform].into_iter().enumerate() {
-        let seed = turn as u64 + 1;
+    let mut infinities = 0;
+    for (data, seed) in kinds::<T>(taps * g.k(), g.rows()).zip(1..) {
         let mut input = data.values::<T, _>(pixels, g.in_channels, seed)?;
-        let mut upstream = data.weights().values::<T, _>(g.rows(), g.k(), !seed)?;
+        let mut upstream = match data {
+            Data::Factor => masked(g.rows(), g.k(), seed)?,
+            data => data.weights().values::<T, _>(g.rows(), g.k(), !seed)?,
+        };
         // What is multiplied by zeros outside the image, and where results are taken off, shows.
         let (first, last) = (0..g.k().div_ceil(2), g.k().div_ceil(2)..g.k());
-        if turn == 2 {
+        if data == Data::Infinite && infinities == 0 {
             upstream[first].fill(infinite);
             let row = (g.rows() - 1) * g.k();
             upstream[row + last.start..row + last.end].fill(infinite);
-        } else if turn == 3 {
+        } else if data == Data::Infinite {
             let row = (pixels - 1) * g.in_channels;
             input[row..].fill(infinite);
         }
+        infinities += usize::from(data == Data::Infinite);
         let result = gradient(&input, &upstream).map_err(Unclear::Probe)?;
         observed.push(Observed { input, filter: upstream, result });
     }

@@ -5,7 +5,8 @@ use ndarray::{ArrayView2, ArrayView4};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Attributes, Padding};
+use crate::gradient::DepthwiseFilterOrder;
+use crate::{Attributes, InstructionSet, Padding};
 
 /// However slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -234,6 +235,33 @@ fn few_products_tell_by_the_sign_of_zero() {
         assert_eq!(found, Ok(asked.pointwise.clone()));
         let found = reveal_within::<f64, _>(PATIENCE, &geometry, &mut ours).map(|found| found.pointwise);
         assert_eq!(found, Ok(asked.pointwise));
+    }
+}
+
+/// Of results that are a number or two, several orders give the same in one probe or another.
+#[test]
+fn small_gradients_have_the_order_that_is_found() {
+    let attributes = Attributes { strides: [1, 1], padding: Padding::Same, rate: [1, 1] };
+    let workers = plan::Workers { set: InstructionSet::preferred(), pool: None, threads: 1 };
+    for (pixels, text) in
+        (2..9).flat_map(|n| ["chain", "images", "rows", "shares 2", "batches 2"].map(|text| (n, text)))
+    {
+        let g = Geometry::depthwise(&[2, pixels, 3, 1], &[1, 1, 1, 1], &attributes).unwrap();
+        let order = format!("v1 depthwise_filter(fused, inside, {text}) subnormals(flushed)").parse().unwrap();
+        let by = |order: &DepthwiseFilterOrder, input: &[f32], upstream: &[f32]| {
+            let input = ArrayView4::from_shape(g.input_shape(), input).unwrap();
+            let upstream = ArrayView4::from_shape(g.output_shape(), upstream).unwrap();
+            let into =
+                |to: &mut _| crate::gradient::depthwise_filter::gradient(&workers, &g, input, upstream, order, to);
+            plan::allocate(1, into).unwrap()
+        };
+        let mut ours = |input: &[f32], upstream: &[f32]| Ok::<_, ()>(by(&order, input, upstream));
+        let found = gradient::depthwise_filter(&g, &mut ours).unwrap();
+        for seed in 100..200 {
+            let values = |seed| Data::Uniform.values::<f32, ()>(g.rows(), 1, seed).unwrap();
+            let (input, upstream) = (values(seed), values(!seed));
+            assert_eq!(by(&found, &input, &upstream), by(&order, &input, &upstream), "{found} for {order}");
+        }
     }
 }
 
