@@ -81,7 +81,8 @@ pub fn reveal_within<T: Element, P: Probe<T>>(
     geometry: &Geometry,
     probe: &mut P,
 ) -> Result<Numerics, Unclear<P::Error>> {
-    let mut counted = Counted { probe, geometry, calls: 0, begun: Instant::now(), longest };
+    let mut counted =
+        Counted { probe, geometry, calls: 0, begun: Instant::now(), longest, confirming: MOST_POINTWISE_CALLS };
     let mut numerics = Numerics { subnormals: Subnormals::Flushed, ..Numerics::REPRODUCIBLE };
     if geometry.rows() * geometry.k() == 0 {
         return Ok(numerics);
@@ -102,6 +103,8 @@ struct Counted<'a, P> {
     calls: usize,
     begun: Instant,
     longest: Duration,
+    /// So many may confirm products, whatever the budget says.
+    confirming: usize,
 }
 
 impl<P> Counted<'_, P> {
@@ -312,7 +315,7 @@ fn confirmed<T: Element, P: Probe<T>>(
     let area = |e: &Elsewhere| e.rows.len() * e.columns.len();
     let rarest = candidates[0].pointwise.elsewhere.iter().map(area).min().unwrap_or(rows * columns);
     // Three come before those that are counted.
-    let most = MOST_POINTWISE_CALLS.max(MOST_CALLS.saturating_sub(counted.calls + 3));
+    let most = counted.confirming.max(MOST_CALLS.saturating_sub(counted.calls + 3));
     let mut ask = |mut input: Vec<T>, filter: Vec<T>| {
         let result = counted.pointwise(&input, &filter)?;
         counted.probe.seen(&mut input);

@@ -10,8 +10,7 @@ use ndarray::{ArrayView4, s};
 
 use super::data::{Data, Scale, filled, masked};
 use super::{
-    CONFIRMATIONS, Counted, LONGEST, MOST_CALLS, Observed, Probe, Unclear, confirmed, first_difference, infinite_taps,
-    pointwise,
+    CONFIRMATIONS, Counted, LONGEST, Observed, Probe, Unclear, confirmed, first_difference, infinite_taps, pointwise,
 };
 use crate::element::{Element, is_sum};
 use crate::geometry::{Attributes, Axis, Geometry, Padding};
@@ -43,8 +42,14 @@ pub fn product<T: Element, E>(
     let geometry = Geometry::new(&shapes.0, &shapes.1, &shapes.2, &attributes);
     let geometry = geometry.map_err(|_| Unclear::Memory { elements: usize::MAX })?;
     let mut probe = Alone(product);
-    let mut counted =
-        Counted { probe: &mut probe, geometry: &geometry, calls: 0, begun: Instant::now(), longest: LONGEST };
+    let mut counted = Counted {
+        probe: &mut probe,
+        geometry: &geometry,
+        calls: 0,
+        begun: Instant::now(),
+        longest: LONGEST,
+        confirming: MOST_CONFIRMING,
+    };
     let likely = likely.iter().filter(|sum| sum.length() == Some(k));
     let guesses = likely.flat_map(|sum| {
         [Products::Fused, Products::Separate].map(|products| numerics(Pointwise::everywhere(products, sum.clone())))
@@ -57,6 +62,9 @@ pub fn product<T: Element, E>(
     (counted.calls, counted.begun) = (0, Instant::now());
     pointwise(&mut counted, Subnormals::Flushed).map(numerics)
 }
+
+/// Probes that confirm an order, at most: of a single number, which two orders may give alike in every other one.
+const MOST_CONFIRMING: usize = 64;
 
 /// Channels that refute most orders.
 const FEW: usize = 16;
@@ -78,7 +86,7 @@ impl<T, E> Probe<T> for Alone<'_, T, E> {
 
 /// What confirms an order: of so many results, each a sum of so many products.
 fn kinds<T: Element>(results: usize, products: usize) -> impl Iterator<Item = Data> {
-    let enough = CONFIRMATIONS.div_ceil(results).clamp(2, MOST_CALLS);
+    let enough = CONFIRMATIONS.div_ceil(results).clamp(2, MOST_CONFIRMING);
     // Rounding to 16 bits hides the order of more than one.
     let masked = if is_sum::<T>() || products < 2 { 0 } else { enough };
     let of_values = [Data::Infinite, Data::Infinite, Data::Tiny].into_iter();
