@@ -339,6 +339,9 @@ impl<T: Element> WithSteps<'_, T> {
         geometry: &Geometry,
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
+        if output.is_empty() {
+            return Ok(());
+        }
         let (convolution, epilogues) = (self.convolution, self.epilogues);
         let Workers { set, pool, threads } = convolution.workers(plan::multiplications(geometry));
         let layer = Layer { depthwise_filter, epilogues };

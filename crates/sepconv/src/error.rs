@@ -64,6 +64,8 @@ pub enum Error {
     Input { expected: [usize; 4], got: [usize; 4] },
     #[error("the output array must have shape {expected:?}, got {got:?}")]
     Output { expected: [usize; 4], got: [usize; 4] },
+    #[error("the output must have as many elements as shape {shape:?} says, {expected}, got {got}")]
+    Length { shape: [usize; 4], expected: usize, got: usize },
     #[error("{argument} must have shape {expected:?}, got {got:?}")]
     Gradient { argument: &'static str, expected: [usize; 4], got: Vec<usize> },
     #[error("step {step} behind the {part} part must have a number for each of {expected} channels, got {got}")]

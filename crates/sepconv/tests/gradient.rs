@@ -1,6 +1,8 @@
 //! The gradients against their reference, compared as integers: every instruction set that the machine has, random
 //! geometries, types, orders, threads and special values; and against finite differences.
 
+use std::mem::MaybeUninit;
+
 use half::{bf16, f16};
 use ndarray::{Array4, s};
 use proptest::prelude::*;
@@ -322,6 +324,53 @@ fn what_does_not_fit_is_an_error() {
     let error = numerics.backprop_pointwise_filter(input.view(), filter.view(), [1, 1, 2, 5], upstream.view());
     assert_eq!(error.unwrap_err().to_string(), "numerics: the sum `7` adds 7 products, but there are 16");
     assert!(numerics.backprop_pixels(pointwise.view(), upstream.view()).is_err());
+}
+
+/// Another number of elements than the result has is refused before one is written.
+#[test]
+fn an_output_of_another_length_is_an_error() {
+    let convolution = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
+    let (input, filter) = (Array4::<f32>::ones((1, 4, 4, 2)), Array4::ones((3, 3, 2, 1)));
+    let (pointwise, upstream) = (Array4::ones((1, 1, 2, 5)), Array4::ones((1, 4, 4, 5)));
+    let (input, filter, pointwise, upstream) = (input.view(), filter.view(), pointwise.view(), upstream.view());
+    let (of_input, of_filter) = (InputOrder::REPRODUCIBLE, DepthwiseFilterOrder::REPRODUCIBLE);
+    for length in [0, 1, 17, 19, 31, 33, 1000] {
+        let mut output = vec![MaybeUninit::new(7f32); length];
+        let errors = [
+            convolution.backprop_pixels_into(pointwise, upstream, &mut output),
+            convolution.backprop_input_into([1, 4, 4, 2], filter, input, &of_input, &mut output),
+            convolution.backprop_depthwise_filter_into(input, [3, 3, 2, 1], input, &of_filter, &mut output),
+            convolution.backprop_pointwise_filter_into(input, filter, [1, 1, 2, 5], upstream, &mut output),
+        ];
+        let shapes = [[1, 4, 4, 2], [1, 4, 4, 2], [3, 3, 2, 1], [1, 1, 2, 5]];
+        for (error, shape) in errors.into_iter().zip(shapes) {
+            let expected = shape.iter().product();
+            assert_eq!(error, Err(Error::Length { shape, expected, got: length }));
+        }
+        // SAFETY: it has been written.
+        assert!(output.iter().all(|value| unsafe { value.assume_init() } == 7.0));
+    }
+}
+
+/// Whether or not the result has elements, and however many it would have.
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let convolution = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
+    let (input, filter) = (Array4::<f32>::ones((1, 4, 4, 2)), Array4::ones((3, 3, 2, 1)));
+    let upstream = Array4::ones((1, 4, 4, 3));
+    let (input, filter, upstream) = (input.view(), filter.view(), upstream.view());
+    for shape in [[0, 9, 9, 9], [1 << 32, 1 << 32, 1, 2], [1, 1 << 32, 1 << 32, 2]] {
+        assert!(convolution.backprop_input(shape, filter, input, &InputOrder::REPRODUCIBLE).is_err(), "{shape:?}");
+    }
+    for shape in [[0, 3, 9, 1], [1 << 40, 1 << 40, 2, 1], [0, 1 << 40, 1 << 40, 2]] {
+        let order = DepthwiseFilterOrder::REPRODUCIBLE;
+        assert!(convolution.backprop_depthwise_filter(input, shape, input, &order).is_err(), "{shape:?}");
+    }
+    for shape in [[1, 1, 7, 0], [1, 1, 1 << 40, 1 << 40]] {
+        assert!(convolution.backprop_pointwise_filter(input, filter, shape, upstream).is_err(), "{shape:?}");
+    }
+    let error = convolution.backprop_pixels(Array4::ones((5, 1, 0, 3)).view(), upstream).unwrap_err();
+    assert_eq!(error.to_string(), "pointwise_filter must have shape [1, 1, 0, 3], got [5, 1, 0, 3]");
 }
 
 /// What BatchToSpaceND takes off would be more than there can be.

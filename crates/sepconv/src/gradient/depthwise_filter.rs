@@ -6,11 +6,12 @@ use std::ops::Range;
 
 use ndarray::{Array4, ArrayView4, CowArray, Ix4};
 
+use super::check_length;
 use super::orders::{DepthwiseFilterOrder, Pixels};
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::kernels::memory::{NEAR, ask_for, with_scratch};
+use crate::kernels::memory::{NEAR, Output, ask_for, with_scratch};
 use crate::kernels::{Correlation, Kernel};
 use crate::numerics::{Sum, Taps};
 use crate::plan::{Workers, reserved, with_adjacent_channels};
@@ -30,6 +31,7 @@ pub fn gradient<T: Element>(
     order: &DepthwiseFilterOrder,
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
+    check_length(g.depthwise_filter_shape(), output)?;
     if output.is_empty() {
         return Ok(());
     }
@@ -54,7 +56,7 @@ pub fn gradient<T: Element>(
     };
     let vectors = g.k().div_ceil(kernel.lanes);
     let tasks = vectors.min(workers.threads);
-    let place = Place(output.as_mut_ptr());
+    let output = Output::new(output, [g.height.kernel * g.width.kernel, g.k()]);
     team::for_each(workers.pool, workers.threads, tasks, &|task| {
         let bound = |task: usize| (task * vectors / tasks * kernel.lanes).min(g.k());
         let channels = bound(task)..bound(task + 1);
@@ -70,23 +72,11 @@ pub fn gradient<T: Element>(
             for (tap, totals) in totals.chunks_exact(stride).enumerate() {
                 for (k, total) in channels.clone().zip(totals) {
                     // SAFETY: inside the output; no other task has these channels.
-                    unsafe { place.at(tap * g.k() + k).write(MaybeUninit::new(T::narrow(*total))) };
+                    unsafe { output.at(tap, k).write(T::narrow(*total)) };
                 }
             }
         })
     })
-}
-
-/// Where the threads write.
-struct Place<T>(*mut MaybeUninit<T>);
-
-// SAFETY: it only hands out addresses, and who writes there promises that nobody else does.
-unsafe impl<T: Send> Sync for Place<T> {}
-
-impl<T> Place<T> {
-    fn at(&self, element: usize) -> *mut MaybeUninit<T> {
-        self.0.wrapping_add(element)
-    }
 }
 
 /// Successive columns of one phase with the same taps inside the image, whose results are all taken off or none.

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use ndarray::{Array4, ArrayView4, Axis as Dim, CowArray, Ix4, Slice, s};
 
+use super::check_length;
 use super::orders::{Direction, InputOrder};
 use crate::element::{Element, Number, is_sum};
 use crate::error::Error;
@@ -88,6 +89,7 @@ pub fn gradient<T: Element>(
     order: &InputOrder,
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
+    check_length(g.input_shape(), output)?;
     let strides = [g.height.stride, g.width.stride];
     let numerics::Depthwise { taps, order: tap_order, .. } = order.depthwise;
     // What borders are depends on all taps.
@@ -181,7 +183,7 @@ fn add_up_all<T: Element>(
         let tiles = jobs[job].split.tiles;
         (if descending { tile } else { tiles - 1 - tile } << 16) / tiles
     });
-    let to = Output::new(output, g.in_channels);
+    let to = Output::new(output, [g.batch * g.height.input * g.width.input, g.in_channels]);
     // Where there is nothing to round or to add up, and no vector would reach into the next pixel.
     let directly = is_sum::<T>() && channels == g.in_channels && channels.is_multiple_of(kernel.lanes);
     team::for_each(workers.pool, workers.threads, tiles.len(), &|task| {
