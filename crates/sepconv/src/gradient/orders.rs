@@ -20,7 +20,7 @@
 //! SpaceToBatchND those of its small images: in one `chain`; or a chain for each of the `images`; or for each of their
 //! `rows`; or for each of so many `shares` of rows, through all images; or for each of so many `batches` of images. Shares
 //! and batches are equal, or the first have one row or image more. The chains are added up, the first one first. With
-//! `strips` so many columns of an image are taken first, row after row, then the next.
+//! `strips` so many columns of an image are taken first, row after row, then the next, which changes nothing in a chain of one row.
 //! A `sum` is one over all pixels of all images, as a pointwise one is over its products; with it taps outside the image
 //! always count. `all` counts taps outside the image too, as products with +0.
 

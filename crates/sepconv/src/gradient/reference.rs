@@ -148,12 +148,8 @@ pub fn backprop_depthwise_filter<T: Element>(
             };
             return T::narrow(reference::add_up(order.products, sum, &mut (0..places.len()), &mut add));
         }
-        // The chains come one after the other if rows do so before images.
-        let by_share = matches!(order.pixels, Pixels::Shares(_));
         let strip = order.strips.unwrap_or(usize::MAX);
-        places.sort_by_key(|&[image, row, column]| {
-            (if by_share { chain(image, row) } else { 0 }, image, column / strip, row, column)
-        });
+        places.sort_by_key(|&[image, row, column]| (chain(image, row), image, column / strip, row, column));
         let (mut chains, mut last): (Vec<T::Sum>, _) = (Vec::new(), usize::MAX);
         for [image, row, column] in places {
             if chain(image, row) != last {
