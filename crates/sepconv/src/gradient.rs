@@ -26,6 +26,7 @@ pub(crate) mod depthwise_filter;
 pub(crate) mod input;
 mod orders;
 mod pointwise_filter;
+mod reached;
 pub mod reference;
 
 use std::mem::MaybeUninit;
