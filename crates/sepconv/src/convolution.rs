@@ -297,6 +297,7 @@ impl<T: Element> WithSteps<'_, T> {
     /// Of the depthwise part; its steps are checked.
     fn depthwise_geometry(&self, input: &ArrayView4<T>, depthwise_filter: &ArrayView4<T>) -> Result<Geometry, Error> {
         let geometry = Geometry::depthwise(input.shape(), depthwise_filter.shape(), &self.convolution.attributes)?;
+        self.convolution.numerics.depthwise.check()?;
         self.epilogues.check_depthwise(geometry.k())?;
         Ok(geometry)
     }

@@ -74,6 +74,8 @@ pub enum Error {
     StepType { part: &'static str, step: usize, got: &'static str },
     #[error("numerics: {0}")]
     Numerics(#[from] crate::numerics::ParseError),
+    #[error("numerics: {what} must be {expected}, got {got}")]
+    Order { what: &'static str, expected: String, got: String },
     #[error("numerics: the sum `{sum}` adds {length} products, but there are {k}")]
     SumLength { sum: String, length: usize, k: usize },
 }

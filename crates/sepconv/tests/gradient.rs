@@ -80,7 +80,14 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
         }
         other => other.clone(),
     };
-    let filter_order = DepthwiseFilterOrder { products, taps, pixels: pixels_order, strips: case.strips, subnormals };
+    let in_pairs = products == Products::Paired;
+    let filter_order = DepthwiseFilterOrder {
+        products: if in_pairs { Products::Fused } else { products },
+        taps,
+        pixels: pixels_order,
+        strips: case.strips,
+        subnormals,
+    };
     let attributes = &case.attributes;
     let expected = [
         bits(Ok(reference::backprop_pixels(pointwise.view(), upstream.view(), &numerics(case.out_channels)))),

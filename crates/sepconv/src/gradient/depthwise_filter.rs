@@ -33,6 +33,7 @@ pub fn gradient<T: Element>(
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
     check_length(g.depthwise_filter_shape(), output)?;
+    order.check()?;
     if output.is_empty() {
         return Ok(());
     }

@@ -89,6 +89,7 @@ pub fn gradient<T: Element>(
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
     check_length(g.input_shape(), output)?;
+    order.check()?;
     if output.is_empty() {
         return Ok(());
     }

@@ -1,8 +1,8 @@
 //! A geometry without phases that take no part, so that what a gradient costs does not depend on the rate.
 //!
-//! Where a rate is beyond what an axis has, each phase has a single result, and most phases have none that is not taken off and
-//! do not meet the image either: all that they give to a sum are products of +0 with +0, or a chain of none. Of several of
-//! these in succession the first says it all, as adding +0 again changes nothing.
+//! Where a rate is beyond what an axis has, each phase has a single result, and most phases have none that is not taken
+//! off and do not meet the image either: all that they give to a sum are products of +0 with +0, or a chain of none. Of
+//! several of these in succession the first says it all, as adding +0 again changes nothing.
 
 use crate::geometry::{Axis, Geometry};
 

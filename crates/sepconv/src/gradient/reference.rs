@@ -52,6 +52,7 @@ pub fn backprop_input<T: Element>(
     order: &InputOrder,
 ) -> Result<Array4<T>, Error> {
     let g = Geometry::depthwise(&input, depthwise_filter.shape(), attributes)?;
+    order.check()?;
     assert!(order.depthwise.order == TapOrder::Rows && order.depthwise.rounding == Rounding::Once);
     let _flushing = Flushing::set(order.subnormals);
     let m = g.channel_multiplier;
@@ -110,6 +111,7 @@ pub fn backprop_depthwise_filter<T: Element>(
     order: &DepthwiseFilterOrder,
 ) -> Result<Array4<T>, Error> {
     let g = Geometry::depthwise(input.shape(), &depthwise_filter, attributes)?;
+    order.check()?;
     let _flushing = Flushing::set(order.subnormals);
     let [rows, columns] = [&g.height, &g.width].map(|axis| (axis.output + axis.crop) / axis.rate);
     let images = g.height.rate * g.width.rate * g.batch;
