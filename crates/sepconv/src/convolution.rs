@@ -297,6 +297,7 @@ impl<T: Element> WithSteps<'_, T> {
     /// Of the depthwise part; its steps are checked.
     fn depthwise_geometry(&self, input: &ArrayView4<T>, depthwise_filter: &ArrayView4<T>) -> Result<Geometry, Error> {
         let geometry = Geometry::depthwise(input.shape(), depthwise_filter.shape(), &self.convolution.attributes)?;
+        self.convolution.numerics.depthwise.check()?;
         self.epilogues.check_depthwise(geometry.k())?;
         Ok(geometry)
     }
@@ -339,6 +340,9 @@ impl<T: Element> WithSteps<'_, T> {
         geometry: &Geometry,
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
+        if output.is_empty() {
+            return Ok(());
+        }
         let (convolution, epilogues) = (self.convolution, self.epilogues);
         let Workers { set, pool, threads } = convolution.workers(plan::multiplications(geometry));
         let layer = Layer { depthwise_filter, epilogues };

@@ -64,6 +64,8 @@ pub enum Error {
     Input { expected: [usize; 4], got: [usize; 4] },
     #[error("the output array must have shape {expected:?}, got {got:?}")]
     Output { expected: [usize; 4], got: [usize; 4] },
+    #[error("the output must have as many elements as shape {shape:?} says, {expected}, got {got}")]
+    Length { shape: [usize; 4], expected: usize, got: usize },
     #[error("{argument} must have shape {expected:?}, got {got:?}")]
     Gradient { argument: &'static str, expected: [usize; 4], got: Vec<usize> },
     #[error("step {step} behind the {part} part must have a number for each of {expected} channels, got {got}")]
@@ -72,6 +74,8 @@ pub enum Error {
     StepType { part: &'static str, step: usize, got: &'static str },
     #[error("numerics: {0}")]
     Numerics(#[from] crate::numerics::ParseError),
+    #[error("numerics: {what} must be {expected}, got {got}")]
+    Order { what: &'static str, expected: String, got: String },
     #[error("numerics: the sum `{sum}` adds {length} products, but there are {k}")]
     SumLength { sum: String, length: usize, k: usize },
 }

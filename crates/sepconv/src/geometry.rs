@@ -199,7 +199,7 @@ impl Geometry {
         let [one_high, one_wide, k, out_channels] = rank_4("pointwise_filter", pointwise_filter)?;
         check_channels(in_channels, filter_channels)?;
         check_any_channels(in_channels, channel_multiplier)?;
-        check_pointwise([one_high, one_wide, k], in_channels.saturating_mul(channel_multiplier))?;
+        check_pointwise([one_high, one_wide, k], product(in_channels, channel_multiplier)?)?;
         let geometry = Self {
             batch,
             in_channels,
@@ -208,10 +208,13 @@ impl Geometry {
             height: Axis::new(attributes, AxisName::Height, in_height, kernel_height)?,
             width: Axis::new(attributes, AxisName::Width, in_width, kernel_width)?,
         };
-        // Eight bytes is the widest element, and no array of ours may exceed isize::MAX bytes.
+        // Eight bytes is the widest element, and no array of ours may exceed isize::MAX bytes; nor, if it is empty, may the
+        // product of its other extents.
         let depthwise = [geometry.batch, geometry.height.output, geometry.width.output, geometry.k()];
         for shape in [geometry.output_shape(), depthwise] {
-            shape.iter().try_fold(8isize, |n, &d| n.checked_mul(d as isize)).ok_or(Error::TooLarge)?;
+            let element = if shape.contains(&0) { 1 } else { 8 };
+            let size = shape.iter().try_fold(element, |size, &extent| product(size, extent.max(1)))?;
+            isize::try_from(size).map_err(|_| Error::TooLarge)?;
         }
         Ok(geometry)
     }
@@ -249,7 +252,7 @@ impl Geometry {
         let mut k = filter_k;
         if let (Some(in_channels), Some(channel_multiplier)) = (in_channels.or(filter_channels), channel_multiplier) {
             check_any_channels(in_channels, channel_multiplier)?;
-            k = Some(in_channels.saturating_mul(channel_multiplier));
+            k = Some(product(in_channels, channel_multiplier)?);
         }
         if let (Some(one_high), Some(one_wide), Some(filter_k), Some(k)) = (one_high, one_wide, filter_k, k) {
             check_pointwise([one_high, one_wide, filter_k], k)?;
@@ -295,6 +298,10 @@ fn rank_4(argument: &'static str, shape: &[usize]) -> Result<[usize; 4], Error> 
     shape.try_into().map_err(|_| Error::Rank { argument, shape: shape.to_vec() })
 }
 
+fn product(a: usize, b: usize) -> Result<usize, Error> {
+    a.checked_mul(b).ok_or(Error::TooLarge)
+}
+
 fn check_channels(in_channels: usize, filter_channels: usize) -> Result<(), Error> {
     if filter_channels == in_channels { Ok(()) } else { Err(Error::Channels { in_channels, filter_channels }) }
 }
@@ -328,6 +335,24 @@ mod tests {
         assert_eq!(partial([None, None, Some(8), None], Some(&SAME)), Ok([None, None, Some(8), Some(5)]));
         assert_eq!(partial([None; 4], Some(&SAME)), Ok([None, None, None, Some(5)]));
         assert_eq!(Geometry::partial([None; 4], [None; 4], [None; 4], None), Ok([None; 4]));
+    }
+
+    #[test]
+    fn what_no_array_can_hold_is_refused() {
+        let most = usize::MAX;
+        for [input, filter, pointwise] in [
+            [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, most]],
+            [[most, 4, 4, 2], [3, 3, 2, 1], [1, 1, 2, 3]],
+            [[1 << 62, 4, 4, 2], [3, 3, 2, 1], [1, 1, 2, 3]],
+            [[0, 1, 1, 1 << 40], [1, 1, 1 << 40, 1 << 40], [1, 1, most, 0]],
+            [[0, 1 << 40, 1 << 40, 1], [1, 1, 1, 1], [1, 1, 1, 1]],
+        ] {
+            assert_eq!(Geometry::new(&input, &filter, &pointwise, &SAME), Err(Error::TooLarge), "{input:?}");
+            let [input, filter, pointwise] = [input, filter, pointwise].map(|shape| shape.map(Some));
+            assert_eq!(Geometry::partial(input, filter, pointwise, Some(&SAME)), Err(Error::TooLarge), "{input:?}");
+        }
+        let multiplied = [None, None, Some(1 << 40), Some(1 << 40)];
+        assert_eq!(Geometry::partial([None; 4], multiplied, [None; 4], None), Err(Error::TooLarge));
     }
 
     #[test]

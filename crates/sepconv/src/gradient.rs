@@ -26,6 +26,7 @@ pub(crate) mod depthwise_filter;
 pub(crate) mod input;
 mod orders;
 mod pointwise_filter;
+mod reached;
 pub mod reference;
 
 use std::mem::MaybeUninit;
@@ -93,6 +94,9 @@ impl SeparableConv2d {
     }
 
     /// The same into as many elements.
+    ///
+    /// # Errors
+    /// The same, and another number of elements.
     pub fn backprop_pixels_into<T: Element>(
         &self,
         pointwise_filter: ArrayView4<T>,
@@ -104,9 +108,7 @@ impl SeparableConv2d {
         check("upstream", [batch, height, width, out_channels], upstream.shape())?;
         check("pointwise_filter", [1, 1, k, out_channels], &[one, other, k, out_channels])?;
         self.numerics.check(channels)?;
-        if output.is_empty() {
-            return Ok(());
-        }
+        check_length([batch, height, width, k], output)?;
         let upstream = upstream.as_standard_layout();
         let values = upstream.as_slice().expect("standard layout");
         let filter = pointwise_filter.slice_move(s![0, 0, .., ..]).reversed_axes();
@@ -134,6 +136,9 @@ impl SeparableConv2d {
     }
 
     /// The same into as many elements.
+    ///
+    /// # Errors
+    /// The same, and another number of elements.
     pub fn backprop_pointwise_filter_into<T: Element>(
         &self,
         input: ArrayView4<T>,
@@ -164,6 +169,9 @@ impl SeparableConv2d {
     }
 
     /// The same into as many elements.
+    ///
+    /// # Errors
+    /// The same, and another number of elements.
     pub fn backprop_input_into<T: Element>(
         &self,
         input: [usize; 4],
@@ -196,6 +204,9 @@ impl SeparableConv2d {
     }
 
     /// The same into as many elements.
+    ///
+    /// # Errors
+    /// The same, and another number of elements.
     pub fn backprop_depthwise_filter_into<T: Element>(
         &self,
         input: ArrayView4<T>,
@@ -222,17 +233,23 @@ impl SeparableConv2d {
 
 /// Those of all results.
 fn taps(g: &Geometry) -> usize {
-    (g.rows() * g.k()).saturating_mul(g.height.kernel * g.width.kernel)
+    (g.rows() * g.k()).saturating_mul(g.height.kernel).saturating_mul(g.width.kernel)
 }
 
 fn check(argument: &'static str, expected: [usize; 4], got: &[usize]) -> Result<(), Error> {
     if expected == got { Ok(()) } else { Err(Error::Gradient { argument, expected, got: got.to_vec() }) }
 }
 
+/// That so many elements are those of an array of that shape.
+fn check_length<T>(shape: [usize; 4], elements: &[MaybeUninit<T>]) -> Result<(), Error> {
+    let (expected, got) = (plan::elements(shape)?, elements.len());
+    if expected == got { Ok(()) } else { Err(Error::Length { shape, expected, got }) }
+}
+
 fn array<T: Element>(
     shape: [usize; 4],
     fill: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<(), Error>,
 ) -> Result<Array4<T>, Error> {
-    let elements = plan::allocate(shape.iter().product(), fill)?;
-    Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
+    let elements = plan::allocate(plan::elements(shape)?, fill)?;
+    Array4::from_shape_vec(shape, elements).map_err(|_| Error::TooLarge)
 }

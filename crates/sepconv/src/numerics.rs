@@ -45,11 +45,13 @@
 //! turn, as the lanes of a vector take them, adds to each lane the one at distance 1, then the one at distance 2, which
 //! leaves one value, and adds 3 more products to that one by one. `chain` is one chain however long. Some elements of
 //! the result may have another order than the rest: the last of `elsewhere` that holds an element's row (its pixel's
-//! number in the batch) and column (its channel) counts. The word `reproducible` alone reads as
+//! number in the batch) and column (its channel) counts. Sums have at most 65536 chains, all together, and parentheses
+//! at most 16 deep; there are at most 4096 `elsewhere`. The word `reproducible` alone reads as
 //! [`Numerics::REPRODUCIBLE`].
 
 pub(crate) mod text;
 
+use std::fmt::Display;
 use std::ops::Range;
 
 use crate::error::Error;
@@ -139,6 +141,11 @@ pub enum Sum {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Folds(Vec<usize>);
 
+/// Deepest nesting, most chains and most places with an order of their own: no attribute exhausts stack, memory or time.
+const DEEPEST: usize = 16;
+const MOST_CHAINS: usize = 1 << 16;
+const MOST_PLACES: usize = 1 << 12;
+
 /// 64 lanes: as many as the longest vectors have of the smallest type.
 const MOST_FOLDS: usize = 6;
 
@@ -221,6 +228,15 @@ impl Depthwise {
     /// That of [`Numerics::REPRODUCIBLE`].
     pub const REPRODUCIBLE: Self =
         Self { products: Products::Fused, taps: Taps::Inside, order: TapOrder::Rows, rounding: Rounding::Once };
+
+    /// Refuses what no text says.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.order == TapOrder::RowsAtOnce(0) { refused("rows at once", "at least 1", 0) } else { Ok(()) }
+    }
+}
+
+pub(crate) fn refused(what: &'static str, expected: impl Display, got: impl Display) -> Result<(), Error> {
+    Err(Error::Order { what, expected: expected.to_string(), got: got.to_string() })
 }
 
 impl Numerics {
@@ -231,10 +247,16 @@ impl Numerics {
         subnormals: Subnormals::Kept,
     };
 
-    /// Refuses sums that add another number of products than `k`.
+    /// Refuses sums that add another number of products than `k`, and what no text says.
     pub fn check(&self, k: usize) -> Result<(), Error> {
+        self.depthwise.check()?;
         let Pointwise { sum, elsewhere, .. } = &self.pointwise;
+        if elsewhere.len() > MOST_PLACES {
+            return refused("places with an order of their own", format!("at most {MOST_PLACES}"), elsewhere.len());
+        }
+        let mut chains = 0;
         for sum in std::iter::once(sum).chain(elsewhere.iter().map(|elsewhere| &elsewhere.sum)) {
+            sum.check(&mut chains)?;
             if let Some(length) = sum.length().filter(|length| *length != k) {
                 return Err(Error::SumLength { sum: sum.to_string(), length, k });
             }
@@ -244,14 +266,34 @@ impl Numerics {
 }
 
 impl Sum {
-    /// How many products are added; `None` for [`Sum::Whole`], which adds any number (inside blocks: none).
+    /// How many products are added, or `usize::MAX` if more; `None` for [`Sum::Whole`], which adds any number.
     pub fn length(&self) -> Option<usize> {
         match self {
             Self::Whole => None,
             Self::Chain(n) => Some(*n),
-            Self::Blocks(sums) => Some(sums.iter().filter_map(Self::length).sum()),
-            Self::Lanes { folds, each, tail } => Some(folds.lanes() * each + tail),
+            Self::Blocks(sums) => Some(sums.iter().filter_map(Self::length).fold(0, usize::saturating_add)),
+            Self::Lanes { folds, each, tail } => Some(folds.lanes().saturating_mul(*each).saturating_add(*tail)),
         }
+    }
+
+    /// Refuses what no text says, of as many chains as there are with those of other sums, which have been counted.
+    pub(crate) fn check(&self, chains: &mut usize) -> Result<(), Error> {
+        self.check_within(0, chains)
+    }
+
+    /// The same of a sum within so many others.
+    fn check_within(&self, others: usize, chains: &mut usize) -> Result<(), Error> {
+        match self {
+            Self::Whole if others > 0 => return refused("a sum within another", "of so many products", self),
+            Self::Lanes { each: 0, .. } => return refused("products of each lane", "at least 1", 0),
+            Self::Blocks(_) if others > DEEPEST => {
+                return refused("sums around another", format!("at most {DEEPEST}"), others);
+            }
+            Self::Blocks(sums) if sums.len() < 2 => return refused("sums of blocks", "at least 2", sums.len()),
+            Self::Blocks(sums) => return sums.iter().try_for_each(|sum| sum.check_within(others + 1, chains)),
+            _ => *chains += 1,
+        }
+        if *chains > MOST_CHAINS { refused("chains", format!("at most {MOST_CHAINS}"), "more") } else { Ok(()) }
     }
 
     /// The same, added to +0.
@@ -266,6 +308,7 @@ impl Sum {
     /// From the lengths of successive chains.
     pub fn blocks(lengths: &[usize]) -> Self {
         match lengths {
+            [] => Self::Chain(0),
             [one] => Self::Chain(*one),
             _ => Self::Blocks(lengths.iter().copied().map(Self::Chain).collect()),
         }

@@ -104,7 +104,8 @@ impl FromStr for Orders {
         if !text.trim_start().starts_with("batch") {
             return text.parse().map(Self::Always);
         }
-        let alternative = |text: &str| {
+        let mut chains = 0;
+        let mut alternative = |text: &str| {
             let expected = || ParseError {
                 expected: "`batch B rows R: numerics`".into(),
                 at: 0,
@@ -114,7 +115,8 @@ impl FromStr for Orders {
             match seen.split_whitespace().collect::<Vec<_>>()[..] {
                 ["batch", batch, "rows", rows] => {
                     let number = |text: &str| text.parse::<usize>().map_err(|_| expected());
-                    Ok((Seen { batch: number(batch)?, rows: number(rows)? }, numerics.parse()?))
+                    let seen = Seen { batch: number(batch)?, rows: number(rows)? };
+                    Ok((seen, Numerics::read(numerics, &mut chains)?))
                 }
                 _ => Err(expected()),
             }
@@ -123,13 +125,24 @@ impl FromStr for Orders {
             let expected = format!("at most {MOST_ALTERNATIVES} alternatives");
             return Err(ParseError { expected, at: 0, got: text.chars().take(40).collect() });
         }
-        text.split(';').map(alternative).collect::<Result<_, _>>().map(Self::ByRows)
+        text.split(';').map(&mut alternative).collect::<Result<_, _>>().map(Self::ByRows)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All together have no more chains than one may have.
+    #[test]
+    fn chains_of_all_alternatives_count() {
+        let all = |times: usize| {
+            let one = format!("v1 depthwise(fused, all) pointwise(fused, lanes(1, 2, 0)x{times}) subnormals(kept)");
+            [1, 2].map(|rows| format!("batch 1 rows {rows}: {one}")).join("; ").parse::<Orders>()
+        };
+        assert!(all(32768).is_ok());
+        assert!(all(32769).unwrap_err().to_string().starts_with("expected at most 65536 chains"));
+    }
 
     #[test]
     fn the_last_rows_are_the_last_rows_of_any_number() {

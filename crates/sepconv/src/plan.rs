@@ -127,13 +127,12 @@ impl<'a, T: Element> Plan<'a, T> {
         input: ArrayView4<T>,
         output: &mut [MaybeUninit<T>],
     ) -> Result<(), Error> {
-        assert_eq!(output.len(), self.geometry().output_shape().iter().product::<usize>());
         if output.is_empty() {
             return Ok(());
         }
         let input = with_adjacent_channels(input)?;
         let input = input.view();
-        let output = Output::new(output, self.geometry().out_channels);
+        let output = Output::new(output, [self.geometry().rows(), self.geometry().out_channels]);
         let following = self.pointwise.following();
         let scratch = |rows| self.pointwise.scratch(rows);
         self.split.for_each(pool, self.subnormals, following, scratch, |tile, first, panels, scratch| {
@@ -160,7 +159,7 @@ pub fn depthwise_part<T: Element>(
     let input = with_adjacent_channels(input)?;
     let depthwise = Depthwise::new(kernel, depthwise_filter, geometry, numerics.depthwise, numerics.subnormals)?;
     let depthwise = depthwise.finished(Epilogue::new(kernel, steps, k)?);
-    let output = Output::new(output, k);
+    let output = Output::new(output, [geometry.rows(), k]);
     // Where there is nothing to round, and no vector would reach into the next pixel.
     let directly = is_sum::<T>() && k.is_multiple_of(kernel.lanes);
     let split = Split::of(&depthwise, workers.threads);
@@ -273,8 +272,7 @@ pub struct Product<'a, T, S> {
 }
 
 impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
-    /// Into all of `output`, which is not empty. `filler` is given the first row of a tile and how many it
-    /// has, those that follow included.
+    /// Into all of `output`. `filler` is given the first row of a tile and how many it has, those that follow included.
     pub fn run<F: Fill<T>>(
         self,
         workers: &Workers,
@@ -284,8 +282,10 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
         let Self { rows, filter, numerics, scratch: own } = self;
         let Workers { set, pool, threads } = *workers;
         let (kernel, (k, columns)) = (T::kernel(set), filter.dim());
-        assert_eq!(output.len(), rows * columns);
-        let output = Output::new(output, columns);
+        if output.is_empty() {
+            return Ok(());
+        }
+        let output = Output::new(output, [rows, columns]);
         let mut pointwise = Pointwise::once(kernel, filter, numerics);
         let split = Split::new::<T::Sum>(rows, k, threads, kernel.rows());
         let split = split.with_columns(pointwise.panels(), 2 * kernel.lanes, 1);
@@ -306,25 +306,28 @@ impl<T: Element, S: Fn(usize) -> usize + Sync> Product<'_, T, S> {
     }
 }
 
-/// That many elements, all of which `fill` writes; it is not called for none.
+/// That many elements, all of which `fill` writes.
 pub fn allocate<T>(
     elements: usize,
     fill: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<(), Error>,
 ) -> Result<Vec<T>, Error> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
-    if elements > 0 {
-        fill(&mut vec.spare_capacity_mut()[..elements])?;
-    }
+    fill(&mut vec.spare_capacity_mut()[..elements])?;
     // SAFETY: reserved, and written by `fill`.
     unsafe { vec.set_len(elements) };
     Ok(vec)
 }
 
+/// How many an array of that shape has.
+pub fn elements(shape: [usize; 4]) -> Result<usize, Error> {
+    let product = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+    product.ok_or(Error::TooLarge)
+}
+
 /// Room for an array of that shape.
 pub fn reserved<T>(shape: [usize; 4]) -> Result<Vec<T>, Error> {
-    let product = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
-    let elements = product.ok_or(Error::TooLarge)?;
+    let elements = elements(shape)?;
     let mut values = Vec::new();
     values.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
     Ok(values)

@@ -53,6 +53,7 @@ pub fn depthwise_with_steps<T: Element>(
     epilogues: &Epilogues<T>,
 ) -> Result<Array4<T>, Error> {
     let geometry = Geometry::depthwise(input.shape(), depthwise_filter.shape(), attributes)?;
+    numerics.depthwise.check()?;
     epilogues.check_depthwise(geometry.k())?;
     let pixels = depthwise_result(input, depthwise_filter, &geometry, numerics);
     let elements = finished(pixels, &epilogues.depthwise, numerics).into_iter().collect();

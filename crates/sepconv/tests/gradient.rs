@@ -1,6 +1,8 @@
 //! The gradients against their reference, compared as integers: every instruction set that the machine has, random
 //! geometries, types, orders, threads and special values; and against finite differences.
 
+use std::mem::MaybeUninit;
+
 use half::{bf16, f16};
 use ndarray::{Array4, s};
 use proptest::prelude::*;
@@ -70,7 +72,7 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
     let input_order = InputOrder { direction, depthwise, subnormals };
     let pixels_order = match &case.pixels {
         // As long as there are pixels in all, those that are taken off included.
-        Pixels::Sum(_) => {
+        Pixels::Sum(Sum::Chain(_)) => {
             let [rows, columns] = [&g.height, &g.width].map(|axis| axis.output + axis.crop);
             let length = g.batch * rows * columns;
             let lanes = Sum::Lanes { folds: Folds::new(&[1, 2]).unwrap(), each: length / 4, tail: length % 4 };
@@ -78,7 +80,14 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
         }
         other => other.clone(),
     };
-    let filter_order = DepthwiseFilterOrder { products, taps, pixels: pixels_order, strips: case.strips, subnormals };
+    let in_pairs = products == Products::Paired;
+    let filter_order = DepthwiseFilterOrder {
+        products: if in_pairs { Products::Fused } else { products },
+        taps,
+        pixels: pixels_order,
+        strips: case.strips,
+        subnormals,
+    };
     let attributes = &case.attributes;
     let expected = [
         bits(Ok(reference::backprop_pixels(pointwise.view(), upstream.view(), &numerics(case.out_channels)))),
@@ -136,7 +145,9 @@ fn cases() -> impl Strategy<Value = Case> {
         Just(Padding::Valid),
         prop::array::uniform2(prop::array::uniform2(0i64..6)).prop_map(Padding::Explicit)
     ];
-    let attributes = (prop::array::uniform2(1i64..4), padding, prop::array::uniform2(1i64..4));
+    // Some beyond the image's extent.
+    let extent = || prop::array::uniform2(prop_oneof![8 => 1i64..4, 1 => 4i64..20]);
+    let attributes = (extent(), padding, extent());
     let orders = (
         prop_oneof![Just(Products::Fused), Just(Products::Separate), Just(Products::Paired)],
         prop_oneof![Just(Taps::Inside), Just(Taps::All)],
@@ -146,7 +157,9 @@ fn cases() -> impl Strategy<Value = Case> {
             Just(Pixels::Images),
             Just(Pixels::Rows),
             (1usize..5).prop_map(Pixels::Shares),
-            (1usize..5).prop_map(Pixels::Batches)
+            (1usize..5).prop_map(Pixels::Batches),
+            Just(Pixels::Sum(Sum::Whole)),
+            Just(Pixels::Sum(Sum::Chain(0))),
         ],
         prop::option::of(1usize..6),
         1usize..400,
@@ -155,7 +168,6 @@ fn cases() -> impl Strategy<Value = Case> {
     (shapes, attributes, orders, any::<bool>(), any::<u32>(), 1usize..4).prop_map(
         |((input, kernel, out_channels), (strides, padding, rate), orders, special, seed, threads)| {
             let (products, taps, direction, pixels, strips, block, subnormals) = orders;
-            let strips = strips.filter(|_| pixels != Pixels::Rows);
             Case {
                 input: input.into(),
                 kernel: kernel.into(),
@@ -324,13 +336,84 @@ fn what_does_not_fit_is_an_error() {
     assert!(numerics.backprop_pixels(pointwise.view(), upstream.view()).is_err());
 }
 
-/// What BatchToSpaceND takes off would be more than there can be.
+/// Another number of elements than the result has is refused before one is written.
 #[test]
-fn an_enormous_rate_is_an_error() {
-    let convolution = SeparableConv2d::new([1, 1], Padding::Valid, [1 << 30, 1 << 30]);
-    let (filter, pixels) = (Array4::<f32>::ones((1, 1, 16, 1)), Array4::ones((1, 4, 4, 16)));
-    let result = convolution.backprop_input([1, 4, 4, 16], filter.view(), pixels.view(), &InputOrder::REPRODUCIBLE);
-    assert!(matches!(result, Err(Error::TooLarge)), "{result:?}");
+fn an_output_of_another_length_is_an_error() {
+    let convolution = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
+    let (input, filter) = (Array4::<f32>::ones((1, 4, 4, 2)), Array4::ones((3, 3, 2, 1)));
+    let (pointwise, upstream) = (Array4::ones((1, 1, 2, 5)), Array4::ones((1, 4, 4, 5)));
+    let (input, filter, pointwise, upstream) = (input.view(), filter.view(), pointwise.view(), upstream.view());
+    let (of_input, of_filter) = (InputOrder::REPRODUCIBLE, DepthwiseFilterOrder::REPRODUCIBLE);
+    for length in [0, 1, 17, 19, 31, 33, 1000] {
+        let mut output = vec![MaybeUninit::new(7f32); length];
+        let errors = [
+            convolution.backprop_pixels_into(pointwise, upstream, &mut output),
+            convolution.backprop_input_into([1, 4, 4, 2], filter, input, &of_input, &mut output),
+            convolution.backprop_depthwise_filter_into(input, [3, 3, 2, 1], input, &of_filter, &mut output),
+            convolution.backprop_pointwise_filter_into(input, filter, [1, 1, 2, 5], upstream, &mut output),
+        ];
+        let shapes = [[1, 4, 4, 2], [1, 4, 4, 2], [3, 3, 2, 1], [1, 1, 2, 5]];
+        for (error, shape) in errors.into_iter().zip(shapes) {
+            let expected = shape.iter().product();
+            assert_eq!(error, Err(Error::Length { shape, expected, got: length }));
+        }
+        // SAFETY: it has been written.
+        assert!(output.iter().all(|value| unsafe { value.assume_init() } == 7.0));
+    }
+}
+
+/// Whether or not the result has elements, and however many it would have.
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let convolution = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
+    let (input, filter) = (Array4::<f32>::ones((1, 4, 4, 2)), Array4::ones((3, 3, 2, 1)));
+    let upstream = Array4::ones((1, 4, 4, 3));
+    let (input, filter, upstream) = (input.view(), filter.view(), upstream.view());
+    for shape in [[0, 9, 9, 9], [1 << 32, 1 << 32, 1, 2], [1, 1 << 32, 1 << 32, 2]] {
+        assert!(convolution.backprop_input(shape, filter, input, &InputOrder::REPRODUCIBLE).is_err(), "{shape:?}");
+    }
+    for shape in [[0, 3, 9, 1], [1 << 40, 1 << 40, 2, 1], [0, 1 << 40, 1 << 40, 2]] {
+        let order = DepthwiseFilterOrder::REPRODUCIBLE;
+        assert!(convolution.backprop_depthwise_filter(input, shape, input, &order).is_err(), "{shape:?}");
+    }
+    for shape in [[1, 1, 7, 0], [1, 1, 1 << 40, 1 << 40]] {
+        assert!(convolution.backprop_pointwise_filter(input, filter, shape, upstream).is_err(), "{shape:?}");
+    }
+    let error = convolution.backprop_pixels(Array4::ones((5, 1, 0, 3)).view(), upstream).unwrap_err();
+    assert_eq!(error.to_string(), "pointwise_filter must have shape [1, 1, 0, 3], got [5, 1, 0, 3]");
+}
+
+/// What is far beyond the image is as if it were just beyond, and takes no longer.
+#[test]
+fn enormous_strides_and_rates() {
+    const MOST: i64 = i32::MAX as i64;
+    fn gradients(strides: [i64; 2], rate: [i64; 2], padding: Padding, kernel: usize) -> Vec<Vec<u64>> {
+        let convolution = SeparableConv2d::new(strides, padding, rate);
+        let (input, filter) = (elements::<f32>([2, 5, 4, 3], 1, true), elements([kernel, kernel, 3, 2], 2, true));
+        let pixels = convolution.depthwise(input.view(), filter.view()).unwrap();
+        let pixels = elements::<f32>(pixels.dim().into(), 3, true);
+        let mut all = Vec::new();
+        for text in ["ascending, fused, inside", "descending, separate, all", "apart, fused, all, borders"] {
+            let order = format!("v1 input({text}) subnormals(flushed)").parse().unwrap();
+            let gradient = convolution.backprop_input(input.dim().into(), filter.view(), pixels.view(), &order);
+            all.push(bits(gradient).unwrap().1);
+        }
+        for text in ["inside, rows", "all, chain", "all, batches 2", "all, rows, strips 1", "all, sum chain"] {
+            let order = format!("v1 depthwise_filter(fused, {text}) subnormals(flushed)").parse().unwrap();
+            let gradient =
+                convolution.backprop_depthwise_filter(input.view(), filter.dim().into(), pixels.view(), &order);
+            all.push(bits(gradient).unwrap().1);
+        }
+        all
+    }
+    for (padding, kernel) in [(Padding::Same, 3), (Padding::Same, 2), (Padding::Valid, 1)] {
+        for [strides, rate] in [[[MOST, MOST], [1, 1]], [[1, 1], [MOST, MOST]], [[MOST, 2], [1, MOST]], [[MOST; 2]; 2]]
+        {
+            let nearer = |values: [i64; 2]| values.map(|value| if value == MOST { 1001 } else { value });
+            let expected = gradients(nearer(strides), nearer(rate), padding, kernel);
+            assert_eq!(gradients(strides, rate, padding, kernel), expected, "{strides:?} {rate:?} {padding:?}");
+        }
+    }
 }
 
 /// Where a tile ends, the next channel is behind its last one.

@@ -6,14 +6,16 @@ use std::ops::Range;
 
 use ndarray::{Array4, ArrayView4, CowArray, Ix4};
 
+use super::check_length;
 use super::orders::{DepthwiseFilterOrder, Pixels};
+use super::reached::Reached;
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::kernels::memory::{NEAR, ask_for, with_scratch};
+use crate::kernels::memory::{NEAR, Output, ask_for, with_scratch};
 use crate::kernels::{Correlation, Kernel};
 use crate::numerics::{Sum, Taps};
-use crate::plan::{Workers, reserved, with_adjacent_channels};
+use crate::plan::{Workers, elements, reserved, with_adjacent_channels};
 use crate::reference::{self, Index};
 use crate::subnormals::Flushing;
 use crate::team;
@@ -30,15 +32,29 @@ pub fn gradient<T: Element>(
     order: &DepthwiseFilterOrder,
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
+    check_length(g.depthwise_filter_shape(), output)?;
+    order.check()?;
     if output.is_empty() {
         return Ok(());
     }
-    if let Pixels::Sum(sum) = &order.pixels {
-        let pixels = pixels(g).len();
-        if let Some(length) = sum.length().filter(|length| *length != pixels) {
+    let [rows, columns] = [&g.height, &g.width].map(|axis| axis.output + axis.crop);
+    let mut reached = Reached::of(g);
+    if let Pixels::Sum(sum) = &order.pixels
+        && let Some(length) = sum.length()
+    {
+        let pixels = elements([g.batch, rows, columns, 1])?;
+        if length != pixels {
             return Err(Error::SumLength { sum: sum.to_string(), length, k: pixels });
         }
+        // It counts those that take no part as well.
+        reached.geometry = *g;
     }
+    if g.rows() == 0 {
+        output.fill(MaybeUninit::new(T::ZERO));
+        return Ok(());
+    }
+    let chains = chains(g, &reached, &order.pixels)?;
+    let g = &reached.geometry;
     let kernel = T::kernel(workers.set);
     let zeros = vec![T::ZERO; g.k()];
     let mut columns = reserved([g.width.rate, 1, 1, 1])?;
@@ -51,10 +67,11 @@ pub fn gradient<T: Element>(
         gradient: with_adjacent_channels(gradient)?,
         zeros: &zeros,
         columns,
+        chains,
     };
     let vectors = g.k().div_ceil(kernel.lanes);
     let tasks = vectors.min(workers.threads);
-    let place = Place(output.as_mut_ptr());
+    let output = Output::new(output, [g.height.kernel * g.width.kernel, g.k()]);
     team::for_each(workers.pool, workers.threads, tasks, &|task| {
         let bound = |task: usize| (task * vectors / tasks * kernel.lanes).min(g.k());
         let channels = bound(task)..bound(task + 1);
@@ -70,23 +87,11 @@ pub fn gradient<T: Element>(
             for (tap, totals) in totals.chunks_exact(stride).enumerate() {
                 for (k, total) in channels.clone().zip(totals) {
                     // SAFETY: inside the output; no other task has these channels.
-                    unsafe { place.at(tap * g.k() + k).write(MaybeUninit::new(T::narrow(*total))) };
+                    unsafe { output.at(tap, k).write(T::narrow(*total)) };
                 }
             }
         })
     })
-}
-
-/// Where the threads write.
-struct Place<T>(*mut MaybeUninit<T>);
-
-// SAFETY: it only hands out addresses, and who writes there promises that nobody else does.
-unsafe impl<T: Send> Sync for Place<T> {}
-
-impl<T> Place<T> {
-    fn at(&self, element: usize) -> *mut MaybeUninit<T> {
-        self.0.wrapping_add(element)
-    }
 }
 
 /// Successive columns of one phase with the same taps inside the image, whose results are all taken off or none.
@@ -109,6 +114,27 @@ struct Sums<'a, T: Element> {
     zeros: &'a [T],
     /// By phase and strip.
     columns: Vec<Vec<Vec<Alike>>>,
+    chains: Vec<Chain>,
+}
+
+/// Small images, and of each the rows.
+type Chain = (Range<usize>, Range<usize>);
+
+/// The chains of a sum, the first one first, of the phases that take part.
+fn chains(g: &Geometry, reached: &Reached, pixels: &Pixels) -> Result<Vec<Chain>, Error> {
+    let of_all = |g: &Geometry| elements([g.height.rate, g.width.rate, g.batch, 1]);
+    let (images, rows) = (of_all(&reached.geometry)?, (g.height.output + g.height.crop) / g.height.rate);
+    let each_row = |image: usize| (0..rows).map(move |row| (image..image + 1, row..row + 1));
+    Ok(match *pixels {
+        Pixels::Chain | Pixels::Sum(_) => vec![(0..images, 0..rows)],
+        Pixels::Images => (0..images).map(|image| (image..image + 1, 0..rows)).collect(),
+        Pixels::Rows => (0..images).flat_map(each_row).collect(),
+        Pixels::Shares(shares) => shared(rows, shares).map(|rows| (0..images, rows)).collect(),
+        Pixels::Batches(batches) => {
+            let before = |image| reached.images_before(g, image);
+            shared(of_all(g)?, batches).map(|images| (before(images.start)..before(images.end), 0..rows)).collect()
+        }
+    })
 }
 
 impl<T: Element> Sums<'_, T> {
@@ -118,23 +144,12 @@ impl<T: Element> Sums<'_, T> {
         if let Pixels::Sum(sum) = &self.order.pixels {
             return self.add_up_one_by_one(sum, channels, stride, totals);
         }
-        let images = g.height.rate * g.width.rate * g.batch;
-        let rows = (g.height.output + g.height.crop) / g.height.rate;
-        let each_row = |image: usize| (0..rows).map(move |row| (image..image + 1, row..row + 1));
-        let chains: Vec<(Range<usize>, Range<usize>)> = match self.order.pixels {
-            Pixels::Sum(_) => unreachable!("has been added up"),
-            Pixels::Chain => vec![(0..images, 0..rows)],
-            Pixels::Images => (0..images).map(|image| (image..image + 1, 0..rows)).collect(),
-            Pixels::Rows => (0..images).flat_map(each_row).collect(),
-            Pixels::Shares(shares) => shared(rows, shares).map(|rows| (0..images, rows)).collect(),
-            Pixels::Batches(batches) => shared(images, batches).map(|images| (images, 0..rows)).collect(),
-        };
         // Strips go down the image.
         let large = (self.input.len() + self.gradient.len()) * size_of::<T>() > NEAR;
         let mut taps = Listed { inside: [0..0, 0..0], counted: true, taps: Vec::new() };
-        for (number, (images, rows)) in chains.into_iter().enumerate() {
+        for (number, (images, rows)) in self.chains.iter().enumerate() {
             chain.fill(T::Sum::ZERO);
-            for image in images {
+            for image in images.clone() {
                 for strip in &self.columns[image / g.batch % g.width.rate] {
                     let at_once = if strip.len() == 1 { ROWS } else { 1 };
                     let mut row = rows.start;

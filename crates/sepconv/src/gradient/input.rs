@@ -6,7 +6,9 @@ use std::ops::Range;
 
 use ndarray::{Array4, ArrayView4, Axis as Dim, CowArray, Ix4, Slice, s};
 
+use super::check_length;
 use super::orders::{Direction, InputOrder};
+use super::reached::Reached;
 use crate::element::{Element, Number, is_sum};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
@@ -36,30 +38,28 @@ struct Phase {
     before: isize,
 }
 
-/// All of them; without gaps between rows if a dilated kernel can do that.
+/// All of them that a tap reaches; without gaps between rows if a dilated kernel can do that.
 fn phases(axis: &Axis, direction: Direction, dilated: bool) -> Vec<Phase> {
     let extent = axis.output + axis.crop;
     let whole = axis.stride == 1 && (axis.rate == 1 || dilated);
     let (residues, stride) = if whole { (1, 1) } else { (axis.rate, axis.stride) };
     let rate = axis.rate / residues;
-    let mut phases = Vec::new();
-    for residue in 0..residues {
-        for first_tap in 0..stride {
-            // In the padded image, row (j * stride + first_tap) * residues + residue takes up rows j and before.
-            let place = |j: usize| (j * stride + first_tap) * residues + residue;
-            let count_before = |row: usize| (row.saturating_sub(place(0))).div_ceil(stride * residues);
-            let (start, end) = (count_before(axis.pad_before), count_before(axis.pad_before + axis.input));
-            let taps = axis.kernel.saturating_sub(first_tap).div_ceil(stride);
-            let from = [residue, residues, (extent - residue.min(extent)).div_ceil(residues)];
-            if start < end {
-                let rows = [place(start) - axis.pad_before, stride * residues, end - start];
-                let mut phase = Phase { rows, from, taps: [first_tap, stride, taps], rate, before: 0 };
-                phase.before = before(&phase, direction, start..end);
-                phases.push(phase);
-            }
-        }
-    }
-    phases
+    let end = axis.pad_before + axis.input.min(stride * residues);
+    let mut of_rows: Vec<_> = (axis.pad_before..end).map(|row| [row % residues, row / residues % stride]).collect();
+    of_rows.sort_unstable();
+    of_rows.retain(|&[_, first_tap]| first_tap < axis.kernel);
+    let phase = |[residue, first_tap]: [usize; 2]| {
+        // In the padded image, row (j * stride + first_tap) * residues + residue takes up rows j and before.
+        let place = |j: usize| (j * stride + first_tap) * residues + residue;
+        let count_before = |row: usize| (row.saturating_sub(place(0))).div_ceil(stride * residues);
+        let (start, end) = (count_before(axis.pad_before), count_before(axis.pad_before + axis.input));
+        let taps = (axis.kernel - first_tap).div_ceil(stride);
+        let from = [residue, residues, (extent - residue.min(extent)).div_ceil(residues)];
+        let rows = [place(start) - axis.pad_before, stride * residues, end - start];
+        let phase = Phase { rows, from, taps: [first_tap, stride, taps], rate, before: 0 };
+        Phase { before: before(&phase, direction, start..end), ..phase }
+    };
+    of_rows.into_iter().map(phase).collect()
 }
 
 /// [`Phase::before`], of those input rows.
@@ -88,6 +88,12 @@ pub fn gradient<T: Element>(
     order: &InputOrder,
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
+    check_length(g.input_shape(), output)?;
+    order.check()?;
+    if output.is_empty() {
+        return Ok(());
+    }
+    let Reached { geometry: g, .. } = &Reached::of(g);
     let strides = [g.height.stride, g.width.stride];
     let numerics::Depthwise { taps, order: tap_order, .. } = order.depthwise;
     // What borders are depends on all taps.
@@ -109,8 +115,8 @@ fn add_up_all<T: Element>(
     counted: [usize; 2],
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
-    if output.is_empty() {
-        return Ok(());
+    if g.height.stride > g.height.kernel || g.width.stride > g.width.kernel {
+        output.fill(MaybeUninit::new(T::ZERO));
     }
     let kernel = T::kernel(workers.set);
     let pixels = with_cropped(pixels, g)?;
@@ -181,7 +187,7 @@ fn add_up_all<T: Element>(
         let tiles = jobs[job].split.tiles;
         (if descending { tile } else { tiles - 1 - tile } << 16) / tiles
     });
-    let to = Output::new(output, g.in_channels);
+    let to = Output::new(output, [g.batch * g.height.input * g.width.input, g.in_channels]);
     // Where there is nothing to round or to add up, and no vector would reach into the next pixel.
     let directly = is_sum::<T>() && channels == g.in_channels && channels.is_multiple_of(kernel.lanes);
     team::for_each(workers.pool, workers.threads, tiles.len(), &|task| {

@@ -9,26 +9,29 @@
 //! taps             = "inside" | "all"
 //! pixels           = "chain" | "images" | "rows" | "shares" count | "batches" count | "sum" sum
 //! ```
-//! `depthwise` is what stands between the parentheses there: the gradient of the input is a depthwise convolution of the
-//! depthwise result's gradient, and the taps are the filter's own in `ascending` order, or in `descending` order. Those
-//! outside the depthwise result (with the rows and columns that BatchToSpaceND takes off, whose gradient is zero) are the
-//! ones that may be counted or not, and with `all` also those that a stride leaves out. With a channel_multiplier above 1 the results of one channel follow each other within
-//! a tap, in ascending order; with `apart` each of them has a sum of its own, ascending and rounded to the storage
-//! type, and these are added up, the first one first.
+//! `depthwise` is what stands between the parentheses there, but with these `taps` only, and without products that
+//! overrun: the gradient of the input is a depthwise convolution of the depthwise result's gradient, and the taps are
+//! the filter's own in `ascending` order, or in `descending` order. Those outside the depthwise result (with the rows
+//! and columns that BatchToSpaceND takes off, whose gradient is zero) are the ones that may be counted or not, and with
+//! `all` also those that a stride leaves out. With a channel_multiplier above 1 the results of one channel follow each
+//! other within a tap, in ascending order; with `apart` each of them has a sum of its own, ascending and rounded to the
+//! storage type, and these are added up, the first one first.
 //!
 //! The gradient of the depthwise filter adds up pixels row-major, image after image, where TensorFlow goes through
 //! SpaceToBatchND those of its small images: in one `chain`; or a chain for each of the `images`; or for each of their
-//! `rows`; or for each of so many `shares` of rows, through all images; or for each of so many `batches` of images. Shares
-//! and batches are equal, or the first have one row or image more. The chains are added up, the first one first. With
-//! `strips` so many columns of an image are taken first, row after row, then the next.
+//! `rows`; or for each of so many `shares` of rows, through all images; or for each of so many `batches` of images.
+//! Shares and batches are equal, or the first have one row or image more. The chains are added up, the first one first.
+//! With `strips` so many columns of an image are taken first, row after row, then the next, which changes nothing in a
+//! chain of one row.
 //! A `sum` is one over all pixels of all images, as a pointwise one is over its products; with it taps outside the image
 //! always count. `all` counts taps outside the image too, as products with +0.
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::Error;
 use crate::numerics::text::{PRODUCTS, Parser, SUBNORMALS, TAPS, Words, word};
-use crate::numerics::{Depthwise, Numerics, ParseError, Pointwise, Products, Subnormals, Sum, Taps};
+use crate::numerics::{Depthwise, Numerics, ParseError, Pointwise, Products, Subnormals, Sum, Taps, refused};
 
 /// How the taps follow each other in a sum of the input's gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +94,20 @@ impl InputOrder {
     /// The same bits for every batch size, thread count, machine and instruction set.
     pub const REPRODUCIBLE: Self =
         Self { direction: Direction::Ascending, depthwise: Depthwise::REPRODUCIBLE, subnormals: Subnormals::Kept };
+
+    /// Refuses what no text says.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.depthwise.products == Products::Overrun {
+            return refused("products of the input's gradient", "fused, separate or paired", "overrun");
+        }
+        check_taps(self.depthwise.taps)?;
+        self.depthwise.check()
+    }
+}
+
+fn check_taps(taps: Taps) -> Result<(), Error> {
+    let some = matches!(taps, Taps::Inside | Taps::All);
+    if some { Ok(()) } else { refused("taps of a gradient", "inside or all", word(&TAPS, taps)) }
 }
 
 impl DepthwiseFilterOrder {
@@ -103,6 +120,21 @@ impl DepthwiseFilterOrder {
         strips: None,
         subnormals: Subnormals::Kept,
     };
+
+    /// Refuses what no text says.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.products.in_pairs() {
+            let got = word(&PRODUCTS, self.products);
+            return refused("products of the depthwise filter's gradient", "fused or separate", got);
+        }
+        check_taps(self.taps)?;
+        match (&self.pixels, self.strips) {
+            (Pixels::Shares(0) | Pixels::Batches(0), _) => refused("shares and batches", "at least 1", 0),
+            (_, Some(0)) => refused("columns of strips", "at least 1", 0),
+            (Pixels::Sum(sum), _) => sum.check(&mut 0),
+            _ => Ok(()),
+        }
+    }
 }
 
 const DIRECTIONS: &Words<Direction> =
@@ -128,7 +160,7 @@ impl FromStr for InputOrder {
         p.expect("input(")?;
         let direction = p.one_of(DIRECTIONS)?;
         p.expect(",")?;
-        let depthwise = p.depthwise()?;
+        let depthwise = p.depthwise(&PRODUCTS[..3], &TAPS[..2])?;
         p.expect(")")?;
         Ok(Self { direction, depthwise, subnormals: p.subnormals_and_end()? })
     }
@@ -184,6 +216,7 @@ impl FromStr for DepthwiseFilterOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::numerics::TapOrder;
 
     #[test]
     fn texts_read_and_write() {
@@ -215,9 +248,38 @@ mod tests {
     }
 
     #[test]
+    fn what_no_text_says_is_refused() {
+        let input = |depthwise| InputOrder { depthwise, ..InputOrder::REPRODUCIBLE }.check().unwrap_err().to_string();
+        let taps = "numerics: taps of a gradient must be inside or all, got";
+        assert_eq!(input(Depthwise { taps: Taps::Above, ..Depthwise::REPRODUCIBLE }), format!("{taps} above"));
+        let overrun = Depthwise { products: Products::Overrun, ..Depthwise::REPRODUCIBLE };
+        assert!(input(overrun).contains("must be fused, separate or paired, got overrun"));
+        let order = Depthwise { order: TapOrder::RowsAtOnce(0), ..Depthwise::REPRODUCIBLE };
+        assert!(input(order).contains("rows at once must be at least 1, got 0"));
+        let usual = DepthwiseFilterOrder::REPRODUCIBLE;
+        for order in [
+            DepthwiseFilterOrder { taps: Taps::Beside, ..usual.clone() },
+            DepthwiseFilterOrder { products: Products::Paired, ..usual.clone() },
+            DepthwiseFilterOrder { strips: Some(0), ..usual.clone() },
+            DepthwiseFilterOrder { pixels: Pixels::Shares(0), ..usual.clone() },
+            DepthwiseFilterOrder { pixels: Pixels::Sum(Sum::Blocks(vec![Sum::Whole])), ..usual },
+        ] {
+            assert!(matches!(order.check(), Err(Error::Order { .. })), "{order}");
+        }
+    }
+
+    #[test]
     fn other_texts_are_refused() {
         for text in ["", "v1 input(fused, inside) subnormals(kept)", "v2 input(ascending, fused, inside)"] {
             assert!(text.parse::<InputOrder>().is_err(), "{text}");
+        }
+        for (depthwise, expected) in [
+            ("fused, above", "expected `inside` or `all` at byte 27, got `above)"),
+            ("fused, beside", "expected `inside` or `all` at byte 27, got `beside)"),
+            ("overrun, all", "expected `fused` or `separate` or `paired` at byte 20, got `overrun, all)"),
+        ] {
+            let error = format!("v1 input(ascending, {depthwise}) subnormals(kept)").parse::<InputOrder>().unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
         }
         for pixels in [
             "paired, inside, chain",

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayView4, s};
 
+use super::check_length;
 use crate::element::Element;
 use crate::error::Error;
 use crate::geometry::Geometry;
@@ -32,6 +33,7 @@ pub fn gradient<T: Element>(
     numerics: &Numerics,
     output: &mut [MaybeUninit<T>],
 ) -> Result<(), Error> {
+    check_length(g.pointwise_filter_shape(), output)?;
     if output.is_empty() {
         return Ok(());
     }
@@ -58,7 +60,7 @@ pub fn gradient<T: Element>(
             })
         });
     };
-    let output = Output::new(output, g.out_channels);
+    let output = Output::new(output, [g.k(), g.out_channels]);
     let large = (input.len() + upstream.len()) * size_of::<T>() > CACHED;
     // The tiles that are filled lie in the scratch.
     let split = Split::new::<T::Sum>(g.k(), 0, workers.threads, 1);

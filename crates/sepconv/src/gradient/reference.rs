@@ -52,6 +52,7 @@ pub fn backprop_input<T: Element>(
     order: &InputOrder,
 ) -> Result<Array4<T>, Error> {
     let g = Geometry::depthwise(&input, depthwise_filter.shape(), attributes)?;
+    order.check()?;
     assert!(order.depthwise.order == TapOrder::Rows && order.depthwise.rounding == Rounding::Once);
     let _flushing = Flushing::set(order.subnormals);
     let m = g.channel_multiplier;
@@ -110,6 +111,7 @@ pub fn backprop_depthwise_filter<T: Element>(
     order: &DepthwiseFilterOrder,
 ) -> Result<Array4<T>, Error> {
     let g = Geometry::depthwise(input.shape(), &depthwise_filter, attributes)?;
+    order.check()?;
     let _flushing = Flushing::set(order.subnormals);
     let [rows, columns] = [&g.height, &g.width].map(|axis| (axis.output + axis.crop) / axis.rate);
     let images = g.height.rate * g.width.rate * g.batch;
@@ -148,12 +150,8 @@ pub fn backprop_depthwise_filter<T: Element>(
             };
             return T::narrow(reference::add_up(order.products, sum, &mut (0..places.len()), &mut add));
         }
-        // The chains come one after the other if rows do so before images.
-        let by_share = matches!(order.pixels, Pixels::Shares(_));
         let strip = order.strips.unwrap_or(usize::MAX);
-        places.sort_by_key(|&[image, row, column]| {
-            (if by_share { chain(image, row) } else { 0 }, image, column / strip, row, column)
-        });
+        places.sort_by_key(|&[image, row, column]| (chain(image, row), image, column / strip, row, column));
         let (mut chains, mut last): (Vec<T::Sum>, _) = (Vec::new(), usize::MAX);
         for [image, row, column] in places {
             if chain(image, row) != last {

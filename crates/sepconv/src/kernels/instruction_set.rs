@@ -30,6 +30,9 @@ pub(super) enum Proof {
     Portable(portable::Portable),
 }
 
+/// Of all instruction sets, on whatever processors.
+const NAMES: [&str; 5] = ["avx512_bf16", "avx512", "avx2", "neon", "portable"];
+
 impl InstructionSet {
     /// All that this processor has, the best first.
     pub fn available() -> Vec<Self> {
@@ -49,15 +52,29 @@ impl InstructionSet {
     }
 
     /// The one named by the environment variable `SEPCONV_INSTRUCTION_SET` (`avx512_bf16`, `avx512`,
-    /// `avx2`, `neon`, `portable`) if this processor has it, otherwise the best one. The variable is read once.
+    /// `avx2`, `neon`, `portable`) if this processor has it, otherwise the best one, which standard error is then told.
+    /// The variable is read once.
     pub fn preferred() -> Self {
         static PREFERRED: OnceLock<InstructionSet> = OnceLock::new();
-        *PREFERRED.get_or_init(|| Self::named(&std::env::var("SEPCONV_INSTRUCTION_SET").unwrap_or_default()))
+        *PREFERRED.get_or_init(|| {
+            let best = Self::available()[0];
+            let Some(name) = std::env::var_os("SEPCONV_INSTRUCTION_SET").filter(|name| !name.is_empty()) else {
+                return best;
+            };
+            Self::named(&name.to_string_lossy()).unwrap_or_else(|error| {
+                eprintln!("sepconv: {error}; taking {}", best.name());
+                best
+            })
+        })
     }
 
-    fn named(name: &str) -> Self {
+    fn named(name: &str) -> Result<Self, String> {
         let sets = Self::available();
-        *sets.iter().find(|set| set.name() == name).unwrap_or(&sets[0])
+        sets.iter().find(|set| set.name() == name).copied().ok_or_else(|| {
+            let sets = sets.iter().map(|set| set.name()).collect::<Vec<_>>().join(", ");
+            let names = NAMES.join(", ");
+            format!("SEPCONV_INSTRUCTION_SET is `{name}`; there are {names}, of which this processor has {sets}")
+        })
     }
 
     pub fn name(self) -> &'static str {
@@ -115,12 +132,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_that_is_not_there_falls_back_to_the_best() {
+    fn a_set_that_is_not_there_is_an_error() {
         for set in InstructionSet::available() {
-            assert_eq!(InstructionSet::named(set.name()), set);
+            assert!(NAMES.contains(&set.name()));
+            assert_eq!(InstructionSet::named(set.name()), Ok(set));
         }
-        assert_eq!(InstructionSet::named("avx1024"), InstructionSet::available()[0]);
-        assert_eq!(InstructionSet::named("portable").name(), "portable");
+        let error = InstructionSet::named("avx1024").unwrap_err();
+        let expected =
+            "SEPCONV_INSTRUCTION_SET is `avx1024`; there are avx512_bf16, avx512, avx2, neon, portable, of which";
+        assert!(error.starts_with(expected) && error.ends_with("portable"), "{error}");
+    }
+
+    /// In a process of its own, as the variable is read once.
+    #[test]
+    #[cfg_attr(target_arch = "aarch64", ignore = "may be emulated, where a process cannot start another")]
+    fn standard_error_is_told_which_set_is_taken_instead() {
+        let best = InstructionSet::available()[0].name();
+        for (name, told) in [("foo", 1), (best, 0), ("", 0)] {
+            let mut this_test = std::process::Command::new(std::env::current_exe().unwrap());
+            let run = this_test.args(["--exact", "--nocapture", "kernels::instruction_set::tests::preferred_twice"]);
+            let output = run.env("SEPCONV_INSTRUCTION_SET", name).output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{text}");
+            assert_eq!(text.matches(&format!("is `{name}`")).count(), told, "{text}");
+            assert_eq!(text.matches(&format!("taking {best}")).count(), told, "{text}");
+        }
+    }
+
+    #[test]
+    fn preferred_twice() {
+        assert_eq!(InstructionSet::preferred(), InstructionSet::preferred());
     }
 
     #[test]

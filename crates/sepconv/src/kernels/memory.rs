@@ -102,8 +102,10 @@ pub struct Output<'a, T> {
 unsafe impl<T: Send> Sync for Output<'_, T> {}
 
 impl<'a, T> Output<'a, T> {
-    pub fn new(elements: &'a mut [MaybeUninit<T>], columns: usize) -> Self {
-        Self { start: elements.as_mut_ptr().cast(), rows: elements.len() / columns, columns, _elements: PhantomData }
+    /// Of exactly as many elements.
+    pub fn new(elements: &'a mut [MaybeUninit<T>], [rows, columns]: [usize; 2]) -> Self {
+        assert!(rows.checked_mul(columns) == Some(elements.len()));
+        Self { start: elements.as_mut_ptr().cast(), rows, columns, _elements: PhantomData }
     }
 
     pub fn columns(&self) -> usize {

@@ -144,8 +144,12 @@ impl<'a, T: Element> Pointwise<'a, T> {
                 self.run(order, tile, first, column, panel, ahead.as_deref_mut(), output, part, scratch)
             };
             for (index, order) in self.sums.orders.iter().enumerate() {
-                let part = self.sums.orders[index + 1..].iter().fold(within(&place, order), without);
-                if part.iter().all(|range| !range.is_empty()) {
+                // Most of many are elsewhere.
+                let some = |part: &[Range<usize>; 2]| part.iter().all(|range| !range.is_empty());
+                let mut later = self.sums.orders[index + 1..].iter();
+                let part =
+                    later.try_fold(within(&place, order), |part, later| some(&part).then(|| without(part, later)));
+                if let Some(part) = part.filter(some) {
                     run(order, part);
                 }
             }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use super::{
-    Depthwise, Elsewhere, Folds, MOST_FOLDS, Numerics, Pointwise, Products, Rounding, Subnormals, Sum, TapOrder, Taps,
+    DEEPEST, Depthwise, Elsewhere, Folds, MOST_CHAINS, MOST_FOLDS, MOST_PLACES, Numerics, Pointwise, Products,
+    Rounding, Subnormals, Sum, TapOrder, Taps,
 };
 
 impl fmt::Display for Folds {
@@ -21,7 +22,7 @@ impl fmt::Display for Sum {
             Self::Whole => return f.write_str("chain"),
             Self::Chain(n) => return write!(f, "{n}"),
             Self::Lanes { folds, each, tail } => {
-                return write!(f, "lanes({folds}, {}, {tail})", folds.lanes() * each);
+                return write!(f, "lanes({folds}, {}, {tail})", folds.lanes().saturating_mul(*each));
             }
             Self::Blocks(sums) => sums,
         };
@@ -92,21 +93,25 @@ pub struct ParseError {
 
 /// Longest sum that a text may describe: what a 32-bit channel count can name.
 const LONGEST: usize = i32::MAX as usize;
-/// Deepest nesting and most chains of a text, so that a hostile attribute cannot exhaust stack or memory.
-const DEEPEST: usize = 16;
-const MOST_CHAINS: usize = 1 << 16;
 
 impl FromStr for Numerics {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::read(text, &mut 0)
+    }
+}
+
+impl Numerics {
+    /// Reads a text that may have as many chains as there may be besides those that have been read; counts them too.
+    pub(crate) fn read(text: &str, chains: &mut usize) -> Result<Self, ParseError> {
         if text.trim() == "reproducible" {
             return Ok(Self::REPRODUCIBLE);
         }
-        let mut p = Parser::new(text);
+        let mut p = Parser { chains: *chains, ..Parser::new(text) };
         p.expect("v1")?;
         p.expect("depthwise(")?;
-        let depthwise = p.depthwise()?;
+        let depthwise = p.depthwise(&PRODUCTS, &TAPS)?;
         p.expect(")")?;
         p.expect("pointwise(")?;
         let products = p.one_of(&PRODUCTS)?;
@@ -114,6 +119,9 @@ impl FromStr for Numerics {
         let sum = p.sum()?;
         let mut elsewhere = Vec::new();
         while p.take(",") {
+            if elsewhere.len() == MOST_PLACES {
+                return Err(p.error(format!("at most {MOST_PLACES} places with an order of their own")));
+            }
             p.expect("rows")?;
             let rows = p.range()?;
             p.expect("columns")?;
@@ -122,6 +130,7 @@ impl FromStr for Numerics {
         }
         p.expect(")")?;
         let subnormals = p.subnormals_and_end()?;
+        *chains = p.chains;
         Ok(Self { depthwise, pointwise: Pointwise { products, sum, elsewhere }, subnormals })
     }
 }
@@ -180,10 +189,15 @@ impl<'a> Parser<'a> {
         }
     }
 
-    pub(crate) fn depthwise(&mut self) -> Result<Depthwise, ParseError> {
-        let products = self.one_of(&PRODUCTS)?;
+    /// With these of the products and taps that there are.
+    pub(crate) fn depthwise(
+        &mut self,
+        products: &Words<Products>,
+        taps: &Words<Taps>,
+    ) -> Result<Depthwise, ParseError> {
+        let products = self.one_of(products)?;
         self.expect(",")?;
-        let taps = self.one_of(&TAPS)?;
+        let taps = self.one_of(taps)?;
         let mut depthwise = Depthwise { products, taps, order: TapOrder::Rows, rounding: Rounding::Once };
         while depthwise.rounding == Rounding::Once && self.take(",") {
             match depthwise.order {
@@ -335,5 +349,48 @@ mod tests {
         let error = "v1 depthwise(fused, none)".parse::<Numerics>().unwrap_err();
         assert_eq!(error.to_string(), "expected `inside` or `all` or `beside` or `above` at byte 20, got `none)`");
         assert!("v2 x".parse::<Numerics>().is_err());
+    }
+
+    #[test]
+    fn few_words_do_not_describe_much() {
+        let places = |n: usize| sum(&format!("8{}", ", rows 0..1 columns 0..1 fused 8".repeat(n)));
+        assert!(places(4096).is_ok());
+        assert!(places(4097).unwrap_err().to_string().starts_with("expected at most 4096 places"));
+        assert!(sum("lanes(1, 2, 0)x65536").is_ok());
+        assert!(sum("lanes(1, 2, 0)x65536, rows 0..1 columns 0..1 fused 8").is_err());
+    }
+
+    /// Which can be built without a text.
+    #[test]
+    fn what_no_text_says_is_refused() {
+        let lanes = |each, tail| Sum::Lanes { folds: Folds::new(&[1]).unwrap(), each, tail };
+        let nested = |depth| (0..depth).fold(Sum::Chain(2), |sum, _| Sum::Blocks(vec![sum, Sum::Chain(0)]));
+        let of = |sum| Numerics { pointwise: Pointwise::everywhere(Products::Fused, sum), ..Numerics::REPRODUCIBLE };
+        for (sum, refused) in [
+            (Sum::Blocks(vec![Sum::Chain(usize::MAX), Sum::Chain(3)]), "adds 18446744073709551615 products"),
+            (
+                Sum::Blocks(vec![Sum::Whole, Sum::Chain(2)]),
+                "a sum within another must be of so many products, got chain",
+            ),
+            (Sum::Blocks(vec![]), "sums of blocks must be at least 2, got 0"),
+            (Sum::Blocks(vec![Sum::Chain(2)]), "sums of blocks must be at least 2, got 1"),
+            (lanes(1 << 63, 2), "adds 18446744073709551615 products"),
+            (lanes(0, 2), "products of each lane must be at least 1, got 0"),
+            (nested(18), "sums around another must be at most 16, got 17"),
+            (Sum::blocks(&[0; 70_000]), "chains must be at most 65536, got more"),
+        ] {
+            let error = of(sum).check(2).unwrap_err().to_string();
+            assert!(error.starts_with("numerics: ") && error.contains(refused), "{error}");
+        }
+        assert!(of(nested(17)).check(2).is_ok());
+        assert_eq!(of(nested(17)).to_string().parse(), Ok(of(nested(17))));
+        let mut numerics = of(Sum::Chain(2));
+        let elsewhere = Elsewhere { rows: 0..1, columns: 0..1, products: Products::Fused, sum: Sum::Chain(2) };
+        numerics.pointwise.elsewhere = vec![elsewhere; 5000];
+        let error = numerics.check(2).unwrap_err().to_string();
+        assert_eq!(error, "numerics: places with an order of their own must be at most 4096, got 5000");
+        let mut numerics = of(Sum::Chain(2));
+        numerics.depthwise.order = TapOrder::RowsAtOnce(0);
+        assert_eq!(numerics.check(2).unwrap_err().to_string(), "numerics: rows at once must be at least 1, got 0");
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn pack<T: Element>(
     let panels = columns.div_ceil(2 * kernel.lanes);
     let tasks = threads.min(panels);
     // One column for each row of each panel: no two tasks have the same.
-    let to = Output::new(elements.as_mut_slice(), 1);
+    let to = Output::new(elements.as_mut_slice(), [sums.length * stored, 1]);
     // Columns that are collected lie along the memory's lines.
     let at_once = if filter.strides()[1] == 1 { PACKED_AT_ONCE } else { usize::MAX };
     team::for_each(pool, threads, tasks, &|task| {
