@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cases::{BadCase, Case, Operands};
 use crate::composite::shapes;
+use crate::files;
 use crate::npy;
 
 /// What `case.json` says.
@@ -88,7 +89,8 @@ pub fn write_output<T: sepconv::Element>(directory: &Path, case: &Case, output: 
 /// The case and its order.
 pub fn read(directory: &Path) -> Result<(Case, Order), Error> {
     let path = directory.join("case.json");
-    let text = fs::read_to_string(&path).map_err(|error| Error::File { path: path.clone(), error })?;
+    let text = files::open(&path).and_then(io::read_to_string);
+    let text = text.map_err(|error| Error::File { path: path.clone(), error })?;
     let description: Description =
         serde_json::from_str(&text).map_err(|error| Error::Json { path: path.clone(), error })?;
     let case = Case::given(&description.case).map_err(|error| Error::Case { path: path.clone(), error })?;

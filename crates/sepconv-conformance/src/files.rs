@@ -1,4 +1,5 @@
 //! Nothing half-written stays: files and directories are made under another name beside their own, and moved when done.
+//! Nothing is waited for: only regular files are read.
 
 use std::fs::{self, File};
 use std::io;
@@ -33,6 +34,14 @@ pub fn check(path: &Path) -> Result<(), Error> {
         return Err(Error::NotRegular { path: path.into() });
     }
     beside(path).map(drop).map_err(|error| Error::Write { path: path.into(), error })
+}
+
+/// Opens a file to be read. What is not a regular file is refused: a named pipe would be waited for, a device may not end.
+pub fn open(path: &Path) -> io::Result<File> {
+    match path.metadata()?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::other("not a regular file")),
+    }
 }
 
 /// Writes a whole file.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files;
 use crate::reference::Reference;
 
 const FORMAT: &str = "sepconv vectors";
@@ -47,7 +48,8 @@ impl Index {
     pub fn read(directory: &Path) -> Result<Self, Error> {
         let not_vectors = |why: String| Error::NotVectors { path: directory.into(), why };
         fs::read_dir(directory).map_err(|error| Error::Directory { path: directory.into(), error })?;
-        let text = fs::read_to_string(directory.join(FILE)).map_err(|error| not_vectors(format!("{FILE}: {error}")))?;
+        let text = files::open(&directory.join(FILE)).and_then(io::read_to_string);
+        let text = text.map_err(|error| not_vectors(format!("{FILE}: {error}")))?;
         let index: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| not_vectors(format!("{FILE}: {error}")))?;
         if index["format"] != FORMAT {

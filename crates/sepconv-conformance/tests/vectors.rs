@@ -265,4 +265,9 @@ fn a_damaged_case_is_named() {
     assert!(told().contains("0014/output.npy must have"));
     fs::write(path.join("0014/case.json"), "{}").unwrap();
     assert!(told().contains("0014/case.json: missing field `case`"));
+    for (file, expected) in [("0014/case.json", "/0014/case.json: not a"), ("vectors.json", ": vectors.json: not a")] {
+        fs::remove_file(path.join(file)).unwrap();
+        std::os::unix::fs::symlink("/dev/null", path.join(file)).unwrap();
+        assert!(told().ends_with(&format!("{expected} regular file\n")), "{}", told());
+    }
 }
