@@ -42,6 +42,9 @@ pub enum Error {
     Version { path: PathBuf, got: u64 },
     #[error(transparent)]
     Case(#[from] crate::case_directory::Error),
+    /// What came of a case could not be told.
+    #[error(transparent)]
+    Untold(#[from] io::Error),
 }
 
 impl Index {

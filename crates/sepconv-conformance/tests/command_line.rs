@@ -5,6 +5,7 @@ mod library;
 mod program;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -178,6 +179,39 @@ fn what_a_program_starts_is_ended_with_it() {
         });
         fs::remove_file(&started).unwrap();
     }
+}
+
+#[test]
+fn output_that_nobody_can_read_is_an_error() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("vectors");
+    let vectors = path.to_str().unwrap();
+    for arguments in [
+        &["run", "--case", "tiny"][..],
+        &["reveal", "tiny"],
+        &["reveal", "tiny", "--implementation", "crate"],
+        &["vectors", "export", vectors, "--cases", "0", "--dtype", "f32"],
+        &["vectors", "check", vectors, "--implementation", "crate"],
+        &["deviations"],
+        &["deviations", "--json"],
+        &["observe"],
+    ] {
+        let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+        let told = ended(Command::new(EXECUTABLE).args(arguments).stdout(full()));
+        assert_eq!(told.status, Some(2), "{arguments:?}: {}", told.stderr);
+        let last = told.stderr.lines().last().unwrap();
+        assert_eq!(last, "error: standard output: No space left on device (os error 28)", "{arguments:?}");
+        // What is said of it may be as unreadable.
+        assert_eq!(ended(Command::new(EXECUTABLE).args(arguments).stdout(full()).stderr(full())).status, Some(2));
+    }
+    // Closed between two lines: the second is that of the failure.
+    let arguments = ["run", "--case", SQUARE, "--implementation", &script(directory.path(), COPY)];
+    let mut running =
+        Command::new(EXECUTABLE).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    BufReader::new(running.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let ended = running.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), &*told), (Some(2), "error: standard output: Broken pipe (os error 32)\n"));
 }
 
 #[test]

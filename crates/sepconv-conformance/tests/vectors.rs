@@ -74,6 +74,7 @@ fn caught(mut faulty: Faulty) -> Vec<(Case, String)> {
         if let Checked::Failed(told) = checked {
             failed.push((case.clone(), told.why));
         }
+        Ok(())
     });
     checked.unwrap_or_else(|error| panic!("{error}"));
     println!("{} caught", failed.len());
