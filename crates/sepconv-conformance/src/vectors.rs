@@ -65,6 +65,10 @@ impl Index {
                 return Err(not_vectors(format!("the version in {FILE} must be a number, got {}", index["version"])));
             }
         }
-        serde_json::from_value(index).map_err(|error| not_vectors(format!("{FILE}: {error}")))
+        let index: Self = serde_json::from_value(index).map_err(|error| not_vectors(format!("{FILE}: {error}")))?;
+        if index.cases.is_empty() {
+            return Err(not_vectors(format!("{FILE} must name at least 1 case, got 0")));
+        }
+        Ok(index)
     }
 }
