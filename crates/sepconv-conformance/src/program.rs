@@ -55,10 +55,11 @@ impl Program {
         let named = path.components().count() == 1 && !path.to_string_lossy().contains('/');
         let candidates: Vec<PathBuf> = match std::env::var_os("PATH").filter(|_| named) {
             Some(paths) => std::env::split_paths(&paths).map(|directory| directory.join(path)).collect(),
-            // Absolute, for it runs in another directory.
-            None => vec![std::path::absolute(path).unwrap_or(path.into())],
+            None => vec![path.into()],
         };
-        let files: Vec<PathBuf> = candidates.into_iter().filter(|candidate| candidate.is_file()).collect();
+        // Absolute, for it runs in another directory.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let files: Vec<PathBuf> = candidates.into_iter().map(absolute).filter(|path| path.is_file()).collect();
         match files.iter().find(|file| executable(file)).or(files.first()) {
             Some(file) if executable(file) => Ok(Self { path: file.clone(), timeout }),
             Some(file) => Err(Error::NotExecutable { path: file.clone() }),

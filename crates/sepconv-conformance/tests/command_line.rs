@@ -215,6 +215,17 @@ fn output_that_nobody_can_read_is_an_error() {
 }
 
 #[test]
+fn a_program_is_found_beside_where_the_command_runs() {
+    let directory = tempdir().unwrap();
+    script(directory.path(), "exit 7");
+    let paths = format!(".:{}", std::env::var("PATH").unwrap());
+    let mut command = Command::new(EXECUTABLE);
+    command.args(["reveal", SQUARE, "--implementation", "command:program"]);
+    let revealed = ended(command.current_dir(directory.path()).env("PATH", paths));
+    assert!(revealed.stdout.contains("failed (exit status: 7)"), "{}{}", revealed.stdout, revealed.stderr);
+}
+
+#[test]
 fn bad_usage_is_refused_with_one_line_and_status_2() {
     let told = |arguments: &[&str]| sepconv_conformance(arguments).error().to_owned();
     let refused = |arguments: &[&str], part: &str| {
