@@ -246,6 +246,9 @@ fn directories_that_are_no_vectors_are_refused() {
 
     let export = ["vectors", "export", path.to_str().unwrap()];
     assert!(sepconv_conformance(&export).error().contains("exists already: name a directory that does not"));
+    let export = ["vectors", "export", "/no/such/vectors"];
+    let error = "error: /no/such/vectors: No such file or directory (os error 2)";
+    assert_eq!(sepconv_conformance(&export).error(), error);
     let other = directory.path().join("other");
     let export = ["vectors", "export", other.to_str().unwrap()];
     let failed = ended(Command::new(EXECUTABLE).args(export).env_remove("TENSORFLOW_DIR"));
