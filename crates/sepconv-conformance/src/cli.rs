@@ -8,6 +8,8 @@ mod run;
 mod vectors;
 
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,10 +60,21 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error}");
+            complain(&*error);
             ExitCode::from(2)
         }
     }
+}
+
+/// Prints a line at once, or says that nobody can read it: a closed pipe, a full disk.
+fn print(line: impl Display) -> io::Result<()> {
+    let printed = writeln!(io::stdout(), "{line}");
+    printed.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
+}
+
+/// The status tells it to those who do not read it.
+fn complain(error: &dyn Error) {
+    let _ = writeln!(io::stderr(), "error: {error}");
 }
 
 /// Whether all is well, or why nothing could be done.

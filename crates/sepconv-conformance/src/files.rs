@@ -1,10 +1,11 @@
 //! Nothing half-written stays: files and directories are made under another name beside their own, and moved when done.
+//! Nothing is waited for: only regular files are read.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::NamedTempFile;
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +23,9 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file beside `path`. An error says nothing of its name, as those of `tempfile_in` do.
-fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new().prefix(".sepconv-").make_in(parent(path), |path| File::create_new(path))
+/// What `make` makes, beside `path`. An error says nothing of its name, as those of `tempfile_in` do.
+fn beside<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<NamedTempFile<T>> {
+    tempfile::Builder::new().prefix(".sepconv-").make_in(parent(path), make)
 }
 
 /// Fails now if `path` could not be written later.
@@ -32,13 +33,21 @@ pub fn check(path: &Path) -> Result<(), Error> {
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return Err(Error::NotRegular { path: path.into() });
     }
-    beside(path).map(drop).map_err(|error| Error::Write { path: path.into(), error })
+    beside(path, |path| File::create_new(path)).map(drop).map_err(|error| Error::Write { path: path.into(), error })
+}
+
+/// Opens a file to be read. What is not a regular file is refused: a named pipe would be waited for, a device may not end.
+pub fn open(path: &Path) -> io::Result<File> {
+    match path.metadata()?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::other("not a regular file")),
+    }
 }
 
 /// Writes a whole file.
 pub fn write(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |error| Error::Write { path: path.into(), error };
-    let file = beside(path).map_err(failed)?;
+    let file = beside(path, |path| File::create_new(path)).map_err(failed)?;
     fs::write(file.path(), text).map_err(failed)?;
     readable(file.path()).map_err(failed)?;
     file.persist(path).map(drop).map_err(|error| failed(error.error))
@@ -46,8 +55,8 @@ pub fn write(path: &Path, text: &str) -> Result<(), Error> {
 
 /// A directory in the making: gone when dropped, unless [`finish`](Self::finish)ed.
 pub struct Unfinished {
-    directory: TempDir,
     path: PathBuf,
+    destination: PathBuf,
 }
 
 impl Unfinished {
@@ -56,22 +65,27 @@ impl Unfinished {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.into() });
         }
-        let made = tempfile::Builder::new().prefix(".sepconv-").tempdir_in(parent(path));
-        let directory = made.map_err(|error| Error::Write { path: path.into(), error })?;
-        Ok(Self { directory, path: path.into() })
+        let made = beside(path, |path| fs::create_dir(path)).and_then(|made| Ok(made.keep()?));
+        let ((), unfinished) = made.map_err(|error| Error::Write { path: path.into(), error })?;
+        Ok(Self { path: unfinished, destination: path.into() })
     }
 
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        &self.path
     }
 
     pub fn finish(self) -> Result<(), Error> {
-        let Self { directory, path } = self;
+        let Self { path, destination } = &self;
         // Should it have been made meanwhile: only an empty one is replaced.
-        let moved = readable(directory.path()).and_then(|()| fs::rename(directory.path(), &path));
-        moved.map_err(|error| Error::Write { path, error })?;
-        let _gone = directory.keep();
-        Ok(())
+        let moved = readable(path).and_then(|()| fs::rename(path, destination));
+        moved.map_err(|error| Error::Write { path: destination.clone(), error })
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Once moved it is not there.
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

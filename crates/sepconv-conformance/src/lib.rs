@@ -15,6 +15,7 @@ pub mod deviations;
 pub mod difference;
 mod drawing;
 mod files;
+mod group;
 pub mod implementation;
 mod npy;
 pub mod observe;

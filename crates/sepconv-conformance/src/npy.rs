@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytemuck::Pod;
 
 use crate::cases::ElementType;
+use crate::files;
 
 const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
 
@@ -60,7 +61,7 @@ pub fn write<T: Pod>(path: &Path, element: ElementType, shape: &[usize], values:
 pub fn read<T: Pod>(path: &Path, element: ElementType, shape: &[usize]) -> Result<Vec<T>, Error> {
     let failed = |error| Error::File { path: path.into(), error };
     let not_npy = || Error::Format { path: path.into() };
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = files::open(path).map_err(failed)?;
     let mut start = [0; MAGIC.len() + 2];
     file.read_exact(&mut start).map_err(|_| not_npy())?;
     if !start.starts_with(MAGIC) {
@@ -144,5 +145,8 @@ mod tests {
         }
         write(&path, ElementType::F32, &[2], &[1f32; 3]).unwrap();
         assert!(matches!(error(), Error::Length { .. }));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        assert_eq!(error().to_string(), format!("{}: not a regular file", path.display()));
     }
 }

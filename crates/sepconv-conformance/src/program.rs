@@ -2,10 +2,9 @@
 //! output there (`PROTOCOL.md`). The directory is a fresh one for every case, gone afterwards, and holds no output
 //! beforehand.
 
-use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use sepconv::Numerics;
 
 use crate::case_directory;
 use crate::cases::{Case, Operands};
+use crate::group::Group;
 use crate::implementation::{self, Implementation};
 use crate::session::Element;
 
@@ -55,10 +55,11 @@ impl Program {
         let named = path.components().count() == 1 && !path.to_string_lossy().contains('/');
         let candidates: Vec<PathBuf> = match std::env::var_os("PATH").filter(|_| named) {
             Some(paths) => std::env::split_paths(&paths).map(|directory| directory.join(path)).collect(),
-            // Absolute, for it runs in another directory.
-            None => vec![std::path::absolute(path).unwrap_or(path.into())],
+            None => vec![path.into()],
         };
-        let files: Vec<PathBuf> = candidates.into_iter().filter(|candidate| candidate.is_file()).collect();
+        // Absolute, for it runs in another directory.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let files: Vec<PathBuf> = candidates.into_iter().map(absolute).filter(|path| path.is_file()).collect();
         match files.iter().find(|file| executable(file)).or(files.first()) {
             Some(file) if executable(file) => Ok(Self { path: file.clone(), timeout }),
             Some(file) => Err(Error::NotExecutable { path: file.clone() }),
@@ -68,17 +69,20 @@ impl Program {
 
     /// Runs it in and on that directory.
     fn run(&self, directory: &Path) -> Result<(), Error> {
-        // A file rather than a pipe, which whatever the program leaves behind could keep open.
-        let said = directory.join("stderr");
-        let stderr = File::create(&said).map_err(Error::Scratch)?;
+        // A file rather than a pipe, which whatever the program leaves behind could keep open; of no name, so that it stays.
+        let mut said = tempfile::tempfile().map_err(Error::Scratch)?;
+        let stderr = said.try_clone().map_err(Error::Scratch)?;
         let mut command = Command::new(&self.path);
         command.arg(directory).current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let mut child = command.spawn().map_err(|error| Error::Start { path: self.path.clone(), error })?;
-        let status = self.wait(&mut child)?;
+        let group = Group::spawn(&mut command).map_err(|error| Error::Start { path: self.path.clone(), error })?;
+        let status = self.wait(group)?;
         if status.success() {
             return Ok(());
         }
-        let text = std::fs::read(&said).unwrap_or_default();
+        let mut text = Vec::new();
+        let length = said.metadata().map_err(Error::Scratch)?.len();
+        // No more than that: what is left behind may be writing yet.
+        said.rewind().and_then(|()| said.take(length).read_to_end(&mut text)).map_err(Error::Scratch)?;
         let said = last_line(&text);
         Err(match status.code() {
             Some(NOT_SUPPORTED) => Error::NotSupported { said },
@@ -86,16 +90,15 @@ impl Program {
         })
     }
 
-    fn wait(&self, child: &mut Child) -> Result<ExitStatus, Error> {
+    fn wait(&self, mut group: Group) -> Result<ExitStatus, Error> {
         let failed = |error| Error::Start { path: self.path.clone(), error };
         let (begun, mut pause) = (Instant::now(), Duration::from_micros(200));
         loop {
-            if let Some(status) = child.try_wait().map_err(failed)? {
+            if let Some(status) = group.try_wait().map_err(failed)? {
                 return Ok(status);
             }
             if begun.elapsed() > self.timeout {
-                child.kill().map_err(failed)?;
-                child.wait().map_err(failed)?;
+                group.kill().map_err(failed)?;
                 return Err(Error::Hung { path: self.path.clone(), timeout: self.timeout });
             }
             thread::sleep(pause);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files;
 use crate::reference::Reference;
 
 const FORMAT: &str = "sepconv vectors";
@@ -41,13 +42,17 @@ pub enum Error {
     Version { path: PathBuf, got: u64 },
     #[error(transparent)]
     Case(#[from] crate::case_directory::Error),
+    /// What came of a case could not be told.
+    #[error(transparent)]
+    Untold(#[from] io::Error),
 }
 
 impl Index {
     pub fn read(directory: &Path) -> Result<Self, Error> {
         let not_vectors = |why: String| Error::NotVectors { path: directory.into(), why };
         fs::read_dir(directory).map_err(|error| Error::Directory { path: directory.into(), error })?;
-        let text = fs::read_to_string(directory.join(FILE)).map_err(|error| not_vectors(format!("{FILE}: {error}")))?;
+        let text = files::open(&directory.join(FILE)).and_then(io::read_to_string);
+        let text = text.map_err(|error| not_vectors(format!("{FILE}: {error}")))?;
         let index: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| not_vectors(format!("{FILE}: {error}")))?;
         if index["format"] != FORMAT {
@@ -60,6 +65,10 @@ impl Index {
                 return Err(not_vectors(format!("the version in {FILE} must be a number, got {}", index["version"])));
             }
         }
-        serde_json::from_value(index).map_err(|error| not_vectors(format!("{FILE}: {error}")))
+        let index: Self = serde_json::from_value(index).map_err(|error| not_vectors(format!("{FILE}: {error}")))?;
+        if index.cases.is_empty() {
+            return Err(not_vectors(format!("{FILE} must name at least 1 case, got 0")));
+        }
+        Ok(index)
     }
 }

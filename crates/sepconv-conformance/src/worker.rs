@@ -88,10 +88,13 @@ pub enum Error {
     Died { status: ExitStatus, case: Box<Case>, said: String },
     #[error("the process for TensorFlow ended after {done} of {all} cases")]
     Missing { done: usize, all: usize },
+    /// What came of it could not be told.
+    #[error(transparent)]
+    Untold(#[from] io::Error),
 }
 
-/// Does a task in a child; `on` gets every message but the child's own ending.
-pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message)) -> Result<(), Error> {
+/// Does a task in a child; `on` gets every message but the child's own ending. Its error is the end of the task.
+pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message) -> io::Result<()>) -> Result<(), Error> {
     let mut command = Command::new(env::current_exe().map_err(Error::Start)?);
     command.arg(SUBCOMMAND).arg(serde_json::to_string(task).expect("tasks are made of texts and numbers"));
     command.env(ONEDNN, if mode.onednn { "1" } else { "0" }).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -102,7 +105,7 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message)) -> Result<(), E
     let mut log = tempfile::tempfile().map_err(Error::Start)?;
     command.stderr(log.try_clone().map_err(Error::Start)?);
     let mut child = command.spawn().map_err(Error::Start)?;
-    let (mut trying, mut stopped) = (None, None);
+    let (mut trying, mut stopped, mut told) = (None, None, Ok(()));
     let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     for line in lines.map_while(Result::ok) {
         match serde_json::from_str(&line) {
@@ -113,13 +116,18 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message)) -> Result<(), E
                     Message::Record(_) | Message::Revealed(_) | Message::Exported(_) => trying = None,
                     _ => {}
                 }
-                on(message);
+                told = on(message);
+                if told.is_err() {
+                    // With the pipe closed the child ends when it has something to say.
+                    break;
+                }
             }
             // What a library printed.
             Err(_) => {}
         }
     }
     let status = child.wait().map_err(Error::Start)?;
+    told?;
     if let Some(why) = stopped {
         return Err(Error::Stopped(why));
     }

@@ -5,7 +5,10 @@ mod library;
 mod program;
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use program::{EXECUTABLE, ended, script, sepconv_conformance};
 use serde_json::Value;
@@ -132,9 +135,94 @@ fn programs_that_do_not_answer_are_told_apart() {
     assert!(told("true").ends_with("wrote no output.npy"));
     assert!(told("echo one >&2; echo two >&2; exit 7").ends_with("failed (exit status: 7): two"));
     assert!(told("exec sleep 30").contains("was ended after 1s"));
+    assert!(told(r#"mkfifo "$1/output.npy""#).ends_with("output.npy: not a regular file"));
+    assert!(told("mkfifo pipe; mv pipe stderr; echo said >&2; exit 7").ends_with(": said"));
     assert!(told("echo nothing > $1/output.npy").contains("is not a file that numpy.save writes"));
     let error = told(r#"cp "$1/pointwise_filter.npy" "$1/output.npy""#);
     assert!(error.contains("must hold <f4 of shape (2, 4, 5, 3), got <f4 of shape (1, 1, 3, 3)"), "{error}");
+}
+
+/// Starts another process, whose number it writes beside itself, and waits for it.
+const WRAPPER: &str = r#"sleep 60 & echo $! > "$0.new"; mv "$0.new" "$0.started"; wait"#;
+
+/// Waits until `done` gives something.
+fn awaited<T>(done: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        match done() {
+            Some(value) => return value,
+            None => assert!(begun.elapsed() < Duration::from_secs(20), "nothing within 20 seconds"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn what_a_program_starts_is_ended_with_it() {
+    let directory = tempdir().unwrap();
+    let started = directory.path().join("program.started");
+    for timeout in ["2", "60"] {
+        let arguments =
+            ["reveal", SQUARE, "--timeout", timeout, "--implementation", &script(directory.path(), WRAPPER)];
+        let mut revealing = Command::new(EXECUTABLE).args(arguments).stdout(Stdio::null()).spawn().unwrap();
+        let sleeper = awaited(|| fs::read_to_string(&started).ok());
+        if timeout == "60" {
+            // As INT, which a terminal sends for Ctrl-C; that may be ignored here.
+            assert!(Command::new("kill").args(["-TERM", &revealing.id().to_string()]).status().unwrap().success());
+        }
+        let status = revealing.wait().unwrap();
+        assert_eq!((status.code(), status.signal()), if timeout == "2" { (Some(1), None) } else { (None, Some(15)) });
+        // Gone, or dead and not yet waited for by whoever inherited it.
+        awaited(|| match fs::read_to_string(format!("/proc/{}/stat", sleeper.trim())) {
+            Ok(stat) => stat.contains(") Z ").then_some(()),
+            Err(_) => Some(()),
+        });
+        fs::remove_file(&started).unwrap();
+    }
+}
+
+#[test]
+fn output_that_nobody_can_read_is_an_error() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("vectors");
+    let vectors = path.to_str().unwrap();
+    for arguments in [
+        &["run", "--case", "tiny"][..],
+        &["reveal", "tiny"],
+        &["reveal", "tiny", "--implementation", "crate"],
+        &["vectors", "export", vectors, "--cases", "0", "--dtype", "f32"],
+        &["vectors", "check", vectors, "--implementation", "crate"],
+        &["deviations"],
+        &["deviations", "--json"],
+        &["observe"],
+    ] {
+        let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+        let told = ended(Command::new(EXECUTABLE).args(arguments).stdout(full()));
+        assert_eq!(told.status, Some(2), "{arguments:?}: {}", told.stderr);
+        let last = told.stderr.lines().last().unwrap();
+        assert_eq!(last, "error: standard output: No space left on device (os error 28)", "{arguments:?}");
+        // What is said of it may be as unreadable.
+        assert_eq!(ended(Command::new(EXECUTABLE).args(arguments).stdout(full()).stderr(full())).status, Some(2));
+    }
+    // Closed between two lines: the second is that of the failure.
+    let arguments = ["run", "--case", SQUARE, "--implementation", &script(directory.path(), COPY)];
+    let mut running =
+        Command::new(EXECUTABLE).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    BufReader::new(running.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let ended = running.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), &*told), (Some(2), "error: standard output: Broken pipe (os error 32)\n"));
+}
+
+#[test]
+fn a_program_is_found_beside_where_the_command_runs() {
+    let directory = tempdir().unwrap();
+    script(directory.path(), "exit 7");
+    let paths = format!(".:{}", std::env::var("PATH").unwrap());
+    let mut command = Command::new(EXECUTABLE);
+    command.args(["reveal", SQUARE, "--implementation", "command:program"]);
+    let revealed = ended(command.current_dir(directory.path()).env("PATH", paths));
+    assert!(revealed.stdout.contains("failed (exit status: 7)"), "{}{}", revealed.stdout, revealed.stderr);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use sepconv_conformance::cases::{Case, Operands};
 use sepconv_conformance::implementation::{Crate, Error, Implementation};
 use sepconv_conformance::session::Element;
 use sepconv_conformance::vectors::check::{Checked, check};
+use serde_json::{Value, json};
 use tempfile::tempdir;
 
 /// Of all types, written once for all tests here.
@@ -74,6 +75,7 @@ fn caught(mut faulty: Faulty) -> Vec<(Case, String)> {
         if let Checked::Failed(told) = checked {
             failed.push((case.clone(), told.why));
         }
+        Ok(())
     });
     checked.unwrap_or_else(|error| panic!("{error}"));
     println!("{} caught", failed.len());
@@ -235,11 +237,18 @@ fn directories_that_are_no_vectors_are_refused() {
     assert!(told().contains("is not a directory of vectors: vectors.json"));
     fs::write(path.join("vectors.json"), r#"{"format": "others", "version": 1}"#).unwrap();
     assert!(told().contains(r#"the format in vectors.json must be "sepconv vectors", got "others""#));
+    let nothing = r#"{"format": "sepconv vectors", "version": 1, "tensorflow": "", "seed": 1, "cases": [],
+        "reference": {"onednn": true, "threads": 1, "filters": "fed"}}"#;
+    fs::write(path.join("vectors.json"), nothing).unwrap();
+    assert!(told().contains("vectors.json must name at least 1 case, got 0"), "{}", told());
     fs::write(path.join("vectors.json"), r#"{"format": "sepconv vectors", "version": 9}"#).unwrap();
     assert!(told().contains("has version 9 of the format, this program reads versions 1 to 1"));
 
     let export = ["vectors", "export", path.to_str().unwrap()];
     assert!(sepconv_conformance(&export).error().contains("exists already: name a directory that does not"));
+    let export = ["vectors", "export", "/no/such/vectors"];
+    let error = "error: /no/such/vectors: No such file or directory (os error 2)";
+    assert_eq!(sepconv_conformance(&export).error(), error);
     let other = directory.path().join("other");
     let export = ["vectors", "export", other.to_str().unwrap()];
     let failed = ended(Command::new(EXECUTABLE).args(export).env_remove("TENSORFLOW_DIR"));
@@ -263,6 +272,25 @@ fn a_damaged_case_is_named() {
     };
     fs::write(&output, &bytes[..bytes.len() - 1]).unwrap();
     assert!(told().contains("0014/output.npy must have"));
+    let case = fs::read_to_string(path.join("0014/case.json")).unwrap();
+    for (field, other, expected) in [
+        ("dtype", json!("f64"), r#""f32""#),
+        ("strides", json!([2, 2]), "[1,1]"),
+        ("padding", json!("VALID"), r#""SAME""#),
+        ("rate", json!([1, 2]), "[1,1]"),
+        ("output_shape", json!([1, 1, 1, 1]), "[1,8,8,16]"),
+        ("reason", json!("none"), "null"),
+    ] {
+        let mut contradicting: Value = serde_json::from_str(&case).unwrap();
+        contradicting[field] = other;
+        fs::write(path.join("0014/case.json"), contradicting.to_string()).unwrap();
+        assert!(told().contains(&format!("0014/case.json: {field} must be {expected}")), "{}", told());
+    }
     fs::write(path.join("0014/case.json"), "{}").unwrap();
     assert!(told().contains("0014/case.json: missing field `case`"));
+    for (file, expected) in [("0014/case.json", "/0014/case.json: not a"), ("vectors.json", ": vectors.json: not a")] {
+        fs::remove_file(path.join(file)).unwrap();
+        std::os::unix::fs::symlink("/dev/null", path.join(file)).unwrap();
+        assert!(told().ends_with(&format!("{expected} regular file\n")), "{}", told());
+    }
 }

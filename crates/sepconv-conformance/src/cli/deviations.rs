@@ -1,10 +1,8 @@
 //! `deviations`: the register, and what TensorFlow answers to what it says.
 
-use std::io::Write;
-
 use clap::Args;
 
-use super::Done;
+use super::{Done, print};
 use crate::deviations::{RULES, register};
 use crate::observe::{observable, observe};
 
@@ -28,17 +26,15 @@ pub struct ObserveArguments {
 
 pub fn main(arguments: &Arguments) -> Done {
     let register = register()?;
-    let mut out = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer_pretty(&mut out, &register)?;
-        writeln!(out)?;
+        print(serde_json::to_string_pretty(&register)?)?;
         return Ok(true);
     }
     for (i, rule) in RULES.iter().enumerate() {
-        writeln!(out, "Rule {}. {rule}", i + 1)?;
+        print(format_args!("Rule {}. {rule}", i + 1))?;
     }
     for deviation in register {
-        writeln!(out, "\n{deviation}")?;
+        print(format_args!("\n{deviation}"))?;
     }
     Ok(true)
 }
@@ -46,7 +42,7 @@ pub fn main(arguments: &Arguments) -> Done {
 pub fn observations(arguments: &ObserveArguments) -> Done {
     for (deviation, context) in observable(&register()?).into_iter().skip(arguments.skip) {
         let answer = observe(&deviation.case.call, context)?;
-        println!("{}", serde_json::to_string(&answer)?);
+        print(serde_json::to_string(&answer)?)?;
     }
     Ok(true)
 }

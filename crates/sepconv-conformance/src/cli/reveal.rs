@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use sepconv::Numerics;
 
-use super::{Done, Settings, Timeout, case};
+use super::{Done, Settings, Timeout, case, print};
 use crate::cases::Case;
 use crate::implementation::{Choice, Chosen};
 use crate::reference::Filters;
@@ -57,16 +57,15 @@ pub fn main(arguments: Arguments) -> Done {
     let mut all = true;
     let mut show = |revealed: &Revealed| {
         all &= revealed.numerics.is_ok();
-        println!("{revealed}");
+        print(revealed)
     };
     let choice = match implementation {
         Whose::TensorFlow => {
             let reference = settings.reference(filters);
             let task = worker::Task::Reveal(Task { cases, reference });
-            worker::run(&task, reference.mode, |message| {
-                if let Message::Revealed(revealed) = message {
-                    show(&revealed);
-                }
+            worker::run(&task, reference.mode, |message| match message {
+                Message::Revealed(revealed) => show(&revealed),
+                _ => Ok(()),
             })?;
             return Ok(all);
         }
@@ -78,7 +77,7 @@ pub fn main(arguments: Arguments) -> Done {
     }
     let mut implementation = Chosen::new(&choice, None, settings.mode(), timeout.duration())?;
     for case in &cases {
-        show(&ask(case, follows.then_some(&numerics), &mut implementation));
+        show(&ask(case, follows.then_some(&numerics), &mut implementation))?;
     }
     Ok(all)
 }

@@ -1,11 +1,12 @@
 //! `run`: prints what failed as soon as it is known, counts at the end, and goes on where a case ended the process.
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::progress::bar;
-use super::{Done, Selection, Settings, Timeout, case, cases_help};
+use super::{Done, Selection, Settings, Timeout, case, cases_help, complain, print};
 use crate::cases::Case;
 use crate::compare::Told;
 use crate::files;
@@ -75,24 +76,24 @@ pub fn main(arguments: Arguments) -> Done {
         }
         Choice::Crate => None,
     };
-    println!(
+    print(format_args!(
         "{implementation} against TensorFlow, {reference}: {} named cases, {} random ones of seed {}",
         trials.given.len(),
         trials.random,
         trials.seed
-    );
+    ))?;
     let task = Task { trials, reference, implementation, library, timeout: timeout.duration(), from: 0 };
     let (tensorflow, records, trouble) = do_all(&task)?;
-    println!("{}", Tally::of(&records));
+    print(Tally::of(&records))?;
     let counts = Counts::of(&records);
-    println!("{counts}");
-    println!("{}", counts.summary());
+    print(&counts)?;
+    print(counts.summary())?;
     // Counts first: they are known even where the report cannot be written after all.
     if let Some(path) = &report {
         Report::new(&task, &tensorflow, &records).write(path)?;
     }
     if let Some(trouble) = &trouble {
-        eprintln!("error: {trouble}");
+        complain(trouble);
     }
     Ok(counts.failed == 0 && trouble.is_none() && counts.skipped() < counts.all())
 }
@@ -102,21 +103,25 @@ pub fn main(arguments: Arguments) -> Done {
 fn do_all(task: &Task) -> Result<(String, Vec<Record>, Option<Error>), Error> {
     let bar = bar(task.trials.len());
     let mut records = Vec::new();
-    let add = |records: &mut Vec<Record>, record: Record| {
+    let add = |records: &mut Vec<Record>, record: Record| -> io::Result<()> {
         if let Some(text) = failure(task, &record) {
-            bar.suspend(|| print!("{text}"));
+            bar.suspend(|| print(text))?;
         }
         bar.inc(1);
         records.push(record);
+        Ok(())
     };
     let (mut tensorflow, mut kernel_calls, mut trouble) = (String::new(), None::<u64>, None);
     while records.len() < task.trials.len() {
         let rest = worker::Task::Run(Task { from: records.len(), ..task.clone() });
-        let ended = worker::run(&rest, task.reference.mode, |message| match message {
-            Message::Record(record) => add(&mut records, *record),
-            Message::Loaded(version) => tensorflow = version,
-            Message::KernelCalls(calls) => kernel_calls = Some(kernel_calls.unwrap_or(0) + calls),
-            _ => {}
+        let ended = worker::run(&rest, task.reference.mode, |message| {
+            match message {
+                Message::Record(record) => add(&mut records, *record)?,
+                Message::Loaded(version) => tensorflow = version,
+                Message::KernelCalls(calls) => kernel_calls = Some(kernel_calls.unwrap_or(0) + calls),
+                _ => {}
+            }
+            Ok(())
         });
         let why = ended.as_ref().err().map(Error::to_string).unwrap_or_default();
         match ended {
@@ -126,7 +131,7 @@ fn do_all(task: &Task) -> Result<(String, Vec<Record>, Option<Error>), Error> {
                 add(
                     &mut records,
                     Record { index, case: task.trials.case(index), numerics: None, reason: None, outcome },
-                );
+                )?;
             }
             Err(error @ Error::Idle { .. }) if !records.is_empty() => {
                 trouble = Some(error);
@@ -144,7 +149,7 @@ fn do_all(task: &Task) -> Result<(String, Vec<Record>, Option<Error>), Error> {
     }
     bar.finish_and_clear();
     if let Some(calls) = kernel_calls {
-        println!("the op library's kernels counted {calls} calls");
+        print(format_args!("the op library's kernels counted {calls} calls"))?;
     }
     Ok((tensorflow, records, trouble))
 }
@@ -154,5 +159,5 @@ fn failure(task: &Task, record: &Record) -> Option<String> {
     let Verdict::Failed { case, numerics, told } = &record.outcome else { return None };
     let numerics = numerics.as_ref().map(|numerics| format!("\n  with {numerics}")).unwrap_or_default();
     let found = if **case == record.case { String::new() } else { format!("\n  found as {}", record.case) };
-    Some(format!("FAILED {case}\n  {}{numerics}{found}\n  repeat it: {}\n", told.why, task.repeat(case)))
+    Some(format!("FAILED {case}\n  {}{numerics}{found}\n  repeat it: {}", told.why, task.repeat(case)))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::progress::bar;
-use super::{Done, Selection, Settings, Timeout, cases_help};
+use super::{Done, Selection, Settings, Timeout, cases_help, print};
 use crate::files::Unfinished;
 use crate::implementation::{Choice, Chosen};
 use crate::reference::Filters;
@@ -78,10 +78,11 @@ fn export(arguments: &ExportArguments) -> Done {
         if let Message::Exported(_) = message {
             bar.inc(1);
         }
+        Ok(())
     })?;
     bar.finish_and_clear();
     unfinished.finish()?;
-    println!("{count} cases (seed {seed}) of TensorFlow, {reference}: {}", directory.display());
+    print(format_args!("{count} cases (seed {seed}) of TensorFlow, {reference}: {}", directory.display()))?;
     Ok(true)
 }
 
@@ -90,7 +91,7 @@ fn compare(arguments: &CheckArguments) -> Done {
     let index = Index::read(directory)?;
     // The mode is the vectors' own; neither the crate nor a program has one.
     let mut implementation = Chosen::new(choice, None, index.reference.mode, timeout.duration())?;
-    println!("{choice} against vectors of TensorFlow {}, {}", index.tensorflow, index.reference);
+    print(format_args!("{choice} against vectors of TensorFlow {}, {}", index.tensorflow, index.reference))?;
     let bar = bar(index.cases.len());
     let (mut passed, mut skipped, mut failed) = (0, 0, 0);
     check(directory, &mut implementation, |name, case, checked| {
@@ -98,7 +99,7 @@ fn compare(arguments: &CheckArguments) -> Done {
         let line = match checked {
             Checked::Passed => {
                 passed += 1;
-                return;
+                return Ok(());
             }
             Checked::Skipped(why) => {
                 skipped += 1;
@@ -109,13 +110,13 @@ fn compare(arguments: &CheckArguments) -> Done {
                 format!("FAILED {name}: {case}\n  {}", told.why)
             }
         };
-        bar.suspend(|| println!("{line}"));
+        bar.suspend(|| print(line))
     })?;
     bar.finish_and_clear();
     if skipped > 0 {
-        println!("{skipped} skipped");
+        print(format_args!("{skipped} skipped"))?;
     }
-    println!("{passed} passed, {failed} failed");
+    print(format_args!("{passed} passed, {failed} failed"))?;
     // Where nothing but skipping was done, nothing was compared.
-    Ok(failed == 0 && (passed > 0 || skipped == 0))
+    Ok(failed == 0 && passed > 0)
 }

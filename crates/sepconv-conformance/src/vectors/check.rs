@@ -1,5 +1,6 @@
 //! Compares an implementation with golden vectors; no TensorFlow is needed or loaded.
 
+use std::io;
 use std::path::Path;
 
 use super::{Error, Index};
@@ -18,15 +19,15 @@ pub enum Checked {
     Failed(Told),
 }
 
-/// Checks every case; `each` is told of each: its directory's name, the case, what came of it.
+/// Checks every case; `each` is told of each: its directory's name, the case, what came of it. Its error is the end.
 pub fn check(
     directory: &Path,
     implementation: &mut impl Implementation,
-    mut each: impl FnMut(&str, &Case, Checked),
+    mut each: impl FnMut(&str, &Case, Checked) -> io::Result<()>,
 ) -> Result<(), Error> {
     for name in &Index::read(directory)?.cases {
         let (case, checked) = with_one(&directory.join(name), implementation)?;
-        each(name, &case, checked);
+        each(name, &case, checked)?;
     }
     Ok(())
 }
