@@ -115,7 +115,7 @@ def convert(model: keras.Layer, numerics: str = "tensorflow") -> keras.Layer:
     compute with `tf.nn.separable_conv2d`. What `fit`, `evaluate` and `predict` have traced is traced again, in a
     callback too; what a model around this one or a `tf.function` of your own has traced is not: convert the outermost
     model, and first. With oneDNN on several threads `fit` gives a bias the gradient of TensorFlow's eager calls, of
-    which the last bits differ in its functions: stock layers have it under `run_eagerly=True`.
+    which the last bits differ in its functions: stock layers learn the same weights where both have `run_eagerly=True`.
 
     Args:
         model: A Keras model of any kind, or a layer. It is changed in place.
