@@ -172,6 +172,16 @@ def test_ranks_that_only_the_running_graph_knows():
         function(tensors[0][0], *tensors[1:])
 
 
+@PROMISED
+def test_strides_that_are_tensors():
+    arrays, _ = small()
+    function = tf.function(
+        lambda *t: sepconv.separable_conv2d(*t, strides, "SAME"), input_signature=[tf.TensorSpec([None] * 4)] * 3
+    )
+    strides = [tf.constant(stride) for stride in (1, 2, 2, 1)]
+    assert same(function(*arrays), tensorflows(*arrays, strides, "SAME"))
+
+
 @pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
 @pytest.mark.parametrize("rank", [None, 4])
 def test_filters_that_only_the_running_graph_knows(rank, data_format):

@@ -16,6 +16,7 @@ _tensorflows = tf.nn.separable_conv2d
 def separable_conv2d(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, name):
     """Arguments and result are those of `tf.nn.separable_conv2d`; they are checked already."""
     tensors = _checked(input, depthwise_filter, pointwise_filter)
+    strides = [int(stride) for stride in strides]  # of eager tensors, a graph could not compare them
     return _separable_conv2d(*tensors, strides, padding, data_format, rate, name)
 
 
