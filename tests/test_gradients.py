@@ -328,6 +328,53 @@ def test_unknown_extents():
     assert all_same(function(*tensors), gradients(tensorflows, tensors, attributes))
 
 
+EMPTY = {
+    "batch": ([0, 9, 8, 4], "SAME", 5),
+    "image": ([2, 0, 8, 4], "SAME", 5),
+    "result": ([2, 2, 8, 4], "VALID", 5),
+    "out_channels": ([2, 9, 8, 4], "SAME", 0),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("empty", EMPTY)
+def test_of_an_empty_result_they_are_zeros(empty, dtype):
+    """Where TensorFlow leaves some as the memory was, and refuses others; the second ones too."""
+    image, padding, out_channels = EMPTY[empty]
+    tensors = [tf.ones(shape, dtype) for shape in (image, [3, 3, 4, 2], [1, 1, 8, out_channels])]
+    attributes = [1, 1, 1, 1], padding
+
+    def both(*tensors):
+        return [f(sepconv.separable_conv2d, list(tensors), attributes) for f in (gradients, second)]
+
+    specs = [tf.TensorSpec([None, *image[1:]], dtype), *map(tf.TensorSpec.from_tensor, tensors[1:])]
+    unknown = tf.function(both, input_signature=specs)
+    unknown(tf.ones([3, *image[1:]], dtype), *tensors[1:])  # something that the memory may hold
+    for call in both, tf.function(both), unknown:
+        for found in call(*tensors):
+            assert all_same(found, [tf.zeros_like(tensor) for tensor in tensors])
+
+
+def test_of_an_empty_batch_through_steps(rng):
+    filters = [tf.Variable(rng.standard_normal(s), dtype=tf.float32) for s in ([3, 3, 4, 2], [1, 1, 8, 5], [5])]
+
+    def convolve(x):
+        return tf.nn.relu(tensorflows(x, *filters[:2], [1, 1, 1, 1], "SAME") + filters[2])
+
+    concrete = tf.function(convolve).get_concrete_function(tf.TensorSpec([None, 9, 8, 4]))
+    rewritten = sepconv.rewrite(concrete)
+    [layer] = rewritten.report.replaced
+    assert layer.pointwise_steps
+
+    def found(batch):
+        with tf.GradientTape() as tape:
+            y = rewritten.model(tf.ones([batch, 9, 8, 4]))
+        return tape.gradient(y, filters)
+
+    assert all(np.any(gradient) for gradient in found(2))
+    assert all_same(found(0), [tf.zeros_like(filter) for filter in filters])
+
+
 def test_only_what_was_asked_for():
     tensors = tensors_of("float32")
     wanted = {1: 2, 2: 1}  # the depthwise filter's takes up the depthwise result's

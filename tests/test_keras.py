@@ -219,6 +219,27 @@ def test_what_was_traced_is_forgotten(rng):
         assert kernel_calls() - calls == took_part
 
 
+def test_a_callback_may_change_a_model_in_training(tmp_path, rng):
+    """The model goes on; where nothing is changed, with the functions that it had."""
+    model = keras.Sequential([keras.Input([9, 8, 4]), keras.layers.SeparableConv2D(5, 3)])
+    sepconv.keras.convert(model).compile("sgd", "mse")
+    functions = []
+
+    def stock_file(epoch, _):
+        functions.append(sepconv.keras.convert(model).train_function)
+        sepconv.keras.restore(model).save(tmp_path / f"{epoch}.keras")
+        sepconv.keras.convert(model)
+        functions.append(model.train_function)
+
+    x, y = rng.standard_normal([4, 9, 8, 4]), rng.standard_normal([4, 7, 6, 5])
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=stock_file)
+    calls = kernel_calls()
+    model.fit(x, y, epochs=2, batch_size=4, validation_data=(x, y), verbose=0, callbacks=[callback])
+    assert kernel_calls() - calls == 2 * 2
+    assert functions[0] is not functions[1] and functions[1] is functions[2] and model.predict_function is None
+    assert all(type(keras.models.load_model(tmp_path / f"{n}.keras").layers[0]) in STOCK for n in range(2))
+
+
 def trained(model, prepare, eagerly):
     """Losses, weights and the optimizer's state of some steps, prepared after the first half, and what is evaluated and
     predicted then."""
@@ -330,6 +351,15 @@ def test_what_stays_stock(rng):
 def test_what_is_no_model(change, model):
     with pytest.raises(TypeError, match="^model must be a model or layer of Keras 3.*, got "):
         change(model)
+
+
+@pytest.mark.parametrize("convert", [tf.sparse.from_dense, tf.RaggedTensor.from_tensor])
+def test_what_is_no_tensor(convert):
+    x = convert(tf.ones([1, 6, 6, 4]))
+    for layer in keras.layers.SeparableConv2D(5, 3), sepconv.keras.SeparableConv2D(5, 3):
+        layer.build([1, 6, 6, 4])
+        with pytest.raises(ValueError, match="SeparableConv2D"):
+            layer(x)
 
 
 def test_bad_arguments(rng):

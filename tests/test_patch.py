@@ -146,6 +146,37 @@ def test_nested_and_undone_in_any_order():
         _ = 1 / 0
 
 
+def test_entered_again():
+    patched = sepconv.patch()
+    first = installed()
+    with patched, patched:
+        with patched:
+            pass
+        assert installed() == first
+    assert installed() == ORIGINALS
+    with patched:
+        assert installed() == first
+        patched.undo()
+        assert installed() == ORIGINALS
+    with patched:
+        assert installed() == first
+
+
+def test_what_somebody_puts_there_later_stays():
+    def somebodys(*_, **__):
+        return "somebody's"
+
+    try:
+        with sepconv.patch():
+            tf.nn.separable_conv2d = somebodys
+            with sepconv.patch():
+                assert tf.nn.separable_conv2d is not somebodys
+            assert tf.nn.separable_conv2d is somebodys
+        assert installed() == [somebodys, *ORIGINALS[1:]]
+    finally:
+        tf.nn.separable_conv2d = ORIGINALS[0]
+
+
 def test_somebody_elses_function_is_put_back(monkeypatch):
     def somebodys(*_, **__):
         return "somebody's"

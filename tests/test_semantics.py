@@ -8,7 +8,7 @@ import pytest
 import sepconv
 import tensorflow as tf
 from conftest import ONEDNN
-from helpers import CASES, REGISTER, attributes_of, same, tensorflows
+from helpers import CASES, REGISTER, attributes_of, kernel_calls, same, tensorflows
 
 REFUSALS = tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, ValueError, TypeError
 ARGUMENTS = ("input", "filter", "strides", "padding", "rate", "dilations", "data_format", "float16")
@@ -59,6 +59,57 @@ def test_case(name, run):
     # Where TensorFlow gives this shape in this mode, its eager bits are ours.
     if case["tensorflow"][f"eager, oneDNN {'on' if ONEDNN else 'off'}"].get("shape") == shape:
         assert same(result, tensorflows(*tensors, **attributes))
+
+
+# TensorFlow refuses each with a TypeError or a ValueError; iterators are made for each call.
+NO_INTEGERS = {
+    "strides of text": ("strides", lambda: ["1"] * 4),
+    "a text of strides": ("strides", lambda: "1221"),
+    "an array of strides": ("strides", lambda: np.ones(4, int)),
+    "a set of strides": ("strides", lambda: {1, 2, 3, 4}),
+    "an iterator of strides": ("strides", lambda: iter([1] * 4)),
+    "texts of padding": ("padding", lambda: ["00", "11", "11", "00"]),
+    "padding of text": ("padding", lambda: [["0", "0"], ["1", "1"], ["1", "1"], ["0", "0"]]),
+    "padding of sets": ("padding", lambda: [[0, 0], {1, 2}, {1, 2}, [0, 0]]),
+    "an iterator of padding": ("padding", lambda: iter([[0, 0], [1, 1], [1, 1], [0, 0]])),
+    "a set of dilations": ("dilations", lambda: {2, 3}),
+    "an iterator of dilations": ("dilations", lambda: iter([2, 2])),
+    "bytes of dilations": ("dilations", lambda: b"\2\2"),
+    "fractions of dilations": ("dilations", lambda: [2.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("run", [eagerly, in_graph])
+@pytest.mark.parametrize("name", NO_INTEGERS)
+def test_what_is_no_sequence_of_integers(name, run):
+    argument, value = NO_INTEGERS[name]
+    tensors = tf.ones([1, 5, 5, 2]), tf.ones([3, 3, 2, 1]), tf.ones([1, 1, 2, 3])
+    equal = {"strides": [1] * 4, "padding": [[0, 0], [1, 1], [1, 1], [0, 0]], "dilations": [2, 2]}[argument]
+    for _ in range(2):  # what an equal one is taken for is remembered, and what a refused one was
+        for function in tensorflows, sepconv.separable_conv2d:
+            with pytest.raises((TypeError, ValueError)):
+                run(function, tensors, {"strides": [1] * 4, "padding": "SAME", argument: value()})
+        run(sepconv.separable_conv2d, tensors, {"strides": [1] * 4, "padding": "SAME", argument: equal})
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+def test_a_refused_call_changes_no_other(refused_first, rng):
+    channels = 4 + refused_first  # a shape of its own
+    tensors = [tf.constant(rng.standard_normal(s), tf.float32) for s in ([1, 9, 9, channels], [3, 3, channels, 1])]
+    tensors.append(tf.ones([1, 1, channels, 16]))
+    attributes = {"strides": [1] * 4, "padding": "SAME", "dilations": [2, 2]}
+
+    def refused():
+        with pytest.raises(TypeError):
+            sepconv.separable_conv2d(*tensors, **{**attributes, "dilations": [2.0, 2.0]})
+
+    def taken():
+        before = kernel_calls()
+        sepconv.separable_conv2d(*tensors, **attributes)
+        assert kernel_calls() - before == (sepconv.explain(*tensors, **attributes).path == "op")
+
+    for call in (refused, taken) if refused_first else (taken, refused):
+        call()
 
 
 BIG = [2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, -(2**31), -(2**63)]

@@ -170,3 +170,26 @@ def test_ranks_that_only_the_running_graph_knows():
     assert same(function(*tensors), tensorflows(*tensors, **attributes))
     with pytest.raises(tf.errors.InvalidArgumentError):
         function(tensors[0][0], *tensors[1:])
+
+
+@PROMISED
+def test_strides_that_are_tensors():
+    arrays, _ = small()
+    function = tf.function(
+        lambda *t: sepconv.separable_conv2d(*t, strides, "SAME"), input_signature=[tf.TensorSpec([None] * 4)] * 3
+    )
+    strides = [tf.constant(stride) for stride in (1, 2, 2, 1)]
+    assert same(function(*arrays), tensorflows(*arrays, strides, "SAME"))
+
+
+@pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("rank", [None, 4])
+def test_filters_that_only_the_running_graph_knows(rank, data_format):
+    """TensorFlow computes with a pointwise filter of 2 rows, and with one of two groups."""
+    specs = [tf.TensorSpec(rank and [None] * rank)] * 3
+    function = tf.function(lambda *t: sepconv.separable_conv2d(*t, [1] * 4, "SAME", data_format), input_signature=specs)
+    image = tf.ones([1, 4, 4, 4])
+    function(image, tf.ones([3, 3, 4, 1]), tf.ones([1, 1, 4, 6]))
+    for shape in ([2, 1, 4, 6], [1, 2, 4, 6], [1, 1, 2, 6], [1, 1, 3, 6]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="pointwise_filter must have shape .*1 1 4.* got"):
+            function(image, tf.ones([3, 3, 4, 1]), tf.ones(shape))

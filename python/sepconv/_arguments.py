@@ -4,8 +4,14 @@ import dataclasses
 import operator
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
+
+# Of several integers, as TensorFlow takes them: no text, no set, nothing that is used up by being looked at.
+STRIDES = (list, tuple, tf.TensorShape)
+PAIRS = (list, tuple, np.ndarray)
+RATES = (list, tuple, range, np.ndarray, tf.TensorShape)
 
 PADDINGS = ("SAME", "VALID", "EXPLICIT")
 FORMATS = ("NHWC", "NCHW")
@@ -60,8 +66,13 @@ def shape_of(name: str, tensor) -> tuple:
 
 
 def freeze(value):
-    """Lists as tuples, so that arguments can be a key."""
-    return tuple([freeze(v) for v in value]) if isinstance(value, (list, tuple)) else value
+    """Lists as tuples, so that arguments can be a key; what is no integer with its class, for 2.0 and True equal 2 and
+    1 but are not taken everywhere."""
+    if value is None or value.__class__ is str:
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple([v if v.__class__ is int else freeze(v) for v in value])
+    return value.__class__, value
 
 
 def check_format(data_format) -> str:
@@ -108,9 +119,17 @@ def _fitting(name: str, values) -> tuple:
     return tuple(values)
 
 
+def _integers(values, classes) -> list:
+    if not isinstance(values, classes):
+        raise ValueError(f"no sequence: {values!r}")
+    if any(isinstance(value, (str, bytes)) for value in values):
+        raise TypeError(f"no integers: {values!r}")
+    return [int(value) for value in values]  # as TensorFlow, which cuts fractions off
+
+
 def _strides(strides, height: int, width: int) -> tuple:
     try:
-        strides = [int(s) for s in strides]  # as TensorFlow, which cuts fractions off
+        strides = _integers(strides, STRIDES)
     except (TypeError, ValueError) as error:
         raise TypeError(f"strides must be a list of 4 integers, got {strides!r}") from error
     if len(strides) != 4:
@@ -131,10 +150,13 @@ def _padding(padding, height: int, width: int):
                 else 'padding "EXPLICIT" is given as a list of 4 pairs, got the word alone'
             )
         return padding
+    message = f'padding must be "SAME", "VALID" or a list of 4 pairs of integers, got {padding!r}'
+    if not isinstance(padding, PAIRS):
+        raise TypeError(message)
     try:
-        pairs = [tuple(int(n) for n in pair) for pair in padding]
+        pairs = [tuple(_integers(pair, PAIRS)) for pair in padding]
     except (TypeError, ValueError) as error:
-        raise refusal(f'padding must be "SAME", "VALID" or a list of 4 pairs, got {padding!r}') from error
+        raise type(error)(message) from error
     if len(pairs) != 4 or any(len(pair) != 2 for pair in pairs):
         raise refusal(f"explicit padding must be 4 pairs, got {padding!r}")
     if any(pairs[axis] != (0, 0) for axis in range(4) if axis not in (height, width)):
@@ -148,10 +170,10 @@ def _rate(rate):
     if tf.is_tensor(rate):
         rate = tensor_util.constant_value(rate)
     try:
-        values = [operator.index(r) for r in rate]
-    except TypeError:  # no sequence, or of something else: TensorFlow's own function says what it thinks of it
+        values = [operator.index(r) for r in rate] if isinstance(rate, RATES) else []
+    except TypeError:
         return None
-    if len(values) != 2:
+    if len(values) != 2:  # or no integers: TensorFlow's own function says what it thinks of it
         return None
     if min(values) < 1:
         raise ValueError(f"rate (dilations) must be positive, got {values}")

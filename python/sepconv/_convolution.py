@@ -297,7 +297,7 @@ def _eager_way(tensors, attributes, numerics) -> _Way:
         key = (
             *(input._shape_tuple(), depthwise_filter._shape_tuple(), pointwise_filter._shape_tuple()),
             *(input._datatype_enum(), depthwise_filter._datatype_enum(), pointwise_filter._datatype_enum()),
-            *(tuple(strides), _arguments.freeze(padding), data_format, _arguments.freeze(rate), numerics),
+            *(_arguments.freeze(strides), _arguments.freeze(padding), data_format, _arguments.freeze(rate), numerics),
         )
         way = _eager_ways.get(key)
     except TypeError:  # arguments that cannot be a key, such as tensors

@@ -44,7 +44,9 @@ def _checked(upstream, result):
     equal = tf.equal(tf.size(got), tf.size(limit)) & tf.reduce_all(elements)
     words = ["upstream must have the result's shape", limit, "got", got]
     with tf.control_dependencies([tf.debugging.Assert(equal, words, summarize=8)]):
-        return tf.identity(upstream)
+        upstream = tf.identity(upstream)
+    upstream.set_shape(result.shape)
+    return upstream
 
 
 @_gradient_of("Sepconv>SeparableConv2D")
@@ -107,13 +109,30 @@ def _theirs(tensors, wanted, attributes: dict, upstream):
     """Some gradients through TensorFlow's own operations."""
     if not wanted:
         return []
-    tensors = _of_this_graph(tensors)
-    by_name = dict(zip(NAMES, tensors, strict=True))
-    wanted = [by_name[name] for name in wanted]
-    with tf.GradientTape() as tape:
-        tape.watch(wanted)
-        output = _convolve(tensors, attributes)
-    return tape.gradient(output, wanted, upstream)
+    wanted = [NAMES.index(name) for name in wanted]
+
+    def gradients():
+        inner = _of_this_graph(tensors)
+        sources = [inner[n] for n in wanted]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            output = _convolve(inner, attributes)
+        return tape.gradient(output, sources, upstream)
+
+    return _unless_empty(upstream, [tensors[n] for n in wanted], gradients)
+
+
+def _unless_empty(upstream, sources, gradients):
+    """`gradients()`, those of `sources`; zeros where the result is empty: then some of TensorFlow's kernels leave a
+    gradient as the memory was, and others refuse."""
+
+    def zeros():  # that a second tape can follow back
+        return [tf.math.multiply_no_nan(source, tf.zeros([], source.dtype)) for source in sources]
+
+    extents = shape_of("upstream", upstream)
+    if 0 in extents:
+        return zeros()
+    return gradients() if None not in extents else tf.cond(tf.size(upstream) > 0, gradients, zeros)
 
 
 def _of_this_graph(tensors) -> list:
@@ -155,13 +174,18 @@ def _again(inputs, upstream, name: str, tensors, first, carrier):
 def _with_steps(op, upstream):
     """Those of the op with steps behind its parts: computed again, and differentiated, as TensorFlow's operations."""
     place, skipped = _composite.geometry_of(op), getattr(op, "skip_input_indices", None) or ()
-    # Of its own each, for the op may take one tensor twice.
-    tensors = {n: tf.identity(tensor) for n, tensor in enumerate(op.inputs) if n != place}
-    wanted = [n for n in tensors if n not in skipped]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([tensors[n] for n in wanted])
-        output = _composite.composite(op)(*tensors.values())
-    found = dict(zip(wanted, tape.gradient(output, [tensors[n] for n in wanted], upstream), strict=True))
+    wanted = [n for n in range(len(op.inputs)) if n != place and n not in skipped]
+
+    def gradients():
+        # Of its own each, for the op may take one tensor twice.
+        tensors = {n: tf.identity(tensor) for n, tensor in enumerate(op.inputs) if n != place}
+        sources = [tensors[n] for n in wanted]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            output = _composite.composite(op)(*tensors.values())
+        return tape.gradient(output, sources, upstream)
+
+    found = dict(zip(wanted, _unless_empty(upstream, [op.inputs[n] for n in wanted], gradients), strict=True))
     return [found.get(n) for n in range(len(op.inputs))]
 
 

@@ -17,34 +17,56 @@ _V2 = tf.nn, tf.compat.v2.nn
 _NAME = "separable_conv2d"
 
 _lock = threading.Lock()
-_holding: list = []  # the newest last
-_found: dict = {}  # what stood there before the first
+_holding: list = []
 
 
 class Patch:
-    """What `patch` returns: it holds until `undo`, or until the end of its `with` block."""
+    """What `patch` returns: it holds until `undo`, or until the end of its outermost `with` block, and again in another
+    one."""
 
     def __init__(self, numerics):
         v1, v2 = _stand_ins(_arguments.check_numerics(numerics))
         self._functions = dict.fromkeys(_V1, v1) | dict.fromkeys(_V2, v2)
+        self._found: dict = {}  # what stood there before
+        self._entered = 0  # with blocks
         with _lock:
-            if not _holding:
-                _found.update({module: getattr(module, _NAME) for module in self._functions})
+            self._hold()
+
+    def _hold(self) -> None:
+        if self not in _holding:
+            self._found = {module: getattr(module, _NAME) for module in self._functions}
             _holding.append(self)
-            _put(self._functions)
+            for module, function in self._functions.items():
+                setattr(module, _NAME, function)
 
     def undo(self) -> None:
-        """Puts back what this patch replaced; another that still holds stays. A second call does nothing."""
+        """Puts back what this patch replaced; what came later stays, another patch or somebody else's function. A
+        second call does nothing."""
         with _lock:
-            if self in _holding:
-                _holding.remove(self)
-                _put(_holding[-1]._functions if _holding else _found)
+            self._undo()
+
+    def _undo(self) -> None:
+        if self not in _holding:
+            return
+        _holding.remove(self)
+        for module, function in self._functions.items():
+            if getattr(module, _NAME) is function:
+                setattr(module, _NAME, self._found[module])
+            for later in _holding:
+                if later._found[module] is function:
+                    later._found[module] = self._found[module]
 
     def __enter__(self) -> "Patch":
+        with _lock:
+            self._entered += 1
+            self._hold()
         return self
 
     def __exit__(self, *_) -> None:
-        self.undo()
+        with _lock:
+            self._entered -= 1
+            if not self._entered:
+                self._undo()
 
 
 def patch(numerics: str = "tensorflow") -> Patch:
@@ -71,11 +93,6 @@ def patch(numerics: str = "tensorflow") -> Patch:
         >>> patched.undo()
     """
     return Patch(numerics)
-
-
-def _put(functions: dict) -> None:
-    for module, function in functions.items():
-        setattr(module, _NAME, function)
 
 
 def _stand_ins(numerics):

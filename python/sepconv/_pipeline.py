@@ -15,20 +15,40 @@ _tensorflows = tf.nn.separable_conv2d
 
 def separable_conv2d(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, name):
     """Arguments and result are those of `tf.nn.separable_conv2d`; they are checked already."""
-    # Of another rank they would end the process where oneDNN is on, and nobody can tell before the graph runs; the
-    # error names the node.
+    tensors = _checked(input, depthwise_filter, pointwise_filter)
+    strides = [int(stride) for stride in strides]  # of eager tensors, a graph could not compare them
+    return _separable_conv2d(*tensors, strides, padding, data_format, rate, name)
+
+
+def _checked(input, depthwise_filter, pointwise_filter) -> list:
+    """The tensors, with what nobody can tell before the graph runs asked then; the errors name the tensors' nodes."""
+    # Of another rank they would end the process where oneDNN is on.
     tensors = {"input": input, "depthwise_filter": depthwise_filter, "pointwise_filter": pointwise_filter}
-    input, *filters = [
+    input, depthwise_filter, pointwise_filter = [
         tf.ensure_shape(tensor, [None] * 4, f"{name}_has_4_dimensions") if tensor.shape.rank is None else tensor
         for name, tensor in tensors.items()
     ]
+    # TensorFlow would take a larger filter, and one of several groups.
+    channels, extents = depthwise_filter.shape[2:], pointwise_filter.shape[:3]
+    if not (channels.is_fully_defined() and extents.is_fully_defined()):
+        found = tf.shape(pointwise_filter)[:3]
+        limit = tf.stack([1, 1, tf.reduce_prod(tf.shape(depthwise_filter)[2:])])
+        words = ["pointwise_filter must have shape [1, 1, in_channels * channel_multiplier, out_channels], which is"]
+        words += [limit, "and out_channels, got", tf.shape(pointwise_filter)]
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(found == limit), words, summarize=4)]):
+            pointwise_filter = tf.ensure_shape(pointwise_filter, [1, 1, None, None])
+    return [input, depthwise_filter, pointwise_filter]
+
+
+def _separable_conv2d(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, name):
+    filters = depthwise_filter, pointwise_filter
     if not isinstance(padding, (str, bytes)):
         padding = [list(pair) for pair in padding]  # TensorFlow takes no arrays
     if data_format == "NCHW" and not _takes(input.dtype, data_format="NCHW"):
         axes = [0, 2, 3, 1]
         input, strides = tf.transpose(input, axes), [strides[axis] for axis in axes]
         padding = padding if isinstance(padding, (str, bytes)) else [padding[axis] for axis in axes]
-        output = separable_conv2d(input, *filters, strides, padding, None, rate, None)
+        output = _separable_conv2d(input, *filters, strides, padding, None, rate, None)
         return tf.transpose(output, [0, 3, 1, 2], name=name)
     if padding in ("SAME", b"SAME") and not filters[0].shape[:2].is_fully_defined() and not _ones(rate):
         input, padding = _padded(input, filters[0], rate, 2 if data_format == "NCHW" else 1), "VALID"

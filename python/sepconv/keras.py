@@ -9,6 +9,8 @@ try:
 except ImportError as error:
     raise ImportError("sepconv.keras needs Keras 3 and does not install it: pip install keras") from error
 
+import tensorflow as tf
+
 from sepconv import _arguments, _convolution
 
 if int(keras.__version__.split(".")[0]) < 3 or keras.backend.backend() != "tensorflow":
@@ -27,8 +29,8 @@ class _Separable:
         if _left_to_keras(self):
             return super().call(inputs)
         axis = 1 if self.data_format == "channels_first" else -1
-        tensors = inputs, self.depthwise_kernel, self.pointwise_kernel
-        inputs, *filters = [keras.ops.convert_to_tensor(tensor) for tensor in tensors]
+        inputs = tf.convert_to_tensor(inputs)  # refuses the sparse and ragged ones, which Keras's lets pass
+        filters = [keras.ops.convert_to_tensor(kernel) for kernel in (self.depthwise_kernel, self.pointwise_kernel)]
         inputs, strides, dilations = keras.ops.moveaxis(inputs, axis, -1), self.strides, self.dilation_rate
         if self.rank == 1:  # an image of height 1; with equal strides, for TensorFlow takes no others
             inputs, filters = keras.ops.expand_dims(inputs, 1), [keras.ops.expand_dims(kernel, 0) for kernel in filters]
@@ -110,8 +112,10 @@ def convert(model: keras.Layer, numerics: str = "tensorflow") -> keras.Layer:
 
     The layers stay the same objects, so weights, names, dtype policies, `trainable`, sharing and the optimizer's state
     stay. Subclasses of Keras's layers remain stock, and layers with strides and dilation above 1, which Keras does not
-    compute with `tf.nn.separable_conv2d`. What `fit`, `evaluate` and `predict` have traced is forgotten; what a model
-    around this one or a `tf.function` of your own has traced is not: convert the outermost model, and first.
+    compute with `tf.nn.separable_conv2d`. What `fit`, `evaluate` and `predict` have traced is traced again, in a
+    callback too; what a model around this one or a `tf.function` of your own has traced is not: convert the outermost
+    model, and first. With oneDNN on several threads `fit` gives a bias the gradient of TensorFlow's eager calls, of
+    which the last bits differ in its functions: stock layers learn the same weights where both have `run_eagerly=True`.
 
     Args:
         model: A Keras model of any kind, or a layer. It is changed in place.
@@ -128,11 +132,12 @@ def convert(model: keras.Layer, numerics: str = "tensorflow") -> keras.Layer:
         >>> model.predict(images)
     """
     _arguments.check_numerics(numerics)
-    for layer in _layers(model):
-        if type(layer) in _OURS and not _left_to_keras(layer):
-            layer.__class__ = _OURS[type(layer)]
-            layer.numerics = numerics
-    return model
+    layers = _layers(model)
+    changed = [layer for layer in layers if type(layer) in _OURS and not _left_to_keras(layer)]
+    for layer in changed:
+        layer.__class__ = _OURS[type(layer)]
+        layer.numerics = numerics
+    return _traced_again(model, layers, changed)
 
 
 def restore(model: keras.Layer) -> keras.Layer:
@@ -146,11 +151,12 @@ def restore(model: keras.Layer) -> keras.Layer:
     Example:
         >>> sepconv.keras.restore(model).save("model.keras")
     """
-    for layer in _layers(model):
-        if type(layer) in _STOCK:
-            layer.__class__ = _STOCK[type(layer)]
-            vars(layer).pop("numerics", None)
-    return model
+    layers = _layers(model)
+    changed = [layer for layer in layers if type(layer) in _STOCK]
+    for layer in changed:
+        layer.__class__ = _STOCK[type(layer)]
+        vars(layer).pop("numerics", None)
+    return _traced_again(model, layers, changed)
 
 
 def _left_to_keras(layer) -> bool:
@@ -159,11 +165,18 @@ def _left_to_keras(layer) -> bool:
 
 
 def _layers(model):
-    """The model and every layer in it, each once; functions that models have traced are forgotten."""
+    """The model and every layer in it, each once."""
     if not isinstance(model, keras.Layer):
         raise TypeError(f"model must be a model or layer of Keras {keras.__version__}, got {model!r} ({type(model)})")
-    layers = model._flatten_layers()
-    for layer in layers:
+    return model._flatten_layers()
+
+
+def _traced_again(model, layers, changed):
+    """The model, whose functions, and those of models in it, are made anew if layers were changed: in a callback `fit`
+    goes on with them."""
+    for layer in layers if changed else ():
         if isinstance(layer, keras.Model):
-            layer.train_function = layer.test_function = layer.predict_function = None
-    return layers
+            for kind in ("train", "test", "predict"):
+                if getattr(layer, f"{kind}_function") is not None:
+                    getattr(layer, f"make_{kind}_function")(force=True)
+    return model
