@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import THREADS
 from fresh import at_once
 from helpers import same
-from rewriting import conv, depthwise, graph_of
+from rewriting import conv, depthwise, graph_of, replaced
 
 RNG = np.random.default_rng(1)
 DEPTHWISE, POINTWISE, OF_DEPTHWISE, OF_BOTH, SCALE, BIAS = [
@@ -29,8 +29,10 @@ def function(build):
     return tf.function(build, autograph=False)
 
 
-inner = function(separable)
+inner = function(lambda x: separable(x))
 scaled = function(lambda x, d, p, scale, bias: separable(x, d, p) * scale + bias)
+# It stays a call when it runs.
+called = tf.function(lambda x: separable(x), autograph=False, experimental_attributes={"_noinline": True})
 outer = function(lambda x: inner(x) * SCALE)
 # By name: what is computed of images of 16 channels and of others, and these others' shapes.
 CASES = {
@@ -67,33 +69,35 @@ CASES = {
     "constants are given": (lambda x: scaled(x, *map(tf.constant, (DEPTHWISE, POINTWISE, SCALE, BIAS))),),
     "scale outside": (lambda x: inner(x) * SCALE,),
     "scale outside of two": (lambda x: outer(x) + inner(x),),
+    "scale outside of a call": (lambda x: called(x) * SCALE,),
     "scale in another": (lambda x: function(lambda y: y * SCALE)(separable(x)),),
 }
 # There all that is left is one of several steps, or one layer of several.
-TAKEN = {"ReLU, number", "arguments, number", "number, transposed", "products"}
+TAKEN = {"ReLU, number", "arguments, number", "number, transposed", "products", "scale outside of a call"}
 TAKEN |= {name for name in CASES if "image" in name or "sum of" in name}
 
 RUN = """
 import sys
 import numpy as np, tensorflow as tf
-library, threads, model, to = sys.argv[1:]
+library, threads, special, model, to = sys.argv[1:]
 tf.config.threading.set_intra_op_parallelism_threads(int(threads))
 tf.load_op_library(library)
 definition = tf.compat.v1.GraphDef.FromString(open(model, "rb").read())
 graph = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
 inputs = [op.outputs[0] for op in graph.graph.get_operations() if op.type == "Placeholder"]
 rng = np.random.default_rng(5)
-given = [tf.constant(rng.standard_normal(tensor.shape).astype(np.float32)) for tensor in inputs]
-np.save(to, graph.prune(inputs, graph.graph.get_tensor_by_name("y:0"))(*given).numpy())
+given = [rng.standard_normal(tensor.shape).astype(np.float32) for tensor in inputs]
+given[0].flat[: len(special.split())] = [*map(float, special.split())]
+np.save(to, graph.prune(inputs, graph.graph.get_tensor_by_name("y:0"))(*map(tf.constant, given)).numpy())
 """
 
 
-def results(folder: pathlib.Path, *definitions) -> list:
-    """What graphs give, each in a fresh process."""
+def results(folder: pathlib.Path, *definitions, special="") -> list:
+    """What graphs give, each in a fresh process, of random numbers behind a few special ones."""
     runs = []
     for n, definition in enumerate(definitions):
         (folder / f"{n}.pb").write_bytes(definition.SerializeToString())
-        runs.append((sepconv.library_path(), str(THREADS), str(folder / f"{n}.pb"), str(folder / f"{n}.npy")))
+        runs.append((sepconv.library_path(), str(THREADS), special, str(folder / f"{n}.pb"), str(folder / f"{n}.npy")))
     for ended in at_once(RUN, *runs):
         assert ended.status == 0, ended.errors[-4000:]
     return [np.load(to) for *_, to in runs]
@@ -107,6 +111,32 @@ def test_bits_in_surroundings(name, tmp_path: pathlib.Path):
     assert bool(rewritten.report.replaced) or name not in TAKEN, str(rewritten.report)
     theirs, ours = results(tmp_path, original, rewritten.model)
     assert np.unique(theirs).size > theirs.size / 4 and same(ours, theirs), str(rewritten.report)
+
+
+ACTIVATIONS = {
+    "ReLU": (separable, tf.nn.relu),
+    "ReLU6": (separable, tf.nn.relu6),
+    "depthwise, ReLU": (depthwise, tf.nn.relu),
+    "depthwise, ReLU6": (depthwise, tf.nn.relu6),
+}
+
+
+@pytest.mark.parametrize("constant", [False, True], ids=["arguments", "constants"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_numbers_that_are_none(name, constant, tmp_path: pathlib.Path):
+    """oneDNN makes NaN 0 where it computes a ReLU in one with a convolution."""
+    layer, activation = ACTIVATIONS[name]
+    filters = [DEPTHWISE, POINTWISE][: 1 if layer is depthwise else 2]
+    shapes = [] if constant else [filter.shape for filter in filters]
+
+    def build(x, *given):
+        y = layer(x, *(filters if constant else given))
+        return activation(tf.nn.bias_add(y, BIAS[: y.shape[3]]))[:, ::-1]
+
+    original = graph_of(build, [2, 9, 9, 16], *shapes)
+    ours = replaced(original)
+    theirs, result = results(tmp_path, original, ours, special="nan inf -inf")
+    assert same(result, theirs)
 
 
 def test_a_function_that_is_called_too_often():

@@ -35,9 +35,9 @@ class Body:
         return read(self._definition, self._function)
 
     @property
-    def attributes(self):
-        """Of the function."""
-        return {} if self._function is None else self._function.attr
+    def stays(self) -> bool:
+        """Whether it is a function that TensorFlow calls, and does not put in the place of its calls."""
+        return self._function is not None and "_noinline" in self._function.attr and self._function.attr["_noinline"].b
 
     @functools.cached_property
     def kept(self) -> set:

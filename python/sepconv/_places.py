@@ -57,7 +57,7 @@ class Places:
     def _called(self, body):
         for node in body.nodes:
             name = node.attr["f"].func.name if node.op in _CALLS else node.op
-            if name and name in self._bodies and "_noinline" not in self._bodies[name].attributes:
+            if name and name in self._bodies and not self._bodies[name].stays:
                 yield node.name, name
 
     def _ways(self, name, below=()):

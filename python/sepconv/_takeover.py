@@ -254,7 +254,7 @@ class _Trial:
     @functools.cached_property
     def _feeds(self) -> list:
         feeds = [_feeds(self._part, example) for example in _examples(self._chain)]
-        return feeds
+        return [_not_finite(self._part, feeds[-1]), *feeds]
 
     def difference(self, found: Takeover, context: Context) -> str:
         """How the bits differ on random numbers; "" where they do not."""
