@@ -1,5 +1,7 @@
 """What the tests of rewriting share: graphs of placeholders, their parts and nodes, how they are run; the command."""
 
+import re
+
 import keras
 import numpy as np
 import sepconv
@@ -21,6 +23,11 @@ def bias_comes_first(layer) -> bool:
     """Whether a layer is left because oneDNN, for single images without AVX-512, begins a sum with the bias that is
     fused with it, where eager calls add it at the end: no order of the op does that."""
     return ONEDNN and not AVX512 and not layer.replaced and "here, with BiasAdd, Relu behind it" in layer.reason
+
+
+def usual(steps: str) -> str:
+    """Steps without a word about whose ReLU it is: oneDNN's where it computes that in one with a convolution."""
+    return re.sub(r"\b(relu6?)_onednn", r"\1", steps)
 
 
 def graph_of(build, *shapes, dtype=tf.float32):

@@ -29,6 +29,8 @@ STEPS = {
     "multiply_add": lambda x, numbers: fused(x, next(numbers), next(numbers)),
     "relu": lambda x, _: tf.nn.relu(x),
     "relu6": lambda x, _: tf.nn.relu6(x),
+    "relu_onednn": lambda x, _: tf.where(x > 0, x, tf.zeros_like(x)),
+    "relu6_onednn": lambda x, _: tf.where(x > 0, tf.minimum(x, 6), tf.zeros_like(x)),
     LEAKY: lambda x, _: tf.nn.leaky_relu(x, 0.2),
     # As graphs compute it, which multiply by a sixth what is to be divided by 6.
     "hard_swish": lambda x, _: x * (tf.nn.relu6(x + 3) * (1 / 6)),
@@ -221,8 +223,9 @@ def test_what_is_refused(rng):
 
     for nothing in ([], [""]):
         assert (
-            "depthwise_steps: a step must be add, multiply, multiply_add, relu, relu6, leaky_relu(number), hard_swish, "
-            "hard_swish_sixth_first, swish or swish_onednn, got" in refused([], "gelu", *nothing)
+            "depthwise_steps: a step must be add, multiply, multiply_add, relu, relu6, relu_onednn, relu6_onednn, "
+            "leaky_relu(number), hard_swish, hard_swish_sixth_first, swish or swish_onednn, got"
+            in refused([], "gelu", *nothing)
         )
         assert "numbers must be 1 tensors, as many as the steps have, got 0" in refused([], "relu add", *nothing)
         assert "numbers must be 0 tensors" in refused([tf.ones([2])], "relu", *nothing)

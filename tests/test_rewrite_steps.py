@@ -26,6 +26,7 @@ from rewriting import (
     run,
     statistics,
     types,
+    usual,
 )
 
 v1 = tf.compat.v1
@@ -95,9 +96,9 @@ def test_what_stands_between(words, constant, unknown, arrays, rng):
         assert words == "add relu" and same(run(ours.model, *given), run(original, *given))
         return
     assert layer.replaced, layer
-    assert layer.depthwise_steps == words
+    assert usual(layer.depthwise_steps) == words
     # A constant scale that TensorFlow multiplies into the filter is there already.
-    assert layer.pointwise_steps == (words if not constant else words.removeprefix("multiply").strip())
+    assert usual(layer.pointwise_steps) == (words if not constant else words.removeprefix("multiply").strip())
     assert types(ours.model) <= {"Placeholder", "Const", "Identity", "Reshape", FUSED}
     before, expected = kernel_calls(), run(original, *given)
     assert same(run(ours.model, *given), expected)
@@ -135,7 +136,7 @@ def test_a_depthwise_part_alone(words, constant, unknown, arrays, rng):
     original = graph_of(build, shape, *[array.shape for array in given[1:]])
     ours = sepconv.rewrite(original)
     [layer] = ours.report.replaced
-    assert layer.depthwise_steps == words and layer.pointwise_filter is None
+    assert usual(layer.depthwise_steps) == words and layer.pointwise_filter is None
     assert DEPTHWISE in types(ours.model)
     before, expected = sepconv.stats()["depthwise_calls"], run(original, *given)
     assert same(run(ours.model, *given), expected)

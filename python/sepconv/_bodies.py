@@ -32,18 +32,12 @@ class Body:
 
     @functools.cached_property
     def graph(self) -> tf.Graph:
-        graph = tf.Graph()
-        try:
-            with graph.as_default():
-                if self._function is None:
-                    tf.graph_util.import_graph_def(self._definition, name="")
-                    return graph
-                library = tf.compat.v1.GraphDef(library=self._definition.library, versions=self._definition.versions)
-                tf.graph_util.import_graph_def(library, name="")
-                return function_def_to_graph.function_def_to_graph(self._function, include_library_functions=True)
-        except (ValueError, KeyError, tf.errors.OpError) as error:
-            where = f"function {self.function}" if self.function else "graph"
-            raise BadModel(f"TensorFlow cannot read the {where}: {one_line(error)}") from error
+        return read(self._definition, self._function)
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is a function that TensorFlow calls, and does not put in the place of its calls."""
+        return self._function is not None and "_noinline" in self._function.attr and self._function.attr["_noinline"].b
 
     @functools.cached_property
     def kept(self) -> set:
@@ -54,6 +48,26 @@ class Body:
 
     def edit(self) -> "Edit":
         return Edit(self.nodes, self._function, self.kept)
+
+
+def read(definition, function=None) -> tf.Graph:
+    """A GraphDef's graph, or that of a function of its library.
+
+    Raises:
+        BadModel: There is none.
+    """
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            if function is None:
+                tf.graph_util.import_graph_def(definition, name="")
+                return graph
+            library = tf.compat.v1.GraphDef(library=definition.library, versions=definition.versions)
+            tf.graph_util.import_graph_def(library, name="")
+            return function_def_to_graph.function_def_to_graph(function, include_library_functions=True)
+    except (ValueError, KeyError, tf.errors.OpError) as error:
+        where = "graph" if function is None else f"function {function.signature.name}"
+        raise BadModel(f"TensorFlow cannot read the {where}: {one_line(error)}") from error
 
 
 class Edit:

@@ -76,6 +76,21 @@ class Chain:
         parts = self.pad, self.space_to_batch, self.depthwise, self.batch_to_space, *self.between, self.pointwise
         return tuple(part for part in parts if part is not None)
 
+    def at(self, graph: tf.Graph) -> "Chain":
+        """The same in a graph where its operations have the same names, and the input's shape may be known better; as
+        far as a trial looks at it."""
+
+        def there(ops):
+            return tuple(graph.get_operation_by_name(op.name) for op in ops)
+
+        parts = {"depthwise", "pad", "space_to_batch", "batch_to_space", "pointwise"}
+        found = {part: there([getattr(self, part)])[0] for part in parts if getattr(self, part) is not None}
+        chain = dataclasses.replace(self, **found, between=there(self.between), behind=there(self.behind))
+        shape = [a if b is None else b for a, b in zip(self.call.input, _shape(chain.input), strict=True)]
+        call = dataclasses.replace(self.call, input=tuple(shape))
+        padded = None if self.padded is None else dataclasses.replace(call, input=_padded(call), padding="VALID")
+        return dataclasses.replace(chain, call=call, padded=padded)
+
     def without_pad(self) -> "Chain":
         """The same, which leaves the Pad where it is."""
         return dataclasses.replace(self, pad=None, call=self.padded, padded=None)
@@ -132,6 +147,13 @@ def unpadded(call: Call) -> Call:
     batch, *image, channels = call.input
     image = [None if n is None else n - sum(zeros) for n, zeros in zip(image, call.padding, strict=True)]
     return dataclasses.replace(call, input=(batch, *image, channels))
+
+
+def _padded(call: Call) -> tuple:
+    """The other way round: these images with it."""
+    batch, *image, channels = call.input
+    image = [None if n is None else n + sum(zeros) for n, zeros in zip(image, call.padding, strict=True)]
+    return batch, *image, channels
 
 
 def _alone(depthwise, kept) -> Chain:

@@ -37,10 +37,10 @@ class Context:
     def __call__(self, call, geometry):
         return _Probe(self, call, geometry)
 
-    def run(self, graph: bytes, feeds: list, fetch: str) -> list:
-        """A tensor of a serialized graph, as a function of the child process gives it, for each of several dictionaries
-        of what is fed."""
-        return _ask(self.constant, "graph", graph, feeds, fetch)
+    def run(self, graph: bytes, feeds: list, fetches: list) -> list:
+        """Tensors of a serialized graph, as a function of the child process gives them, for each of several
+        dictionaries of what is fed."""
+        return _ask(self.constant, "graph", graph, feeds, fetches)
 
 
 class _Probe:
@@ -119,12 +119,12 @@ def _raw(name, inputs, attributes):
     return getattr(tf.raw_ops, name)(**arguments, **{key: given[key] for key in keep if key in given})
 
 
-def _graph(graph, feeds, fetch):
+def _graph(graph, feeds, fetches):
     definition = tf.compat.v1.GraphDef.FromString(graph)
     imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
     tensor = imported.graph.get_tensor_by_name
-    function = imported.prune([tensor(f"{name}:0") for name in feeds[0]], tensor(fetch))
-    return [function(*map(tf.constant, given.values())).numpy() for given in feeds]
+    function = imported.prune([tensor(f"{name}:0") for name in feeds[0]], [*map(tensor, fetches)])
+    return [result.numpy() for given in feeds for result in function(*map(tf.constant, given.values()))]
 
 
 _ANSWERS = {"depthwise": _depthwise, "pointwise": _pointwise, "graph": _graph}

@@ -1,6 +1,7 @@
 """`rewrite` and `restore`: models with the op in the place of TensorFlow's operations, and back."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from tensorflow.python.eager import context
 from sepconv import _chains, _convolution, _files, _functions, _restoring
 from sepconv._bodies import Body, bodies
 from sepconv._chains import Left
+from sepconv._places import Places
 from sepconv._report import Layer, Report
 from sepconv._takeover import takeover
 
@@ -63,7 +65,7 @@ def rewrite(
         >>> print(rewritten.report)
         >>> function = sepconv.rewrite(function).model
     """
-    return _transform(model, output, overwrite, progress, {"DepthwiseConv2dNative"}, _rewrite_body)
+    return _transform(model, output, overwrite, progress, {"DepthwiseConv2dNative"}, _rewriter)
 
 
 def restore(
@@ -82,12 +84,12 @@ def restore(
     Example:
         >>> sepconv.restore("model_with_sepconv", "model")
     """
-    return _transform(model, output, overwrite, progress, _restoring.TYPES, _restoring.restore_body)
+    return _transform(model, output, overwrite, progress, _restoring.TYPES, lambda *_: _restoring.restore_body)
 
 
-def _transform(model, output, overwrite, progress, types, change) -> Rewritten:
+def _transform(model, output, overwrite, progress, types, changer) -> Rewritten:
     def changed(definition, kept=()) -> tuple:
-        found = bodies(definition, types, kept)
+        found, change = bodies(definition, types, kept), changer(definition, kept)
         total = sum(node.op in types for body in found for node in body.nodes)
         done = []
 
@@ -128,24 +130,34 @@ def _transformed(model, output, overwrite, changed) -> Rewritten:
     raise TypeError(f"model must be a GraphDef, a concrete function or a path, got {type(model).__name__}")
 
 
-def _rewrite_body(body: Body, progress) -> list:
-    layers, edit = [], body.edit()
+def _rewriter(definition, kept):
+    return functools.partial(_rewrite_body, Places(definition, kept))
+
+
+def _rewrite_body(places: Places, body: Body, progress) -> list:
+    layers, edit, here, hindrance = [], body.edit(), [], None
+    if body.compiled:
+        hindrance = "the function is compiled by XLA (jit_compile=True), which has no kernel of the op"
+    else:
+        try:
+            here = places.of(body)
+        except Left as left:
+            hindrance = str(left)
     for chain in _chains.find(body.graph, body.kept):
-        if body.compiled:
-            hindrance = "the function is compiled by XLA (jit_compile=True), which has no kernel of the op"
+        if hindrance is not None:
             chain = dataclasses.replace(chain, hindrance=hindrance, alone=None)
-        layers.append(_rewrite_chain(chain, edit, body.function))
+        layers.append(_rewrite_chain(chain, edit, body.function, here))
         progress(layers[-1].node)
     return layers
 
 
-def _rewrite_chain(chain, edit, function) -> Layer:
+def _rewrite_chain(chain, edit, function, places) -> Layer:
     described = {"node": (chain.pointwise or chain.depthwise).name, "function": function}
     try:
-        found = takeover(chain)
+        found = takeover(chain, places)
     except Left as left:
         if chain.alone is not None:
-            return _rewrite_chain(chain.alone, edit, function)
+            return _rewrite_chain(chain.alone, edit, function, places)
         return Layer(replaced=False, reason=str(left), **described, **_of(chain))
     found.apply(edit)
     words = {"numerics": found.numerics, **found.words}

@@ -10,13 +10,13 @@ from tensorflow.python.framework import tensor_util
 from sepconv import _normalisation
 
 _WITH_NUMBERS = {"Add": "add", "AddV2": "add", "BiasAdd": "add", "Mul": "multiply"}
-_WITHOUT = {"Identity": "", "Relu": "relu", "Relu6": "relu6"}
 # A hard swish as it is written, and as TensorFlow's optimiser may make it of that: with other roundings.
 _HARD_SWISHES = "hard_swish", "hard_swish_sixth_first"
 # A swish by oneDNN and by Eigen.
 _SWISHES = "swish_onednn", "swish"
-# A ReLU, and as oneDNN fuses it with some sums: what is not positive is multiplied by 0, and so keeps its sign.
-_RELUS = "relu", "leaky_relu(0.0)"
+# A ReLU, and as oneDNN fuses it with some sums: NaN becomes 0; or what is not positive is multiplied by 0, and so keeps
+# its sign.
+_RELUS = {"Relu": ("relu", "relu_onednn", "leaky_relu(0.0)"), "Relu6": ("relu6", "relu6_onednn")}
 # How many tensors of numbers a word has.
 _COUNTS = {"add": 1, "multiply": 1, "multiply_add": 2}
 
@@ -144,8 +144,11 @@ def _step_of(op: tf.Operation, image: tf.Tensor, channels: int) -> Step | None:
     if _normalisation.is_step(op, image, channels):
         form = _normalisation.FORMS[0]
         return Step(op, form.words, (1, 2, 3, 4), form=form)
-    if op.type in _WITHOUT:
-        return Step(op, _WITHOUT[op.type], others=_RELUS[1:] if op.type == "Relu" else ())
+    if op.type in _RELUS:
+        word, *others = _RELUS[op.type]
+        return Step(op, word, others=tuple(others))
+    if op.type == "Identity":
+        return Step(op, "")
     if op.type == "LeakyRelu":
         return Step(op, f"leaky_relu({op.get_attr('alpha')!r})")
     if op.type not in _WITH_NUMBERS or op.type == "BiasAdd" and op.get_attr("data_format") != b"NHWC":
@@ -203,9 +206,9 @@ def in_tensorflow(text: str, image: tf.Tensor, numbers) -> tf.Tensor:
         elif word == "multiply_add":
             # Rounded twice: TensorFlow has no operation that always rounds once.
             image = image * next(numbers) + next(numbers)
-        elif word == "relu":
+        elif word in _RELUS["Relu"][:2]:
             image = tf.nn.relu(image)
-        elif word == "relu6":
+        elif word in _RELUS["Relu6"]:
             image = tf.nn.relu6(image)
         elif word == "hard_swish":
             image = image * (tf.nn.relu6(image + 3) * (1 / 6))

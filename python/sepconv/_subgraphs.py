@@ -84,6 +84,28 @@ def stays(tensor: tf.Tensor) -> bool:
     return op.type in ("Const", "ReadVariableOp")
 
 
+def opaque(op: tf.Operation) -> bool:
+    """Whether it is more than a function of its inputs that TensorFlow's optimiser looks into."""
+    graph, kinds = op.graph, {attribute.type for attribute in op.op_def.attr}
+    return op.type in _SOURCES or op.op_def.is_stateful or "func" in kinds or graph._is_function(op.type)
+
+
+def made_of(tensor: tf.Tensor, inside, input: tf.Tensor) -> dict | None:
+    """The operations that make a tensor of what others give and of one more tensor, or of constants, as keys; None if
+    it takes anything else to make it."""
+    found, waiting = {}, [tensor]
+    while waiting:
+        tensor = waiting.pop()
+        op = tensor.op
+        if tensor is input or op in inside or op in found or constant(op):
+            continue
+        if opaque(op):
+            return None
+        found[op] = None
+        waiting += op.inputs
+    return found
+
+
 def constant(op: tf.Operation, besides: tf.Tensor | None = None) -> bool:
     """Whether what an operation gives is made of constants alone; and of one more tensor, if it is given."""
     seen, waiting = set(), [op]

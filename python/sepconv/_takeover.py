@@ -7,6 +7,7 @@ random numbers, cut out of the model: once as it is, once with the op. Where a s
 
 import collections
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -20,6 +21,7 @@ from sepconv._chains import Chain, Left, unpadded
 from sepconv._command import one_line
 from sepconv._context import Context
 from sepconv._subgraphs import Subgraph, constant, stays
+from sepconv._surroundings import surroundings
 
 _ADDITIONS = "Add", "AddV2", "BiasAdd"
 
@@ -102,8 +104,12 @@ class Takeover:
         edit.remove(names - {last.name}, taken)
 
 
-def takeover(chain: Chain) -> Takeover:
+def takeover(chain: Chain, places: list) -> Takeover:
     """How the op takes the place of a chain.
+
+    Args:
+        chain: The chain.
+        places: The `Place`s that it runs at.
 
     Raises:
         Left: It does not; the message says why.
@@ -112,16 +118,19 @@ def takeover(chain: Chain) -> Takeover:
         raise Left(chain.hindrance)
     if chain.pad is not None:
         try:
-            return _takeover(chain)
+            return _takeover(chain, places)
         except Left:
             chain = chain.without_pad()
-    return _takeover(chain)
+    return _takeover(chain, places)
 
 
-def _takeover(chain: Chain) -> Takeover:
-    kinds = tuple(constant(filter.op) for filter in chain.filters)
+def _takeover(chain: Chain, places) -> Takeover:
+    trials = [_Trial(chain.at(place.graph), place.kept) for place in places]
+    kinds = trials[0].kinds
+    if any(trial.kinds != kinds for trial in trials):
+        raise Left("its filters are constants where one function is called, and arguments elsewhere")
     if chain.pointwise is None:
-        return _alone(chain, kinds)
+        return _alone(chain, kinds, trials)
     plain = Takeover(chain, *(_scaled(chain) if kinds[1] else ()), between=chain.between_steps)
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
     # With the steps behind it or, where these change bits, with fewer or without.
@@ -133,13 +142,13 @@ def _takeover(chain: Chain) -> Takeover:
             if order.numerics is None:
                 raise Left(order.reason)
             found = dataclasses.replace(plain, steps=behind, numerics=order.numerics, reason=order.reason)
-            found, difference = _spelled(found, context)
+            found, difference = _spelled(found, context, trials)
             if not difference:
                 return found
     raise Left(difference)
 
 
-def _alone(chain: Chain, kinds: tuple) -> Takeover:
+def _alone(chain: Chain, kinds: tuple, trials: list) -> Takeover:
     """The same of a depthwise part: with the steps behind it, with fewer or, if that is worth while, without."""
     context = Context((*kinds, *kinds))
     order = _order(chain, context)
@@ -150,7 +159,7 @@ def _alone(chain: Chain, kinds: tuple) -> Takeover:
         if known and not steps and chain.space_to_batch is None:
             break
         found = Takeover(chain, steps=steps, numerics=order.numerics, reason=order.reason)
-        found, difference = _spelled(found, context)
+        found, difference = _spelled(found, context, trials)
         if not difference:
             return found
     raise Left(difference)
@@ -214,12 +223,12 @@ def _examples(chain: Chain) -> list:
 _held: collections.Counter = collections.Counter()
 
 
-def _spelled(found: Takeover, context: Context) -> tuple:
+def _spelled(found: Takeover, context: Context, trials: list) -> tuple:
     """With its steps in a spelling in which no bit differs, and ""; or as it is, and how bits differ."""
     spellings = itertools.product(_steps.spellings(found.between), _steps.spellings(found.steps))
     candidates = [dataclasses.replace(found, between=between, steps=steps) for between, steps in spellings]
     for candidate in sorted(candidates, key=lambda candidate: -_held[candidate.spelling]):
-        difference = _difference(candidate, context)
+        difference = next(filter(None, (trial.difference(candidate, context) for trial in trials)), "")
         if not difference:
             _held[candidate.spelling] += 1
             return candidate, ""
@@ -230,40 +239,54 @@ _compared: dict = {}
 _theirs: dict = {}
 
 
-def _difference(found: Takeover, context: Context) -> str:
-    """How the bits differ on random numbers; "" where they do not."""
-    chain = found.chain
-    part = Subgraph(chain.last.outputs[:1], chain.input, (*chain.parts, *chain.behind))
-    ours = tf.compat.v1.GraphDef.FromString(part.definition.SerializeToString())
-    found.apply(Edit(ours.node))
-    same = part.fingerprint(), context.constant
-    key = same, found.numerics, found.spelling, context
-    if key not in _compared:
-        feeds = [_feeds(part, example) for example in _examples(chain)]
-        [output] = part.outputs
+class _Trial:
+    """A chain at one of the places that it runs at, with what surrounds it there, cut out.
 
-        def run(definition) -> list:
-            trials = _trials(part, definition, feeds)
-            return [array for graph, given in trials for array in context.run(graph, given, output)]
+    Attributes:
+        kinds: Whether its filters are constants there.
+    """
 
-        try:
-            if same not in _theirs:
-                _theirs.clear()  # these are large
-                _theirs[same] = run(part.definition)
-            theirs, results = _theirs[same], run(ours)
-        except RuntimeError as error:
-            return f"TensorFlow refuses it: {one_line(error)}"
-        equal = sum(_bits.equal(a, b) for a, b in zip(theirs, results, strict=True))
-        elements = sum(array.size for array in theirs)
-        steps = [op.type for op in found.rest if op.type not in ("Identity", "IdentityN")]
-        behind = f", with {', '.join(steps)} behind it" if steps else ""
-        _compared[key] = (
-            ""
-            if equal == elements
-            else f"here{behind}, TensorFlow gives other bits than its parts by themselves: "
-            f"of {elements} elements {elements - equal} differ"
-        )
-    return _compared[key]
+    def __init__(self, chain: Chain, kept: set):
+        self._chain, self.kinds = chain, tuple(constant(filter.op) for filter in chain.filters)
+        inside, outputs = surroundings((*chain.parts, *chain.behind), chain.input, kept)
+        self._part = Subgraph(outputs, chain.input, inside)
+
+    @functools.cached_property
+    def _feeds(self) -> list:
+        feeds = [_feeds(self._part, example) for example in _examples(self._chain)]
+        return [_not_finite(self._part, feeds[-1]), *feeds]
+
+    def difference(self, found: Takeover, context: Context) -> str:
+        """How the bits differ on random numbers; "" where they do not."""
+        part = self._part
+        ours = tf.compat.v1.GraphDef.FromString(part.definition.SerializeToString())
+        found.apply(Edit(ours.node))
+        same = part.fingerprint(), context.constant
+        key = same, found.numerics, found.spelling, context
+        if key not in _compared:
+
+            def run(definition) -> list:
+                trials = _trials(part, definition, self._feeds)
+                return [array for graph, given in trials for array in context.run(graph, given, part.outputs)]
+
+            try:
+                if same not in _theirs:
+                    _theirs.clear()  # these are large
+                    _theirs[same] = run(part.definition)
+                theirs, results = _theirs[same], run(ours)
+            except RuntimeError as error:
+                return f"TensorFlow refuses it: {one_line(error)}"
+            equal = sum(_bits.equal(a, b) for a, b in zip(theirs, results, strict=True))
+            elements = sum(array.size for array in theirs)
+            steps = [op.type for op in found.rest if op.type not in ("Identity", "IdentityN")]
+            behind = f", with {', '.join(steps)} behind it" if steps else ""
+            _compared[key] = (
+                ""
+                if equal == elements
+                else f"here{behind}, TensorFlow gives other bits than its parts by themselves: "
+                f"of {elements} elements {elements - equal} differ"
+            )
+        return _compared[key]
 
 
 def _trials(part: Subgraph, definition, feeds: list):
@@ -287,9 +310,18 @@ def _feeds(part: Subgraph, example) -> dict:
     feeds = {part.input: rng.standard_normal(example.input)}
     for name, tensor in part.others.items():
         shape = tensor.shape.as_list() if tensor.shape.rank is not None else output[3:]
-        if None in shape:
+        if len(shape) > 1 and None not in shape[1:]:
+            shape[0] = shape[0] or output[0]
+        elif None in shape:
             shape = [known or extent for known, extent in zip(shape, output[4 - len(shape) :], strict=True)]
         # Above zero, for variances.
         feeds[name] = rng.uniform(0.5, 1.5, shape) * (rng.choice([-1, 1], shape) if len(shape) == 4 else 1)
     dtypes = {part.input: example.dtype, **{name: tensor.dtype for name, tensor in part.others.items()}}
     return {name: array.astype(dtypes[name].as_numpy_dtype) for name, array in feeds.items()}
+
+
+def _not_finite(part: Subgraph, feeds: dict) -> dict:
+    """The same with three numbers of the input that are none."""
+    array = feeds[part.input].copy()
+    array.flat[[0, array.size // 2, -1]] = np.nan, np.inf, -np.inf
+    return {**feeds, part.input: array}

@@ -18,6 +18,8 @@ pub enum Word {
     MultiplyAdd,
     Relu,
     Relu6,
+    ReluOneDnn,
+    Relu6OneDnn,
     LeakyRelu(f64),
     HardSwish,
     HardSwishSixthFirst,
@@ -25,8 +27,8 @@ pub enum Word {
     SwishOneDnn,
 }
 
-/// Separated by blanks: `add`, `multiply`, `multiply_add`, `relu`, `relu6`, `leaky_relu(0.2)`, `hard_swish`,
-/// `hard_swish_sixth_first`, `swish`, `swish_onednn`.
+/// Separated by blanks: `add`, `multiply`, `multiply_add`, `relu`, `relu6`, `relu_onednn`, `relu6_onednn`, `leaky_relu(0.2)`,
+/// `hard_swish`, `hard_swish_sixth_first`, `swish`, `swish_onednn`.
 fn words(text: &str) -> Result<Vec<Word>, String> {
     text.split_whitespace().map(word).collect()
 }
@@ -38,6 +40,8 @@ fn word(word: &str) -> Result<Word, String> {
         "multiply_add" => Word::MultiplyAdd,
         "relu" => Word::Relu,
         "relu6" => Word::Relu6,
+        "relu_onednn" => Word::ReluOneDnn,
+        "relu6_onednn" => Word::Relu6OneDnn,
         "hard_swish" => Word::HardSwish,
         "hard_swish_sixth_first" => Word::HardSwishSixthFirst,
         "swish" => Word::Swish,
@@ -47,8 +51,8 @@ fn word(word: &str) -> Result<Word, String> {
             let alpha = alpha.and_then(|alpha| alpha.parse().ok());
             Word::LeakyRelu(alpha.ok_or_else(|| {
                 format!(
-                    "a step must be add, multiply, multiply_add, relu, relu6, leaky_relu(number), hard_swish, \
-                     hard_swish_sixth_first, swish or swish_onednn, got {word:?}"
+                    "a step must be add, multiply, multiply_add, relu, relu6, relu_onednn, relu6_onednn, \
+                     leaky_relu(number), hard_swish, hard_swish_sixth_first, swish or swish_onednn, got {word:?}"
                 )
             })?)
         }
@@ -61,7 +65,7 @@ impl Word {
         match self {
             Self::Add | Self::Multiply => 1,
             Self::MultiplyAdd => 2,
-            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) => 0,
+            Self::Relu | Self::Relu6 | Self::ReluOneDnn | Self::Relu6OneDnn | Self::LeakyRelu(_) => 0,
             Self::HardSwish | Self::HardSwishSixthFirst | Self::Swish | Self::SwishOneDnn => 0,
         }
     }
@@ -120,6 +124,8 @@ pub fn with_numbers<'a, T: Element + TensorElement>(
             Word::MultiplyAdd => Step::MultiplyAdd(next()?, next()?),
             Word::Relu => Step::Relu,
             Word::Relu6 => Step::Relu6,
+            Word::ReluOneDnn => Step::ReluOneDnn,
+            Word::Relu6OneDnn => Step::Relu6OneDnn,
             Word::LeakyRelu(alpha) => Step::LeakyRelu(T::from_f64(alpha)),
             Word::HardSwish => Step::HardSwish,
             Word::HardSwishSixthFirst => Step::HardSwishSixthFirst,

@@ -21,6 +21,10 @@ pub enum Step<'a, T> {
     Relu,
     /// min(max(x, 0), 6), likewise.
     Relu6,
+    /// max(x, 0), where NaN becomes 0 and no zero is negative: as oneDNN computes it in one with a convolution.
+    ReluOneDnn,
+    /// The same, and 6 at most.
+    Relu6OneDnn,
     /// x where it is positive, otherwise x times this number, rounded to the storage type.
     LeakyRelu(T),
     /// x * (relu6(x + 3) * (1 / 6)), rounded after each of the four and 1 / 6 too: TensorFlow's graphs multiply so where a
@@ -79,7 +83,7 @@ impl<T: Element> Step<'_, T> {
         let numbers = match self {
             Self::Add(numbers) | Self::Multiply(numbers) => [Some(*numbers), None],
             Self::MultiplyAdd(factors, addends) => [Some(*factors), Some(*addends)],
-            Self::Relu | Self::Relu6 | Self::LeakyRelu(_) => [None; 2],
+            Self::Relu | Self::Relu6 | Self::ReluOneDnn | Self::Relu6OneDnn | Self::LeakyRelu(_) => [None; 2],
             Self::HardSwish | Self::HardSwishSixthFirst | Self::Swish | Self::SwishOneDnn => [None; 2],
         };
         numbers.into_iter().flatten()
@@ -89,6 +93,7 @@ impl<T: Element> Step<'_, T> {
     pub(crate) fn apply(&self, value: T, channel: usize) -> T {
         let (x, number) = (value.widen(), |number: f64| T::Sum::from_f64(number));
         let rounded = |sum: T::Sum| T::narrow(sum).widen();
+        let positive = |x| if x > number(0.0) { x } else { number(0.0) };
         let sixth = T::from_f64(1.0 / 6.0).widen();
         let gate = || smaller(number(6.0), relu::<T>(rounded(x.add(number(3.0)))));
         T::narrow(match self {
@@ -97,6 +102,8 @@ impl<T: Element> Step<'_, T> {
             Self::MultiplyAdd(factors, addends) => x.mul_add(factors[channel].widen(), addends[channel].widen()),
             Self::Relu => relu::<T>(x),
             Self::Relu6 => smaller(number(6.0), relu::<T>(x)),
+            Self::ReluOneDnn => positive(x),
+            Self::Relu6OneDnn => smaller(number(6.0), positive(x)),
             Self::LeakyRelu(_) if x > number(0.0) => x,
             Self::LeakyRelu(alpha) => x.mul(alpha.widen()),
             Self::HardSwish => x.mul(rounded(gate().mul(sixth))),

@@ -156,6 +156,8 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
             6 => Step::HardSwishSixthFirst,
             7 => Step::Swish,
             8 => Step::SwishOneDnn,
+            9 => Step::ReluOneDnn,
+            10 => Step::Relu6OneDnn,
             _ => Step::MultiplyAdd(&numbers[n + 2..][..channels], &numbers[n + 5..][..channels]),
         };
         kinds.iter().enumerate().map(step).collect::<Vec<_>>()
@@ -409,8 +411,8 @@ proptest! {
     #[test]
     fn steps(
         case in case([1usize..3, 1..9, 1..12], (1usize..40, 1usize..4), 1usize..80),
-        depthwise in prop::collection::vec(0usize..10, 0..4),
-        pointwise in prop::collection::vec(0usize..10, 0..4),
+        depthwise in prop::collection::vec(0usize..12, 0..4),
+        pointwise in prop::collection::vec(0usize..12, 0..4),
     ) {
         let kinds = [depthwise, pointwise];
         check_steps::<f32>(&case, &kinds)?;
@@ -435,6 +437,7 @@ fn steps_of_any_number() {
         &[Step::SwishOneDnn, Step::Relu, Step::Relu6, Step::LeakyRelu(0.3), Step::LeakyRelu(0.0)],
         "flushed",
     );
+    steps_of(&input, &[Step::ReluOneDnn, Step::Relu6OneDnn], "kept");
     let input = input.mapv(|value| f64::from(value) * 1e-290);
     for subnormals in ["kept", "flushed"] {
         steps_of(&input, &[Step::Relu, Step::Relu6, Step::LeakyRelu(0.0)], subnormals);

@@ -15,6 +15,8 @@ pub enum Step<T> {
     MultiplyAdd(usize, usize),
     Relu,
     Relu6,
+    ReluOneDnn,
+    Relu6OneDnn,
     /// The factor.
     LeakyRelu(T),
     /// A sixth, rounded to the storage type.
@@ -53,6 +55,8 @@ impl<T: Element> Epilogue<T> {
             epilogue::Step::MultiplyAdd(..) => Step::MultiplyAdd(next(), next()),
             epilogue::Step::Relu => Step::Relu,
             epilogue::Step::Relu6 => Step::Relu6,
+            epilogue::Step::ReluOneDnn => Step::ReluOneDnn,
+            epilogue::Step::Relu6OneDnn => Step::Relu6OneDnn,
             epilogue::Step::LeakyRelu(alpha) => Step::LeakyRelu(alpha.widen()),
             epilogue::Step::HardSwish => Step::HardSwish(sixth),
             epilogue::Step::HardSwishSixthFirst => Step::HardSwishSixthFirst(sixth),

@@ -78,6 +78,8 @@ pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const ROWS: usize, const VEC
             }),
             Step::Relu => each!(|x, v| relu::<V, R>(x)),
             Step::Relu6 => each!(|x, v| relu6::<V, R>(x)),
+            Step::ReluOneDnn => each!(|x, v| positive(x)),
+            Step::Relu6OneDnn => each!(|x, v| number::<V>(6.0).smaller(positive(x))),
             Step::LeakyRelu(alpha) => each!(|x, v| x.if_positive(x, R::round(x.mul(V::splat(alpha))))),
             Step::HardSwish(sixth) => {
                 each!(|x, v| R::round(x.mul(R::round(gate::<V, R>(x).mul(V::splat(sixth))))));
@@ -116,6 +118,12 @@ unsafe fn relu<V: Vector, R: Rounding<V>>(x: V) -> V {
 unsafe fn relu6<V: Vector, R: Rounding<V>>(x: V) -> V {
     let six = number::<V>(6.0);
     if R::NOTHING { six.smaller(x).unless_at_most_zero(x) } else { six.smaller(relu::<V, R>(x)) }
+}
+
+/// x where it is above zero, and zero.
+#[inline(always)]
+unsafe fn positive<V: Vector>(x: V) -> V {
+    x.if_positive(x, V::splat(V::Element::ZERO))
 }
 
 /// relu6(x + 3).
