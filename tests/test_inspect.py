@@ -100,6 +100,26 @@ def test_rewritten_models_count_the_same(models, tmp_path):
     stock, ours = inspect(tmp_path, models["saved"]), inspect(tmp_path, tmp_path / "ours")
     assert any(layer.depthwise_steps for layer in report.replaced)
     assert facts(ours) == facts(stock) and ours["totals"] == stock["totals"]
+    names = [[[layer[key] for key in ("name", "nodes")] for layer in report["layers"]] for report in (ours, stock)]
+    assert names[0] == names[1]
+
+
+def test_a_depthwise_part_that_became_an_op_alone(tmp_path):
+    """Squeeze and excitation lies between it and the 1x1 convolution behind: they are one layer all the same."""
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [1, 8, 8, 16], "image")
+        y = tf.nn.depthwise_conv2d(x, ones(3, 3, 16, 1), [1, 1, 1, 1], "SAME", name="first")
+        y = tf.nn.relu(y + ones(16), "activation")
+        gate = tf.nn.conv2d(tf.reduce_mean(y, [1, 2], keepdims=True), ones(1, 1, 16, 16), 1, "VALID", name="gate")
+        tf.nn.conv2d(y * tf.sigmoid(gate), ones(1, 1, 16, 24), 1, "VALID", name="second")
+    (tmp_path / "stock.txt").write_text(str(graph.as_graph_def()))
+    report = sepconv.rewrite(tmp_path / "stock.txt", tmp_path / "ours.txt").report
+    assert [layer.node for layer in report.replaced] == ["first"], str(report)
+    stock, ours = [inspect(tmp_path, tmp_path / name) for name in ("stock.txt", "ours.txt")]
+    assert facts(ours) == facts(stock) and ours["totals"] == stock["totals"]
+    assert sorted(layer["kind"] for layer in ours["layers"]) == ["dense", "separable"]
+    names = [{layer["kind"]: (layer["name"], layer["nodes"]) for layer in each["layers"]} for each in (ours, stock)]
+    assert names[0] == names[1]
 
 
 def test_names_are_those_of_the_layers(models, tmp_path):
@@ -264,9 +284,9 @@ REFUSED = {
     "nowhere.keras": "MODEL {}: no such file or folder",
     "broken.keras": "MODEL {}: Keras cannot load it: ",
     "broken.h5": "MODEL {}: Keras cannot load it: ",
-    "broken.pb": "MODEL {}: not a frozen graph: ",
-    "empty.pb": "MODEL {}: the graph has no nodes",
-    "text.txt": "MODEL {}: must be a .keras or .h5 file",
+    "broken.pb": "MODEL {}: is broken: ",
+    "empty.pb": "MODEL {}: holds no GraphDef (must be a .keras or .h5 file",
+    "text.txt": "MODEL {}: holds no GraphDef (must be a .keras or .h5 file",
     "hollow": "MODEL {}: TensorFlow cannot load it: ",
     "silent": "MODEL {}: the SavedModel has no signature",
     "open.pb": "--input-shape: needed, for node ",
@@ -286,6 +306,8 @@ REFUSED = {
     "a --seconds 61": "--seconds: '61' must be a number from 0 to 60",
     "a --chart chart.pdf": "--chart chart.pdf: must end in .png or .html",
     "a --chart no/chart.png": "--chart no/chart.png: no folder no",
+    "a --json {}": "--json {0}: would be written over {0}, or into it",
+    "a --json {}/report.json": "--json {0}/report.json: would be written over {0}, or into it",
     "a --json .": "--json .: cannot be written",
     "a --json /dev/full": "--json /dev/full: cannot be written: No space left on device",
     "a --measure --threads 63": "--threads 63: TensorFlow already runs in this process",
@@ -297,6 +319,7 @@ REFUSED = {
 def test_refused_in_one_line(arguments, broken, models, capsys):
     name, *options = arguments.split()
     path = broken / name
+    options = [option.format(path) for option in options]
     measuring = [] if "--measure" in options else ["--no-measure"]
     assert __main__.main(["inspect", str(path), *measuring, *options]) == 1
     printed = capsys.readouterr()

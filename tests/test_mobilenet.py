@@ -231,10 +231,12 @@ def test_files_that_cannot_be_used(files, run, tmp_path):
         (["--size", "0"], "argument --size: "),
         (["--size", "8", "--alpha", "0.1"], ""),
         (["--weights", "none.weights.h5"], "--weights none.weights.h5: "),
-        ([], "/nowhere/weights.safetensors: "),
+        (["--seed", "-1"], "argument --seed: '-1' is not a whole number of 0 or more"),
+        ([], "output /nowhere/weights.safetensors: no folder /nowhere"),
     ],
 )
-def test_exports_that_cannot_be(options, message):
-    ended = attempt(EXPORT, "/nowhere/weights.safetensors", *options)
+def test_exports_that_cannot_be(options, message, tmp_path):
+    place = str(tmp_path / "weights.safetensors") if options else "/nowhere/weights.safetensors"
+    ended = attempt(EXPORT, place, *options)
     assert ended.status == 1 and ended.output == ""
     assert f"mobilenet_export: error: {message}" in ended.errors and "Traceback" not in ended.errors

@@ -219,6 +219,44 @@ def test_a_check_that_finds_a_difference(tmp_path: pathlib.Path, arrays):
     assert all(not output.same and 0 < output.equal < output.elements for output in outputs)
 
 
+def saved(path, **changed):
+    """A model with a signature of texts, one of numbers, and one that takes no less than two of them."""
+    signatures = {
+        "texts": (tf.strings.length, tf.TensorSpec([2], tf.string)),
+        "numbers": (lambda x: x + 1, tf.TensorSpec([2])),
+        "pairs": (lambda x: tf.gather(x, [1]), tf.TensorSpec([None])),
+        **changed,
+    }
+
+    def function(build, spec):
+        spec = tf.TensorSpec(spec.shape, spec.dtype, "x")
+        return tf.function(lambda x: {"y": build(x)}, autograph=False).get_concrete_function(spec)
+
+    tf.saved_model.save(tf.Module(), str(path), {name: function(*of) for name, of in signatures.items()})
+    return path
+
+
+def test_a_check_of_those_signatures_that_can_be_run(tmp_path: pathlib.Path, capsys):
+    model, ours, inputs, report = saved(tmp_path / "m"), tmp_path / "ours", tmp_path / "i.npz", tmp_path / "report"
+    options = "--check", "--json", str(report), "--threads", str(THREADS)
+    assert __main__.main(["rewrite", str(model), str(ours), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "check: texts: not run: no random numbers fit the input x (string, (2,))" in printed
+    assert "check: pairs/y (batch 2): 1 of 1" in printed and "check: pairs (batch 1): not run: " in printed
+    found = {output["name"]: output["same"] for output in json.loads(report.read_text())["check"]}
+    assert found == {"texts": None, "pairs (batch 1)": None, "numbers/y": True, "pairs/y (batch 2)": True}
+    np.savez(inputs, **{"texts/x": np.array([b"a", b"word"])})
+    outputs = _check.check(model, ours, inputs, 0)
+    assert {output.name: output.same for output in outputs} == {"texts/y": True, "numbers": None, "pairs": None}
+    assert outputs[0].reason == "the file of inputs has no array x, only texts/x"
+    np.savez(inputs, **{"texts/z": np.ones(2), "numbers/x": np.ones(2)})
+    with pytest.raises(sepconv.BadModel, match="m: cannot be run: the file of inputs has no array x, only"):
+        _check.check(model, ours, inputs, 0)
+    other = saved(tmp_path / "other", numbers=(lambda x: tf.gather(x, [2]), tf.TensorSpec([None])))
+    with pytest.raises(sepconv.BadModel, match="other: cannot be run: numbers"):
+        _check.check(model, other, None, 0)
+
+
 def test_a_difference_is_the_exit_status(tmp_path: pathlib.Path, monkeypatch, capsys):
     (tmp_path / "model").write_bytes(graph_of(lambda x: x + 1, [4]).SerializeToString())
     monkeypatch.setattr(_check, "check", lambda *_: [_check.Output("y:0", 4, 3, False)])

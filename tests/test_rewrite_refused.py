@@ -1,16 +1,19 @@
 """What rewrite and restore cannot use they refuse in one line, before any work; nothing is half-written, nor lost."""
 
 import errno
+import os
 import pathlib
 import resource
 import shutil
+import threading
 
 import numpy as np
 import pytest
 import sepconv
 import tensorflow as tf
 from conftest import THREADS
-from rewriting import PLAIN, SAVED, command, graph_of
+from fresh import attempt
+from rewriting import COMMAND, PLAIN, SAVED, command, graph_of
 from sepconv import __main__, _check
 
 v1 = tf.compat.v1
@@ -130,6 +133,39 @@ def test_a_disk_that_is_full(folder, tmp_path: pathlib.Path):
     assert contents(tmp_path) == before
 
 
+def test_a_folder_that_is_not_writable(tmp_path: pathlib.Path):
+    """Its copy is: whoever may not write where they like could neither write into it nor remove it."""
+    model = shutil.copytree(SAVED, tmp_path / "model")
+    for folder in (model / "variables", model):
+        folder.chmod(0o555)
+    assert sepconv.restore(model, tmp_path / "restored").report.replaced
+    assert {path.stat().st_mode & 0o777 for path in (model, model / "variables")} == {0o555}
+    assert {(tmp_path / "restored" / name).stat().st_mode & 0o700 for name in (".", "variables")} == {0o700}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "restored"]
+
+
+TERMINATED = """
+import os, signal
+from sepconv import _files
+_files.shutil.copytree = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_command_that_is_terminated(tmp_path: pathlib.Path):
+    """As by an interrupt: nothing stays."""
+    ended = attempt(TERMINATED + COMMAND, "restore", str(SAVED), str(tmp_path / "out"))
+    assert (ended.status, ended.output, [*tmp_path.iterdir()]) == (143, "", [])
+
+
+def test_a_model_from_a_pipe(good, tmp_path: pathlib.Path):
+    """Is read once, also where it stays as it is."""
+    os.mkfifo(tmp_path / "pipe")
+    content = graph_of(lambda x: x + 1, [2]).SerializeToString()
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[content]).start()
+    assert not sepconv.rewrite(tmp_path / "pipe", tmp_path / "copy").report.layers
+    assert (tmp_path / "copy").read_bytes() == content
+
+
 def test_the_commands_error_is_one_line(tmp_path: pathlib.Path):
     ended = command("rewrite", tmp_path / "none", tmp_path / "out")
     lines = [line for line in ended.errors.splitlines() if "sepconv" in line]
@@ -144,6 +180,10 @@ REFUSED = {
     "--inputs text.npz": "--inputs text.npz: cannot be read: ",
     "--json .": "--json .: cannot be written",
     "--json none/report.json": "--json none/report.json: no folder none",
+    "--json good": "--json good: would be written over good, or into it",
+    "--json out": "--json out: would be written over out, or into it",
+    "--inputs good.npz --json ./good.npz": "--json good.npz: would be written over good.npz, or into it",
+    "--seed -1": "argument --seed: '-1' is not a whole number of 0 or more",
 }
 
 
@@ -152,11 +192,28 @@ def test_what_cannot_be_used_is_said_before_any_work(options, good, tmp_path: pa
     monkeypatch.chdir(tmp_path)
     pathlib.Path("broken.npz").write_bytes(b"zzz")
     np.savez("text.npz", x0=np.array([object()]))
+    np.savez("good.npz", x0=np.ones(2))
     before = contents(tmp_path)
     assert __main__.main(["rewrite", "good", "out", "--check", *options.split()]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"sepconv: error: {REFUSED[options]}")
     assert contents(tmp_path) == before
+
+
+def test_what_lies_within_a_model_or_is_a_pipe_is_said_before_any_work(tmp_path: pathlib.Path, capsys):
+    model = shutil.copytree(SAVED, tmp_path / "model")
+    os.mkfifo(tmp_path / "pipe")
+    for given, options, said in (
+        (
+            model,
+            ["--json", model / "report.json"],
+            f"--json {model / 'report.json'}: would be written over {model}, or",
+        ),
+        (tmp_path / "pipe", ["--check"], f"--check: {tmp_path / 'pipe'} can be read only once"),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        assert __main__.main([*map(str, ["rewrite", given, tmp_path / "out", *options])]) == 1
+        assert said in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_a_check_cannot_run(tmp_path: pathlib.Path, monkeypatch, capsys):

@@ -237,24 +237,79 @@ def test_an_image_is_added(batch, arrays, rng):
     assert same(run(rewritten.model, *given), run(original, *given))
 
 
+def hard_swish(y):
+    return y * (tf.nn.relu6(y + 3) / 6)
+
+
+def biased(x, d, p, b):
+    return tf.nn.bias_add(conv(depthwise(x, d), p), b)
+
+
+# Of an image, filters, numbers for 16 channels and statistics for 12. In another spelling of the same steps, bits may
+# differ: TensorFlow's optimiser moves a sixth, or adds in another order where it sees a BiasAdd.
+ORIGINALS = {
+    "hard_swish": lambda x, d, p, b, s: conv(hard_swish(depthwise(x, d)), p)[:, ::-1],
+    "hard_swish alone": lambda x, d, p, b, s: hard_swish(depthwise(x, d))[:, ::-1],
+    "biases of two layers": lambda x, d, p, b, s: tf.nn.relu(biased(x, d, p, b) + biased(x, d + 1, p, b + 1)),
+    "a bias and images": lambda x, d, p, b, s: tf.add_n([biased(x, d, p, b), *[tf.tile(x[..., :4], [1, 1, 1, 4])] * 2]),
+    "scaled": lambda x, d, p, b, s: tf.nn.relu(conv(depthwise(x, d), p) * b / (b + 3) + 0.5),
+    "dilated": lambda x, d, p, b, s: conv(tf.nn.relu6(dilated(x, d) + 1.5), p) + b,
+    "normalised": lambda x, d, p, b, s: conv(normalised(depthwise(x, d), [s[n] for n in range(4)]), p),
+    "by hand": lambda x, d, p, b, s: conv((depthwise(x, d) + -s[2]) * (s[0] * tf.math.rsqrt(s[3] + 1e-3)) + s[1], p),
+}
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["constants", "arguments"])
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_restored_is_what_was_there(name, given, arrays, rng):
+    """The same nodes, and so the same bits; also where the op has got into a function or under another name since."""
+    x, *filters = arrays
+    numbers = *filters, rng.uniform(0.5, 1.5, [16]).astype(np.float32), np.stack(statistics(rng, 12))
+    if given:
+        original = graph_of(ORIGINALS[name], x.shape, *[array.shape for array in numbers])
+    else:
+        original = graph_of(lambda x: ORIGINALS[name](x, *numbers), [None, *x.shape[1:]])
+    ours, feeds = sepconv.rewrite(original), (x, *numbers) if given else (x,)
+    assert ours.report.replaced, str(ours.report)
+    restored = sepconv.restore(ours.model).model
+    if name != "scaled" or given:
+        assert {node.name: node for node in restored.node} == {node.name: node for node in original.node}
+    elsewhere = graph_of(tf.function(lambda *feeds: run_in(ours.model, feeds)), *[array.shape for array in feeds])
+    for model in (restored, sepconv.restore(elsewhere).model):
+        assert not [type for type in types(model) if "Sepconv" in type]
+        assert same(run(model, *feeds), run(original, *feeds))
+
+
+def run_in(definition, feeds):
+    """A graph in the one that is being built."""
+    return tf.graph_util.import_graph_def(definition, {f"x{n}": x for n, x in enumerate(feeds)}, ["y:0"], name="in")[0]
+
+
+def test_what_an_older_sepconv_rewrote_is_restored(arrays):
+    """It did not keep what was there."""
+    x, *filters = arrays
+    original = graph_of(lambda x: tf.nn.relu(tf.nn.separable_conv2d(x, *filters, **PLAIN) + 1), x.shape)
+    ours = replaced(original)
+    for node in ours.node:
+        node.attr.pop("_sepconv_original", None)
+    restored = sepconv.restore(ours).model
+    assert types(restored) == types(original) and same(run(restored, x), run(original, x))
+
+
 def test_hard_swish():
     """As in MobileNetV3, whose graphs multiply by a sixth."""
     function, x = activated("hard_swish", 1, keras.layers.GlobalAveragePooling2D())
     ours = sepconv.rewrite(function)
     [layer] = ours.report.replaced
     assert layer.depthwise_steps == "multiply add hard_swish", layer
-    assert same(ours.model(x), function(x))
+    assert same(ours.model(x), function(x)) and same(sepconv.restore(ours.model).model(x), function(x))
 
 
 def test_hard_swish_whose_sixth_is_moved(arrays):
     """TensorFlow's optimiser multiplies the image by the sixth first here, which rounds otherwise."""
     x, *filters = arrays
 
-    def build(x):
-        image = depthwise(x, filters[0])
-        return conv(image * (tf.nn.relu6(image + 3) / 6), filters[1])
-
-    original = graph_of(build, x.shape)
+    original = graph_of(lambda x: conv(hard_swish(depthwise(x, filters[0])), filters[1]), x.shape)
     rewritten = sepconv.rewrite(original)
     [layer] = rewritten.report.replaced
     assert layer.depthwise_steps == "hard_swish_sixth_first", layer

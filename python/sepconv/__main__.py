@@ -5,6 +5,7 @@ Exit status: 0 it went well, 1 something given cannot be used, in one line on th
 
 import argparse
 import os
+import signal
 import sys
 
 from sepconv import _inspect, _restore_command, _rewrite_command
@@ -18,6 +19,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise BadInput(message)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as an interrupt: whoever cleans up after one does so after this too."""
+
+
+def terminate(*_):
+    raise Terminated
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,12 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(f"sepconv: error: {error}", file=sys.stderr)
         return 1
+    except Terminated:
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # a pager that was left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(main())

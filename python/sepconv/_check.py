@@ -1,6 +1,7 @@
 """Runs two models on the same inputs, each in a process of its own, and compares the bits of what they give."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import subprocess
@@ -24,12 +25,13 @@ _EXTENT = 64
 @dataclasses.dataclass(frozen=True)
 class Output:
     """One output of both models: of so many `elements` that many are `equal`, and whether all is the `same`, shapes and
-    dtypes too."""
+    dtypes too. Or a signature that was not run, of which `same` is None, and the `reason`."""
 
     name: str
     elements: int
     equal: int
-    same: bool
+    same: bool | None
+    reason: str = ""
 
 
 def check(original: pathlib.Path, other: pathlib.Path, inputs: pathlib.Path | None, seed: int) -> list:
@@ -38,7 +40,11 @@ def check(original: pathlib.Path, other: pathlib.Path, inputs: pathlib.Path | No
     Args:
         original, other: Paths of models, whose signatures are the same.
         inputs: Of an npz file with an array for each input, by its name or `signature/name`; None: random numbers.
+            Signatures that it does not have arrays for are not run, nor those that no random numbers fit.
         seed: Of these.
+
+    Raises:
+        BadModel: No signature can be run, or one of the other model cannot that the original's can.
     """
     with tempfile.TemporaryDirectory() as folder:
         places = [pathlib.Path(folder, f"{n}.npz") for n in range(2)]
@@ -48,9 +54,12 @@ def check(original: pathlib.Path, other: pathlib.Path, inputs: pathlib.Path | No
         finally:
             for process, *_ in running:
                 process.kill()
-    found = []
-    for name, array in results[0].items():
-        again = results[1].get(name)
+    (arrays, idle), (others, idle_there) = results
+    found = [Output(name, 0, 0, None, reason) for name, reason in idle.items()]
+    for name in idle_there.keys() - idle:
+        raise BadModel(f"{other}: cannot be run: {name}: {idle_there[name]}")
+    for name, array in arrays.items():
+        again = others.get(name)
         alike = again is not None and again.shape == array.shape and again.dtype == array.dtype
         equal = _bits.equal(array, again) if alike else 0
         found.append(Output(name, array.size, equal, alike and equal == array.size))
@@ -78,14 +87,15 @@ def _start(model, inputs, seed, results):
     return subprocess.Popen(command, env=environment, text=True, **pipes), model, results
 
 
-def _finish(process, model, results) -> dict:
+def _finish(process, model, results) -> tuple:
+    """Arrays by the outputs' names, and by the names of signatures that were not run, why."""
     output, _ = process.communicate()
+    said = [line.removeprefix(_SAYS) for line in output.splitlines() if line.startswith(_SAYS)]
     if process.returncode:
-        said = [line for line in output.splitlines() if line.startswith(_SAYS)]
-        reason = said[-1].removeprefix(_SAYS) if said else f"its process ended with status {process.returncode}"
+        reason = said[-1] if said else f"its process ended with status {process.returncode}"
         raise BadModel(f"{model}: cannot be run: {reason}")
     with np.load(results) as arrays:
-        return dict(arrays)
+        return dict(arrays), json.loads(said[-1])
 
 
 _SAYS = "sepconv: "
@@ -98,19 +108,25 @@ def _main():
         given = None
         if inputs:
             given = arrays_of(pathlib.Path(inputs))
-        outputs = {}
+        outputs, idle = {}, {}
         for signature, (specs, function) in _signatures(pathlib.Path(model)).items():
-            for batch in _BATCHES:
-                feeds = _feeds(signature, specs, given, int(seed), batch)
-                for name, tensor in function(feeds).items():
-                    where = "" if given is not None or not _open(specs) else f" (batch {batch})"
-                    outputs["/".join(filter(None, (signature, name))) + where] = _plain(tensor.numpy())
-                if given is not None or not _open(specs):
-                    break
+            batches = _BATCHES if given is None and _open(specs) else _BATCHES[:1]
+            for batch in batches:
+                where = f" (batch {batch})" if len(batches) > 1 else ""
+                try:
+                    found = function(_feeds(signature, specs, given, int(seed), batch))
+                    found = {name: _plain(tensor.numpy()) for name, tensor in found.items()}
+                except Exception as error:  # whatever a model raises
+                    if any(key.startswith(f"{signature}/") for key in given or ()):
+                        raise  # it was asked for
+                    idle[(signature + where).strip()] = one_line(error)
+                    continue
+                outputs |= {"/".join(filter(None, (signature, name))) + where: found[name] for name in found}
         if not outputs:
-            raise BadModel("it has no signature with outputs")
+            raise BadModel("; ".join(dict.fromkeys(idle.values())) or "it has no signature with outputs")
         np.savez(results, **outputs)
-    except Exception as error:  # whatever a model raises; the parent says it
+        print(_SAYS + json.dumps(idle))
+    except Exception as error:  # the parent says it
         print(_SAYS + one_line(error))
         sys.exit(1)
 

@@ -16,9 +16,19 @@ def positive(text):
     return int(text)
 
 
-def check_place(option, path) -> None:
-    """Before any work is done: whether an option's file can be written."""
+def natural(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def check_place(option, path, given=()) -> None:
+    """Before any work is done: whether an option's file can be written, and is not one of these that are given, nor
+    lies within one."""
     path = Path(path)
+    for other in given:
+        if path.resolve().is_relative_to(Path(other).resolve()):
+            raise BadInput(f"{option} {path}: would be written over {other}, or into it")
     if not path.parent.is_dir():
         raise BadInput(f"{option} {path}: no folder {path.parent}")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

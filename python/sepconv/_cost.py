@@ -27,7 +27,7 @@ class Layer:
 
     Attributes:
         name: Of the layer, as people call it; unique in a model.
-        nodes: Names of the nodes of the graph that multiply.
+        nodes: Names of the nodes of the graph that multiply, or that such a node stands for which `rewrite` put there.
         kind: "separable" (a depthwise and a 1x1 convolution behind it), "convolution", "grouped", "depthwise" (nothing
             1x1 behind it), "1x1", or "dense": a matrix product, or the convolution of a single pixel, which is one.
         input, output: `(batch, height, width, channels)`; a dense layer's images are pixels.

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 
 import tensorflow as tf
@@ -93,12 +94,18 @@ def _exchange(new, output, old):
 
 def graph_of(path: pathlib.Path):
     """The GraphDef of a file that holds one, in binary or as text."""
+    return _read(path)[0]
+
+
+def _read(path) -> tuple:
+    """The same, and the file's bytes: a pipe gives them once."""
     if hint := _HINTS.get(path.name, _HINTS.get(path.suffix)):
         raise BadModel(f"{path}: holds no GraphDef: {hint}")
-    definition = _parsed(path, tf.compat.v1.GraphDef(), path.suffix in _TEXT)
+    content = _content(path)
+    definition = _parsed(path, content, tf.compat.v1.GraphDef(), path.suffix in _TEXT)
     if not definition.node:
         raise BadModel(f"{path}: holds no GraphDef")
-    return definition
+    return definition, content
 
 
 _EXPORTED = "a Keras model is exported first: model.export(folder)"
@@ -109,10 +116,10 @@ _HINTS = {
 
 
 def _graph(path, place, change) -> Report:
-    definition = graph_of(path)
+    definition, content = _read(path)
     layers, functions = change(definition)
     if not any(layer.replaced for layer in layers):
-        shutil.copyfile(path, place)
+        place.write_bytes(content)
         return Report(tuple(layers))
     _functions.give_new_names(definition, functions)
     text = path.suffix in _TEXT
@@ -124,7 +131,8 @@ def _saved_model(path, place, change) -> Report:
     text = not (path / _SAVED).exists()
     if text and not (path / _SAVED_TEXT).exists():
         raise BadModel(f"{path}: holds no {_SAVED}, so it is no SavedModel")
-    model = _parsed(path / (_SAVED_TEXT if text else _SAVED), saved_model_pb2.SavedModel(), text)
+    file = path / (_SAVED_TEXT if text else _SAVED)
+    model = _parsed(file, _content(file), saved_model_pb2.SavedModel(), text)
     if not model.meta_graphs:
         raise BadModel(f"{path}: its {_SAVED} holds no graph")
     layers = []
@@ -141,12 +149,22 @@ def _saved_model(path, place, change) -> Report:
     def ignored(folder, names):
         return changed.intersection(names) if pathlib.Path(folder) == path else ()
 
-    shutil.copytree(path, place, ignore=ignored, dirs_exist_ok=True)
+    try:
+        shutil.copytree(path, place, ignore=ignored, dirs_exist_ok=True)
+    finally:
+        _for_their_owner(place)
     if replaced:
         (place / _SAVED).write_bytes(_serialized(model))
         if (path / _FINGERPRINT).exists():
             _write_fingerprint(place)
     return Report(tuple(layers))
+
+
+def _for_their_owner(place) -> None:
+    """Makes folders writable that are copies of such as are not: nothing could be put into them, nor could they be
+    renamed or removed."""
+    for folder, *_ in os.walk(place):
+        os.chmod(folder, os.stat(folder).st_mode | stat.S_IRWXU)
 
 
 def _kept(graph) -> list:
@@ -181,15 +199,19 @@ def _write_fingerprint(place) -> None:
         fingerprinting_utils.write_fingerprint(str(place))
 
 
-def _parsed(path, proto, text):
+def _content(path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
+    except OSError as error:
+        raise BadModel(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parsed(path, content, proto, text):
+    try:
         if text:
             text_format.Parse(content.decode(), proto)
         else:
             proto.ParseFromString(content)
-    except OSError as error:
-        raise BadModel(f"{path}: cannot be read: {error.strerror}") from error
     except (message.DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
         raise BadModel(f"{path}: is broken: {one_line(error)}") from error
     return proto

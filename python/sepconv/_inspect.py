@@ -343,7 +343,7 @@ def _check_places(options):
     if options.chart is not None and options.chart.suffix not in CHARTS:
         raise BadInput(f"--chart {options.chart}: must end in {' or '.join(CHARTS)}")
     if options.json not in (None, "-"):
-        check_place("--json", options.json)
+        check_place("--json", options.json, [options.model])
     if options.chart is not None:
         check_place("--chart", options.chart)
 

@@ -11,7 +11,7 @@ import re
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
-from sepconv import _library
+from sepconv import _library, _originals
 from sepconv._command import BadInput
 from sepconv._cost import Layer
 
@@ -78,12 +78,14 @@ class _Search:
         for operation in self.operations:
             if operation.type in _DEPTHWISE or self._one_channel_a_group(operation):
                 found.append(self._depthwise(operation))
+            elif operation.type == _library.DEPTHWISE:
+                found.append(self._ours(operation))
         for operation in self.operations:
             if operation.name in self.taken or self._one_channel_a_group(operation):
                 continue
             if operation.type in _CONVOLUTIONS:
                 found.append(self._convolution(operation))
-            elif operation.type in _OURS:
+            elif operation.type in _OURS and operation.type != _library.DEPTHWISE:
                 found.append(self._ours(operation))
             elif operation.type in _PRODUCTS:
                 found.append(self._product(operation))
@@ -130,19 +132,26 @@ class _Search:
         input, *filters, carrier = operation.inputs[: 3 if alone else 4]
         attributes = _library.geometry({"carrier": self._shape(carrier)})
         height, width, _, multiplier = self._shape(filters[0])
-        padding = attributes["padding"]
+        padding, original, end, between = attributes["padding"], _originals.original_of(operation), operation, ()
+        nodes = (operation.name,) if original is None else original.named("DepthwiseConv2dNative", "Conv2D")
+        if alone:
+            pointwise, between = self._pointwise_behind(operation.outputs[0], operation)
+            if pointwise is not None:
+                self.taken.add(pointwise.name)
+                nodes, filters, end = (*nodes, pointwise.name), [*filters, pointwise.inputs[1]], pointwise
         found = Layer(
-            *("", (operation.name,), "depthwise" if alone else "separable"),
-            *(self._shape(input), self._shape(operation.outputs[0])),
+            *("", nodes, "depthwise" if end is operation and alone else "separable"),
+            *(self._shape(input), self._shape(end.outputs[0])),
             kernel=(height, width),
             strides=tuple(attributes["strides"]),
             rate=tuple(attributes["rate"]),
             channel_multiplier=multiplier,
             padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+            between=between,
             weights=self._weights(*filters),
             dtype=input.dtype.name,
         )
-        return found, operation, operation
+        return found, operation, end
 
     def _product(self, operation):
         left, right = operation.inputs[:2]

@@ -40,7 +40,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(arguments) -> None:
     """Before any work is done."""
     if arguments.json not in (None, "-"):
-        check_place("--json", arguments.json)
+        inputs = getattr(arguments, "inputs", None)
+        check_place("--json", arguments.json, [arguments.input, arguments.output, *filter(None, [inputs])])
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
 
 
@@ -84,6 +85,9 @@ def show(report, arguments, check=None) -> None:
             pathlib.Path(arguments.json).write_text(text)
     _print_table(report)
     for output in check or ():
+        if output.same is None:
+            print(f"check: {output.name}: not run: {output.reason}")
+            continue
         verdict = "equal" if output.same else "DIFFERENT"
         print(f"check: {output.name}: {output.equal} of {output.elements} elements have the same bits: {verdict}")
     print(f"{arguments.output}: {report.summary()}")

@@ -10,13 +10,14 @@ import difflib
 from pathlib import Path
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 from tensorflow.python.ops import resource_variable_ops
 
+from sepconv import _files
+from sepconv._bodies import BadModel
 from sepconv._command import BadInput, one_line, shown
 
-KINDS = "a .keras or .h5 file, a SavedModel's folder, a frozen graph (.pb), or a name of keras.applications"
+KINDS = "a .keras or .h5 file, a SavedModel's folder, a frozen graph's file, or a name of keras.applications"
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -85,10 +86,8 @@ def load(model: str, shapes: dict | None = None, signature: str | None = None) -
         path, read, kind = path if path.is_dir() else path.parent, _saved_model, "SavedModel"
     elif path.suffix in (".keras", ".h5"):
         read, kind = _keras_file, "Keras file"
-    elif path.suffix == ".pb":
-        read, kind = _frozen, "frozen graph"
     else:
-        raise BadInput(f"MODEL {model}: must be {KINDS}")
+        read, kind = _frozen, "frozen graph"
     if signature is not None and kind != "SavedModel":
         raise BadInput(f"--signature {signature}: only a SavedModel has signatures, and {model} is of kind {kind}")
     name = str(shown(path)) if path.exists() else model
@@ -142,12 +141,10 @@ def _saved_model(path, _, signature):
 
 
 def _frozen(path, *_):
-    graph_def = tf.compat.v1.GraphDef()
     try:
-        graph_def.ParseFromString(path.read_bytes())
-    except (DecodeError, OSError) as error:
-        raise BadInput(f"MODEL {path}: not a frozen graph: {one_line(error)}") from None
-    graph_def = _flat(graph_def)
+        graph_def = _flat(_files.graph_of(path))
+    except BadModel as error:
+        raise BadInput(f"MODEL {error} (must be {KINDS})") from None
     inputs = {node.name: node.attr["shape"].shape for node in graph_def.node if node.op == "Placeholder"}
     return graph_def, {name: _tuple(tf.TensorShape(shape)) for name, shape in inputs.items()}
 

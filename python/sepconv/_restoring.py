@@ -3,7 +3,7 @@
 import tensorflow as tf
 from tensorflow.python.framework import function_def_to_graph, op_def_registry
 
-from sepconv import _composite, _library, _steps
+from sepconv import _composite, _library, _originals, _steps
 from sepconv._bodies import Body
 from sepconv._report import Layer
 
@@ -46,13 +46,17 @@ def _put(edit, op, in_function):
     controls, (geometry, *numbers) = list(node.input[len(tensors) :]), tensors[place:]
     given = [(input, tensor.shape) for input, tensor in zip(tensors, op.inputs[:place], strict=False)]
     left = [(input, tensor.shape) for input, tensor in zip(numbers, op.inputs[place + 1 :], strict=True)]
-    steps = {}
+    steps, plain = {}, [*given, *left]
     for part, text in _composite.steps_of(op).items():
         steps[part], taken, left = _steps.recognised(text, left, edit)
         given += taken
+    run, scope, original = _composite.composite(op, steps), f"{op.name}/", _originals.original_of(op)
+    # What computed a normalisation's numbers may be gone since, as where variables became constants.
+    if original is not None and original.count == len(given if original.normalises else plain):
+        run, scope, given = original.run(_composite.NAME), original.scope, given if original.normalises else plain
     names += [f"numbers_{n}" for n in range(len(given) - len(names))]
     specs = [tf.TensorSpec(shape, op.inputs[0].dtype, name) for (_, shape), name in zip(given, names, strict=True)]
-    traced = tf.function(_composite.composite(op, steps), autograph=False).get_concrete_function(*specs).function_def
+    traced = tf.function(run, autograph=False).get_concrete_function(*specs).function_def
     arguments = [argument.name for argument in traced.signature.input_arg]
     nodes = {node.name: node for node in traced.node_def}
     [returned] = traced.ret.values()
@@ -67,9 +71,11 @@ def _put(edit, op, in_function):
         if name in new or name in given:
             continue
         # TensorFlow gives the operations of one scope its name.
-        new[name] = (
-            node if name == last else edit.new(f"{op.name}/{name.removeprefix(_composite.NAME + '/')}", nodes[name].op)
-        )
+        theirs = f"{scope}{name.removeprefix(_composite.NAME + '/')}"
+        if _is_there(nodes[name], edit.by_name.get(theirs)):
+            given[name] = edit.tensor(theirs, "output")
+            continue
+        new[name] = node if name == last else edit.new(theirs, nodes[name].op)
         waiting += [input.split(":")[0] for input in nodes[name].input]
     shapes = dict(node.attr).get("_output_shapes")
     for name, target in new.items():
@@ -83,11 +89,20 @@ def _put(edit, op, in_function):
             target.attr[key].CopyFrom(value)
     edit.rename(node.name, "output", output)
     node.input.extend(controls)
-    if shapes is not None and len(op_def_registry.get(node.op).output_arg) == 1:
+    outputs = op_def_registry.get(node.op).output_arg
+    if shapes is not None and len(outputs) == 1 and not outputs[0].type_list_attr:
         node.attr["_output_shapes"].CopyFrom(shapes)
     edit.remove([], [geometry, *numbers])
 
 
+def _is_there(constant, node) -> bool:
+    """Whether a node is this constant: several layers took it."""
+    both = constant.op, node and node.op
+    return both == ("Const", "Const") and constant.attr["value"] == node.attr["value"]
+
+
 def _renamed(input, given, new):
-    name, colon, output = input.partition(":")
-    return given[name] if name in given else f"{new[name].name}{colon}{output}"
+    name, _, output = input.partition(":")
+    if name in given:
+        return given[name]
+    return new[name].name if output in ("", "0") else f"{new[name].name}:{output}"

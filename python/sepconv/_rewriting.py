@@ -78,8 +78,8 @@ def restore(
     """Puts TensorFlow's own operations in the place of the op, in any model that holds it: for exporters that know no
     others.
 
-    Args, Returns, Raises: As for `rewrite`. The bits are those that TensorFlow gives wherever the new model runs: the
-        same if that is what the op's numerics were revealed from.
+    Args, Returns, Raises: As for `rewrite`. What that replaced is there again, node by node. The bits are those that
+        TensorFlow gives wherever the new model runs: the same if that is what the op's numerics were revealed from.
 
     Example:
         >>> sepconv.restore("model_with_sepconv", "model")

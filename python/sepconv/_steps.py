@@ -55,6 +55,10 @@ class Step:
             return [edit.constant(f"{self.op.name}/numbers", self.numbers)]
         return [edit.by_name[self.op.name].input[operand] for operand in self.operands]
 
+    def given(self) -> list:
+        """The tensors that its numbers are made of; None for one that holds one number for all channels."""
+        return [None if self.numbers is not None else self.op.inputs[operand] for operand in self.operands]
+
 
 def steps_of(operations, image: tf.Tensor, channels: int) -> list:
     """The first of these operations, one after the other, as a step for an image of so many channels, or the first few

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context as eager
 from tensorflow.python.framework import tensor_util
 
-from sepconv import _bits, _library, _numerics, _orders, _steps
+from sepconv import _bits, _library, _numerics, _orders, _originals, _steps
 from sepconv._bodies import Edit
 from sepconv._chains import Chain, Left, unpadded
 from sepconv._command import one_line
@@ -100,6 +100,10 @@ class Takeover:
                 last.attr[name].s = words.encode()
         if shapes is not None:
             last.attr["_output_shapes"].list.shape.extend(shapes.list.shape[:1])
+        given = [chain.input, *chain.filters, *(operand for step in steps for operand in step.given())]
+        scaled = (chain.pointwise, *self.scales)
+        passed = {scale: before.outputs[0] for before, scale in itertools.pairwise(scaled)}
+        _originals.keep(last, operations[-1].outputs[0], given, passed)
         edit.rename(last.name, operations[-1].op_def.output_arg[0].name, "output")
         edit.remove(names - {last.name}, taken)
 

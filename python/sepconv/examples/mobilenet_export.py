@@ -25,7 +25,7 @@ except ModuleNotFoundError as missing:
 
 import sepconv
 from sepconv import _arguments, _library, _orders, _probes
-from sepconv._command import BadInput, one_line, positive, shown
+from sepconv._command import BadInput, check_place, natural, one_line, positive, shown
 
 BLOCKS = range(1, 14)
 STRIDE_1 = [1, 1, 1, 1]
@@ -165,7 +165,7 @@ def arguments():
     add("--threads", type=positive, help="TensorFlow's, on which its bits depend (default: what it takes by itself)")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--weights", type=Path, help="a file that Keras saved from such a model, of weights or whole")
-    weights.add_argument("--seed", type=int, default=1, help="of random weights (default %(default)s)")
+    weights.add_argument("--seed", type=natural, default=1, help="of random weights (default %(default)s)")
     return parser.parse_args()
 
 
@@ -181,6 +181,7 @@ def multiplier(text):
 
 
 def run(options):
+    check_place("output", options.output)
     if options.threads is not None:
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     model = network(options)
