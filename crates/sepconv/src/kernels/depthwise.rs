@@ -85,15 +85,15 @@ impl<T: Element> Depthwise<T> {
             && matches!(numerics.taps, Taps::Inside | Taps::All);
         let rows = places(&geometry.height)?;
         let columns = places(&geometry.width)?;
-        let narrow_borders = |place: &Place| place.inside.start <= 1 && place.inside.end >= 2;
+        // Where no column is missing on both sides, nor one in the middle.
+        let narrow_borders = |place: &Place| place.inside.contains(&(width.kernel / 2));
         let two_lines = shares
             && kernel.two_lines
             && !spread
-            && [width.kernel, geometry.height.kernel] == [3, 3]
-            && width.stride == geometry.height.stride
+            && geometry.height.kernel == width.kernel
+            && geometry.height.stride == width.stride
             && (width.stride == 1 || geometry.height.rate == 1)
-            && columns.iter().all(narrow_borders)
-            && many(columns.len(), width.rate);
+            && columns.iter().all(narrow_borders);
         let new = Self {
             two_lines,
             shared: if shares { width.stride } else { 0 },
@@ -222,15 +222,14 @@ impl<T: Element> Depthwise<T> {
     /// Whether so many pixels of a line can share values with those one row of taps below: what both read has to be inside the
     /// image, or not be counted.
     fn goes_with_below(&self, line: usize, pixels: usize) -> bool {
-        if !(self.two_lines && many(pixels, self.geometry.width.rate) && self.share(pixels)) {
+        if !(self.two_lines && self.share(pixels)) {
             return false;
         }
         let y = line % self.geometry.height.output;
         let Some(below) = self.rows.get(y + self.lines_apart()) else { return false };
         let (above, below) = (&self.rows[y].inside, &below.inside);
-        let all = *above == (0..3) && *below == (0..3);
-        all || self.numerics.taps == Taps::Inside
-            && (above.start <= 1 && above.end == 3 && below.start == 0 && below.end >= 2)
+        let all = 0..self.geometry.height.kernel;
+        [above, below] == [&all; 2] || self.numerics.taps == Taps::Inside && !above.is_empty() && !below.is_empty()
     }
 
     /// Whether so many successive pixels of a row are enough for their sums to share values.
@@ -353,11 +352,6 @@ impl<T: Element> Depthwise<T> {
         let overruns = self.numerics.products == Products::Overrun;
         a.inside == b.inside && self.counted[1].stride == 1 && (!overruns || all_inside(a) && all_inside(b))
     }
-}
-
-/// Whether so many pixels of a line are enough, in each phase of the rate, for two lines to share values.
-fn many(pixels: usize, rate: usize) -> bool {
-    [pixels / rate, pixels.div_ceil(rate)].map(sharing_of) == [2; 2]
 }
 
 /// Which taps lie inside the image, were there any number of them to both sides of that place.

@@ -79,7 +79,7 @@ unsafe fn listed_sums<S: Element<Sum = V::Element>, V: Widen<S>, const P: usize,
         }
     }
     // Blocks that are added up are rounded again.
-    store_sums::<S, V, P, P, 1, false>(run, pixel, k, &totals.map(|total| [total]));
+    store_sums::<S, V, 1, P, 1, false>(run, pixel, k, &[totals.map(|total| [total])]);
 }
 
 /// What lies behind the pixel values of the results from `k` on.

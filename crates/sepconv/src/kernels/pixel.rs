@@ -51,53 +51,59 @@ pub(super) unsafe fn add_product<S: Element<Sum = V::Element>, V: Widen<S>, cons
     if EACH { sum.round() } else { sum }
 }
 
-/// Into the target, rounded, after the steps: the sums of `P` pixels, or behind them those of the pixels below as well. The
-/// vectors lie in one panel, and the last one may be stored whole.
+/// Into the target, rounded, after the steps: the sums of `P` pixels, and those of the pixels below if there are two `LINES`.
+/// The vectors lie in one panel, and the last one may be stored whole.
 #[inline(always)]
 pub(super) unsafe fn store_sums<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const LINES: usize,
     const P: usize,
-    const SUMS: usize,
     const N: usize,
     const EACH: bool,
 >(
     run: &Run<S>,
     pixel: usize,
     k: usize,
-    sums: &[[V; N]; SUMS],
+    sums: &[[[V; N]; P]; LINES],
 ) {
-    let place = |n: usize| {
-        let place = (n / P) as isize * run.below + (pixel + n % P) as isize * run.target.next;
+    let place = |l: usize, p: usize| {
+        let place = l as isize * run.below + (pixel + p) as isize * run.target.next;
         place * size_of::<V::Element>() as isize
     };
     if V::NARROWS && run.narrow {
         let panel_length = panel::<S>();
         let target =
             run.target.start.add(k / panel_length * run.target.panel_stride).cast::<u16>().add(k % panel_length);
-        for n in 0..SUMS {
-            for v in 0..N {
-                sums[n][v].store_narrow(target.byte_offset(place(n)).add(v * V::LANES));
+        for l in 0..LINES {
+            for p in 0..P {
+                for v in 0..N {
+                    sums[l][p][v].store_narrow(target.byte_offset(place(l, p)).add(v * V::LANES));
+                }
             }
         }
         return;
     }
     let mut sums = *sums;
     // Not by closures, which are not always inlined, and then do without the instructions.
-    for n in 0..SUMS {
-        for v in 0..N {
-            sums[n][v] = if EACH { sums[n][v] } else { sums[n][v].round() };
+    for l in 0..LINES {
+        for p in 0..P {
+            for v in 0..N {
+                sums[l][p][v] = if EACH { sums[l][p][v] } else { sums[l][p][v].round() };
+            }
         }
     }
     if !run.finish.is_empty() {
         let numbers = run.numbers.wrapping_add(k);
-        take_steps::<V, As<S>, SUMS, N>(run.finish, numbers, &mut sums);
+        take_steps::<V, As<S>, LINES, P, N>(run.finish, numbers, &mut sums);
     }
     let panel_length = panel::<S::Sum>();
     let target = run.target.start.add(k / panel_length * run.target.panel_stride + k % panel_length);
-    for n in 0..SUMS {
-        for v in 0..N {
-            sums[n][v].store(target.byte_offset(place(n)).add(v * V::LANES));
+    for l in 0..LINES {
+        for p in 0..P {
+            for v in 0..N {
+                sums[l][p][v].store(target.byte_offset(place(l, p)).add(v * V::LANES));
+            }
         }
     }
 }

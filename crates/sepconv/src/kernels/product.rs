@@ -45,7 +45,11 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                         add_to::<V, ROWS, VECTORS>(target, &mut sums);
                     }
                     if finishes::<V, PRODUCTS, ACROSS>() && n + 1 == block.steps.len() {
-                        take_steps::<V, AsSummed, ROWS, VECTORS>(block.finish, block.numbers, &mut sums);
+                        take_steps::<V, AsSummed, 1, ROWS, VECTORS>(
+                            block.finish,
+                            block.numbers,
+                            std::array::from_mut(&mut sums),
+                        );
                     }
                     if V::NARROWS && block.narrow {
                         store_narrow::<V, ROWS, VECTORS>(target, &sums);

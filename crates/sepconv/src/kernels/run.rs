@@ -26,10 +26,10 @@ pub struct Run<'a, T: Element> {
     pub across: Range<isize>,
     pub padding: bool,
     /// Elements from a pixel's results to those of the pixel one row of taps below, at stride 2 two, with which it
-    /// shares values too, if not 0. Only for pixels that share values in a loop over many (see
-    /// [`sharing_of`](super::sharing::sharing_of)), of 3x3 taps with equal strides, sums rounded once and channels that
-    /// serve one result each, where [`Kernel::two_lines`](super::Kernel::two_lines). Each pixel lacks one column of
-    /// taps at most at either side; of rows that are not counted the upper may lack the first, and the lower the last.
+    /// shares values too, if not 0. Only for pixels that share values, with as many rows of taps as columns and equal strides,
+    /// sums rounded once and channels that serve one result each, where [`Kernel::two_lines`](super::Kernel::two_lines). The
+    /// column of taps in the middle is inside for each pixel; of rows that are not counted the upper may lack the first ones,
+    /// and the lower the last.
     /// Rows of taps, inside and counted alike, are numbered from the upper pixel's first to the lower one's last.
     pub below: isize,
     /// In another order, this one, for products that are separate or paired, and rounded each or not.
@@ -65,6 +65,13 @@ impl<T: Element> Run<'_, T> {
             0 => self.pixels[pixel],
             shared => self.pixels[0].wrapping_offset(self.place(0, pixel * shared)),
         }
+    }
+
+    /// Which columns of taps of pixels that share values lie inside the image, counted from this pixel's first.
+    #[inline(always)]
+    pub(super) fn columns(&self, pixel: usize) -> Range<isize> {
+        let first = (pixel * self.shared) as isize;
+        self.across.start - first..self.across.end - first
     }
 
     /// Elements from where tap (0, 0) reads to where another one does.

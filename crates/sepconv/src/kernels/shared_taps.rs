@@ -7,8 +7,6 @@ use std::ops::Range;
 
 use super::Run;
 use super::pixel::{FIRST, SPREAD, WHOLE, add_product, load_pixel, store_sums};
-use super::sharing::MANY;
-use super::two_lines::{Edges, two_lines_sums};
 use super::vector::Widen;
 use crate::element::Element;
 
@@ -35,56 +33,44 @@ pub(super) unsafe fn shared_pixels<
     run: &Run<S>,
     pixel: usize,
 ) {
-    // The columns of taps inside the image, counted from this pixel's first.
-    let first = (pixel * STRIDE) as isize;
-    let columns = run.across.start - first..run.across.end - first;
-    if const { P == MANY && WIDTH == 3 && !EACH && !SPREAD_OUT } && run.below != 0 {
-        let edges = Edges::of(run, columns, (MANY - 1) * STRIDE + 2);
-        let mut k = 0;
-        while run.counted[0] == (0..3 + STRIDE) && k + V::LANES <= run.k {
-            two_lines_sums::<S, V, STRIDE, true, PRODUCTS>(run, pixel, &edges, k);
-            k += V::LANES;
-        }
-        while k < run.k {
-            two_lines_sums::<S, V, STRIDE, false, PRODUCTS>(run, pixel, &edges, k);
-            k += V::LANES;
-        }
-        return;
-    }
+    let columns = run.columns(pixel);
     let border = (WIDTH / 2) as isize;
     let width = ((P - 1) * STRIDE + WIDTH) as isize;
-    let outside = (columns.start.max(0), (width - columns.end).max(0));
-    let rows_inside = run.inside[0] == run.counted[0];
+    let edge = match (columns.start.max(0), (width - columns.end).max(0)) {
+        _ if run.inside[0] != run.counted[0] => ANY_EDGE,
+        (0, 0) => NO_EDGE,
+        (left, 0) if left == border => LEFT_EDGE,
+        (0, right) if right == border => RIGHT_EDGE,
+        _ => ANY_EDGE,
+    };
     let mut k = 0;
-    macro_rules! whole_vectors {
-        ($vectors:literal, $edge:ident) => {
-            while k + $vectors * V::LANES <= run.k {
-                shared_sums::<S, V, P, $vectors, WHOLE, WIDTH, STRIDE, EACH, PRODUCTS, $edge>(run, pixel, &columns, k);
-                k += $vectors * V::LANES;
-            }
+    macro_rules! sums {
+        ($vectors:literal, $load:ident, $edge:ident) => {
+            shared_sums::<S, V, P, $vectors, $load, WIDTH, STRIDE, EACH, PRODUCTS, $edge>(run, pixel, &columns, k)
         };
     }
+    // The steps behind them are much code, which is not compiled for each.
     if SPREAD_OUT {
         while k < run.k {
-            if rows_inside && outside == (0, 0) {
-                shared_sums::<S, V, P, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, NO_EDGE>(run, pixel, &columns, k);
-            } else {
-                shared_sums::<S, V, P, 1, SPREAD, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
-            }
+            let sums = if edge == NO_EDGE { sums!(1, SPREAD, NO_EDGE) } else { sums!(1, SPREAD, ANY_EDGE) };
+            store_sums::<S, V, 1, P, 1, EACH>(run, pixel, k, &[sums]);
             k += V::LANES;
         }
         return;
     }
-    if rows_inside && outside == (0, 0) {
-        whole_vectors!(2, NO_EDGE);
-    } else if rows_inside && outside == (border, 0) {
-        whole_vectors!(2, LEFT_EDGE);
-    } else if rows_inside && outside == (0, border) {
-        whole_vectors!(2, RIGHT_EDGE);
+    while edge != ANY_EDGE && k + 2 * V::LANES <= run.k {
+        let sums = match edge {
+            NO_EDGE => sums!(2, WHOLE, NO_EDGE),
+            LEFT_EDGE => sums!(2, WHOLE, LEFT_EDGE),
+            _ => sums!(2, WHOLE, RIGHT_EDGE),
+        };
+        store_sums::<S, V, 1, P, 2, EACH>(run, pixel, k, &[sums]);
+        k += 2 * V::LANES;
     }
-    whole_vectors!(1, ANY_EDGE);
-    if k < run.k {
-        shared_sums::<S, V, P, 1, FIRST, WIDTH, STRIDE, EACH, PRODUCTS, ANY_EDGE>(run, pixel, &columns, k);
+    while k < run.k {
+        let sums = if k + V::LANES <= run.k { sums!(1, WHOLE, ANY_EDGE) } else { sums!(1, FIRST, ANY_EDGE) };
+        store_sums::<S, V, 1, P, 1, EACH>(run, pixel, k, &[sums]);
+        k += V::LANES;
     }
 }
 
@@ -106,7 +92,7 @@ unsafe fn shared_sums<
     pixel: usize,
     columns: &Range<isize>,
     k: usize,
-) {
+) -> [[V; N]; P] {
     let mut sums = [[V::splat(V::Element::ZERO); N]; P];
     let rows = run.counted[0].clone();
     let mut line = run.origin(pixel).wrapping_offset(run.place(rows.start, 0));
@@ -132,7 +118,7 @@ unsafe fn shared_sums<
         }
     }
     let _ = (line, weights);
-    store_sums::<S, V, P, P, N, EACH>(run, pixel, k, &sums);
+    sums
 }
 
 /// One row of taps of [`shared_sums`], whose values begin at `line`.

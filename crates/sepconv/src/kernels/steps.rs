@@ -44,22 +44,24 @@ impl<S: Element<Sum = V::Element>, V: Widen<S>> Rounding<V> for As<S> {
     }
 }
 
-/// Takes the steps with vectors of some rows, whose first column's numbers are there.
+/// Takes the steps with vectors of some rows of some lines, whose first column's numbers are there.
 ///
 /// # Safety
 /// The numbers of each step that has them are there in whole vectors, and the processor has `V`'s instruction set.
 #[inline(always)]
-pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const ROWS: usize, const VECTORS: usize>(
+pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const LINES: usize, const ROWS: usize, const VECTORS: usize>(
     steps: &[Step<V::Element>],
     numbers: *const V::Element,
-    values: &mut [[V; VECTORS]; ROWS],
+    values: &mut [[[V; VECTORS]; ROWS]; LINES],
 ) {
     macro_rules! each {
         (|$x:ident, $v:ident| $value:expr) => {
             for $v in 0..VECTORS {
-                for r in 0..ROWS {
-                    let $x = values[r][$v];
-                    values[r][$v] = $value;
+                for l in 0..LINES {
+                    for r in 0..ROWS {
+                        let $x = values[l][r][$v];
+                        values[l][r][$v] = $value;
+                    }
                 }
             }
         };
@@ -91,14 +93,14 @@ pub unsafe fn take_steps<V: Vector, R: Rounding<V>, const ROWS: usize, const VEC
             // In a loop over memory: unrolled it is so much code that the compiler would leave it, and the sums in memory.
             Step::Swish => {
                 let mut each = *values;
-                for x in each.as_flattened_mut() {
+                for x in each.as_flattened_mut().as_flattened_mut() {
                     *x = x.mul(sigmoid::of_eigen(*x));
                 }
                 *values = each;
             }
             Step::SwishOneDnn => {
                 let mut each = *values;
-                for x in each.as_flattened_mut() {
+                for x in each.as_flattened_mut().as_flattened_mut() {
                     *x = x.mul(sigmoid::of_onednn(*x));
                 }
                 *values = each;
@@ -176,12 +178,12 @@ unsafe fn finish_rows<S: Element<Sum = V::Element>, V: Widen<S>, const ROWS: usi
     column: usize,
 ) {
     let first = finish.start.byte_offset(row as isize * finish.stride).add(column);
-    let mut values = [[V::splat(V::Element::ZERO)]; ROWS];
+    let mut values = [[[V::splat(V::Element::ZERO)]; ROWS]];
     for r in 0..ROWS {
-        values[r][0] = V::load(first.byte_offset(r as isize * finish.stride)).round();
+        values[0][r][0] = V::load(first.byte_offset(r as isize * finish.stride)).round();
     }
-    take_steps::<V, As<S>, ROWS, 1>(finish.steps, finish.numbers.wrapping_add(column), &mut values);
+    take_steps::<V, As<S>, 1, ROWS, 1>(finish.steps, finish.numbers.wrapping_add(column), &mut values);
     for r in 0..ROWS {
-        values[r][0].store(first.byte_offset(r as isize * finish.stride));
+        values[0][r][0].store(first.byte_offset(r as isize * finish.stride));
     }
 }

@@ -6,7 +6,8 @@
 use super::Run;
 use super::pixel::{FIRST, SPREAD, WHOLE, add_product, load_pixel, store_sums};
 use super::shared_taps::shared_pixels;
-use super::sharing::PIXELS;
+use super::sharing::{PIXELS, two_lines};
+use super::two_lines::two_lines_pixels;
 use super::vector::Widen;
 use crate::element::Element;
 
@@ -36,7 +37,13 @@ pub unsafe fn depthwise<
         // The last ones may be computed twice: that is cheaper than one by one.
         let pixel = pixel.min(run.count - at_once);
         // A constant, so that what is never called is not compiled.
-        if const { SHARING > 0 } {
+        if const { SHARING > 0 && two_lines::<V>() && !EACH && !SPREAD_OUT } && run.below != 0 {
+            match (run.kernel[1], run.shared) {
+                (3, 1) => two_lines_pixels::<S, V, SHARING, 3, 1, PRODUCTS>(run, pixel),
+                (3, 2) => two_lines_pixels::<S, V, SHARING, 3, 2, PRODUCTS>(run, pixel),
+                _ => two_lines_pixels::<S, V, SHARING, 5, 1, PRODUCTS>(run, pixel),
+            }
+        } else if const { SHARING > 0 } {
             match (run.kernel[1], run.shared) {
                 (3, 1) => shared_pixels::<S, V, SHARING, 3, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
                 (3, 2) => shared_pixels::<S, V, SHARING, 3, 2, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
@@ -133,7 +140,7 @@ unsafe fn sums<
         }
         line = line.map(|line| line.wrapping_offset(run.steps[0]));
     }
-    store_sums::<S, V, P, P, N, EACH>(run, pixel, k, &sums);
+    store_sums::<S, V, 1, P, N, EACH>(run, pixel, k, &[sums]);
 }
 
 #[inline(always)]

@@ -1,48 +1,82 @@
-//! The depthwise sums of two lines of pixels with 3x3 taps, which share values with each other too.
+//! The depthwise sums of two lines of pixels with 3x3 or 5x5 taps, which share values with each other too.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
 #![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]
 
-use std::ops::Range;
-
 use super::Run;
 use super::pixel::{add_product, store_sums};
-use super::sharing::MANY;
 use super::vector::{Vector, Widen};
 use crate::element::Element;
 
-/// The first and the last column of what pixels with three columns of taps read.
-pub(super) struct Edges<V> {
-    /// Where they are, from the first one's place, or their neighbours where they are outside the image.
-    places: [isize; 2],
+/// The outermost columns of what pixels with three or five columns of taps read: at the left and at the right, the first of
+/// all or the last first.
+struct Edges<V> {
+    /// Where they are, from the first one's place; those outside the image where the nearest column of it is.
+    places: [[isize; 2]; 2],
     /// Above 0 if they are inside, and if they are added up.
-    inside: [V; 2],
-    counted: [V; 2],
+    inside: [[V; 2]; 2],
+    counted: [[V; 2]; 2],
 }
 
 impl<V: Vector> Edges<V> {
-    /// The last one's number, and which of the columns lie inside the image, counted from the first.
+    /// Of pixels from this one on, whose last column has that number.
     #[inline(always)]
-    pub(super) unsafe fn of<S: Element<Sum = V::Element>>(run: &Run<S>, columns: Range<isize>, last: usize) -> Self {
+    unsafe fn of<S: Element<Sum = V::Element>>(run: &Run<S>, pixel: usize, last: usize) -> Self {
+        let columns = run.columns(pixel);
         let last = last as isize;
-        let [left, right] = [columns.start <= 0, columns.end > last];
-        let places = [isize::from(!left), last - isize::from(!right)];
-        let flag = |holds: bool| V::Element::from_f64(if holds { 1.0 } else { 0.0 });
-        Self {
-            places: [places[0].wrapping_mul(run.steps[1]), places[1].wrapping_mul(run.steps[1])],
-            inside: [V::splat(flag(left)), V::splat(flag(right))],
-            counted: [V::splat(flag(left || run.padding)), V::splat(flag(right || run.padding))],
+        let numbers = [[0, 1], [last, last - 1]];
+        let zero = [[V::splat(V::Element::ZERO); 2]; 2];
+        let mut edges = Self { places: [[0; 2]; 2], inside: zero, counted: zero };
+        for side in 0..2 {
+            for i in 0..2 {
+                let number = numbers[side][i];
+                let inside = columns.contains(&number);
+                let flag = |holds: bool| V::Element::from_f64(if holds { 1.0 } else { 0.0 });
+                edges.places[side][i] = number.clamp(columns.start, columns.end - 1).wrapping_mul(run.steps[1]);
+                edges.inside[side][i] = V::splat(flag(inside));
+                edges.counted[side][i] = V::splat(flag(inside || run.padding));
+            }
         }
+        edges
     }
 }
 
-/// As `shared_sums` in [`shared_taps`](super::shared_taps), of one vector, for two lines of pixels with 3x3 taps; of
-/// `WHOLE` vectors and lines that are all inside the image, or not. Without a condition for columns: there the compiler
-/// would load what it has no registers for.
+/// As `shared_pixels` in [`shared_taps`](super::shared_taps), for two lines of pixels with as many rows of taps as columns.
 #[inline(always)]
-pub(super) unsafe fn two_lines_sums<
+pub(super) unsafe fn two_lines_pixels<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const PRODUCTS: usize,
+>(
+    run: &Run<S>,
+    pixel: usize,
+) {
+    let edges = Edges::of(run, pixel, (P - 1) * STRIDE + WIDTH - 1);
+    let mut k = 0;
+    while k < run.k {
+        let whole = k + V::LANES <= run.k && run.counted[0] == (0..WIDTH + STRIDE);
+        // The steps behind them are much code, which is not compiled for each.
+        let sums = if whole {
+            two_lines_sums::<S, V, P, WIDTH, STRIDE, true, PRODUCTS>(run, pixel, &edges, k)
+        } else {
+            two_lines_sums::<S, V, P, WIDTH, STRIDE, false, PRODUCTS>(run, pixel, &edges, k)
+        };
+        store_sums::<S, V, 2, P, 1, false>(run, pixel, k, &sums);
+        k += V::LANES;
+    }
+}
+
+/// One vector of them; of `WHOLE` vectors and lines that are all inside the image, or not. Without a condition for columns:
+/// there the compiler would load what it has no registers for.
+#[inline(always)]
+unsafe fn two_lines_sums<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
     const STRIDE: usize,
     const WHOLE: bool,
     const PRODUCTS: usize,
@@ -51,80 +85,86 @@ pub(super) unsafe fn two_lines_sums<
     pixel: usize,
     edges: &Edges<V>,
     k: usize,
-) {
-    let zero = V::splat(V::Element::ZERO);
-    let (mut sums, mut taps) = ([[zero]; 2 * MANY], [[zero; 3]; 3]);
-    for i in 0..3 {
-        for j in 0..3 {
-            taps[i][j] = V::load(run.filter.add((3 * i + j) * run.filter_stride + k));
-        }
-    }
-    let lines = &run.counted[0];
+) -> [[[V; 1]; P]; 2] {
+    let mut sums = [[[V::splat(V::Element::ZERO)]; P]; 2];
+    let lines = if WHOLE { 0..WIDTH + STRIDE } else { run.counted[0].clone() };
     let mut line = run.origin(pixel).wrapping_offset(run.place(lines.start, 0)).wrapping_add(k);
-    macro_rules! add_line {
-        ($number:literal) => {
-            line_of_two::<S, V, STRIDE, $number, WHOLE, PRODUCTS>(run, line, &taps, edges, run.k - k, &mut sums);
-            line = line.wrapping_offset(run.steps[0]);
+    let mut weights = run.filter.wrapping_add(lines.start * WIDTH * run.filter_stride + k);
+    macro_rules! add_lines {
+        ($numbers:expr, $upper:literal, $lower:literal) => {
+            for _ in lines.start.max($numbers.start)..lines.end.min($numbers.end) {
+                line_of_two::<S, V, P, WIDTH, STRIDE, $upper, $lower, WHOLE, PRODUCTS>(
+                    run, line, weights, edges, k, &mut sums,
+                );
+                line = line.wrapping_offset(run.steps[0]);
+                weights = weights.wrapping_add(WIDTH * run.filter_stride);
+            }
         };
     }
-    if WHOLE || lines.start == 0 {
-        add_line!(0);
-    }
-    add_line!(1);
-    add_line!(2);
-    if STRIDE == 2 {
-        add_line!(3);
-    }
-    if WHOLE || lines.end == 3 + STRIDE {
-        if STRIDE == 2 {
-            add_line!(4);
-        } else {
-            add_line!(3);
-        }
-    }
-    let _ = line;
-    store_sums::<S, V, MANY, { 2 * MANY }, 1, false>(run, pixel, k, &sums);
+    add_lines!((0..STRIDE), true, false);
+    add_lines!((STRIDE..WIDTH), true, true);
+    add_lines!((WIDTH..WIDTH + STRIDE), false, true);
+    let _ = (line, weights);
+    sums
 }
 
-/// A line of the image, by its number, for [`two_lines_sums`]: a row of taps for the sums of each line of pixels that reads it.
+/// A line of the image for [`two_lines_sums`]: a row of taps for the sums of each line of pixels that reads it, which for the
+/// upper one is there.
 #[inline(always)]
 unsafe fn line_of_two<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
     const STRIDE: usize,
-    const LINE: usize,
+    const UPPER: bool,
+    const LOWER: bool,
     const WHOLE: bool,
     const PRODUCTS: usize,
 >(
     run: &Run<S>,
     line: *const S,
-    taps: &[[V; 3]; 3],
+    weights: *const V::Element,
     edges: &Edges<V>,
-    channels: usize,
-    sums: &mut [[V; 1]; 2 * MANY],
+    k: usize,
+    sums: &mut [[[V; 1]; P]; 2],
 ) {
-    let last = (MANY - 1) * STRIDE + 2;
+    let zero = V::splat(V::Element::ZERO);
+    let last = (P - 1) * STRIDE + WIDTH - 1;
+    let within = |tap: usize, first: usize| first <= tap && tap - first < WIDTH;
+    let mut taps = [[zero; WIDTH]; 2];
+    for l in 0..2 {
+        if [UPPER, LOWER][l] {
+            let row = weights.wrapping_sub(l * STRIDE * WIDTH * run.filter_stride);
+            for j in 0..WIDTH {
+                taps[l][j] = V::load(row.add(j * run.filter_stride));
+            }
+        }
+    }
     // By hand, as in `shared_row`.
     macro_rules! add_columns {
         ($($column:literal)*) => {$(
             if $column < last + 1 {
-                let edge = if $column == 0 { Some(0) } else if $column == last { Some(1) } else { None };
-                let from = line.wrapping_offset(edge.map_or($column * run.steps[1], |edge: usize| edges.places[edge]));
-                let mut value = if WHOLE { V::widen(from) } else { V::widen_first(from, V::LANES.min(channels)) };
-                if let Some(edge) = edge {
-                    value = edges.inside[edge].if_positive(value, V::splat(V::Element::ZERO));
+                let edge = match ($column, last - $column) {
+                    (i, _) if i < WIDTH / 2 => Some((0, i)),
+                    (_, i) if i < WIDTH / 2 => Some((1, i)),
+                    _ => None,
+                };
+                let place = edge.map_or($column * run.steps[1], |(side, i): (usize, usize)| edges.places[side][i]);
+                let from = line.wrapping_offset(place);
+                let mut value = if WHOLE { V::widen(from) } else { V::widen_first(from, V::LANES.min(run.k - k)) };
+                if let Some((side, i)) = edge {
+                    value = edges.inside[side][i].if_positive(value, zero);
                 }
-                for p in 0..MANY {
+                for p in 0..P {
                     for l in 0..2 {
-                        let within = |tap: usize, first: usize| first <= tap && tap - first < 3;
-                        if within($column, p * STRIDE) && within(LINE, l * STRIDE) {
-                            let [before] = sums[l * MANY + p];
-                            let tap = taps[LINE - l * STRIDE][$column - p * STRIDE];
-                            let mut sum = add_product::<S, V, false, PRODUCTS>(value, tap, before);
-                            if let Some(edge) = edge {
-                                sum = edges.counted[edge].if_positive(sum, before);
+                        if [UPPER, LOWER][l] && within($column, p * STRIDE) {
+                            let [before] = sums[l][p];
+                            let mut sum = add_product::<S, V, false, PRODUCTS>(value, taps[l][$column - p * STRIDE], before);
+                            if let Some((side, i)) = edge {
+                                sum = edges.counted[side][i].if_positive(sum, before);
                             }
-                            sums[l * MANY + p] = [sum];
+                            sums[l][p] = [sum];
                         }
                     }
                 }
