@@ -334,15 +334,13 @@ fn confirmed<T: Element, P: Probe<T>>(
         observed.push(ask(thinned, thinned_filter)?);
     }
     let others = if k < 4 { 2 } else { 0 };
-    // Few products hardly cancel, and rounding to 16 bits hides the order of those that do not.
-    let data = match (k < 4, is_sum::<T>()) {
-        (true, true) => &[Data::Uniform, Data::Cancelling, Data::Tiny][..],
-        (true, false) => &[Data::Cancelling, Data::Cancelling, Data::Tiny],
-        (false, _) => &[Data::Cancelling, Data::Tiny],
-    };
+    // Few products hardly cancel, or leave nothing.
+    let data: &[_] =
+        if k < 4 { &[Data::Uniform, Data::Cancelling, Data::Tiny] } else { &[Data::Cancelling, Data::Tiny] };
     let kinds = data.len();
-    // What cancels leaves nothing of an order that is symmetric.
-    let further = if is_sum::<T>() { &[Data::Uniform, Data::Uniform, Data::Cancelling] } else { data };
+    // What cancels leaves nothing of an order that is symmetric; rounding to 16 bits hides that of what does not.
+    let last = if is_sum::<T>() { Data::Uniform } else { Data::Tiny };
+    let further = [Data::Uniform, Data::Cancelling, last];
     for (n, data) in data.iter().chain(further.iter().cycle()).enumerate() {
         if n >= kinds && (n * rarest >= CONFIRMATIONS || n >= most) {
             break;

@@ -4,14 +4,12 @@
 //! probes. Of the other two all known ways are tried on data that tell them apart.
 
 use std::iter::repeat_n;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ndarray::{ArrayView4, s};
 
 use super::data::{Data, Scale, filled, masked};
-use super::{
-    CONFIRMATIONS, Counted, LONGEST, Observed, Probe, Unclear, confirmed, first_difference, infinite_taps, pointwise,
-};
+use super::{CONFIRMATIONS, Counted, Observed, Probe, Unclear, confirmed, first_difference, infinite_taps, pointwise};
 use crate::element::{Element, is_sum};
 use crate::geometry::{Attributes, Axis, Geometry, Padding};
 use crate::gradient::{DepthwiseFilterOrder, Direction, InputOrder, Pixels};
@@ -47,7 +45,7 @@ pub fn product<T: Element, E>(
         geometry: &geometry,
         calls: 0,
         begun: Instant::now(),
-        longest: LONGEST,
+        longest: PATIENCE,
         confirming: MOST_CONFIRMING,
     };
     let likely = likely.iter().filter(|sum| sum.length() == Some(k));
@@ -63,8 +61,10 @@ pub fn product<T: Element, E>(
     pointwise(&mut counted, Subnormals::Flushed).map(numerics)
 }
 
-/// Probes that confirm an order, at most: of a single number, which two orders may give alike in every other one.
-const MOST_CONFIRMING: usize = 64;
+/// Probes that confirm an order, at most: of a single number, which two orders may give alike in all but one of twenty.
+const MOST_CONFIRMING: usize = 256;
+/// What they may take, longer than the probes of a convolution.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Channels that refute most orders.
 const FEW: usize = 16;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::gradient::DepthwiseFilterOrder;
+use crate::subnormals::Flushing;
 use crate::{Attributes, InstructionSet, Padding};
 
 /// However slow the machine is.
@@ -262,6 +263,39 @@ fn small_gradients_have_the_order_that_is_found() {
             let (input, upstream) = (values(seed), values(!seed));
             assert_eq!(by(&found, &input, &upstream), by(&order, &input, &upstream), "{found} for {order}");
         }
+    }
+}
+
+/// The same of products, whose roundings rarely show in a single number: each rounded or none, also to 16 bits, which no
+/// order can express.
+#[test]
+fn small_products_have_the_order_that_is_found() {
+    fn check<T: Element>(k: usize, sum: impl Fn(&[T], &[T]) -> T) -> bool {
+        let sum = |pixels: &[T], filter: &[T]| {
+            let _flushing = Flushing::set(Subnormals::Flushed);
+            sum(pixels, filter)
+        };
+        let mut ours = |pixels: &[T], filter: &[T]| Ok::<_, ()>(vec![sum(pixels, filter)]);
+        let Ok(found) = gradient::product([1, k, 1], &[], &mut ours) else { return false };
+        for seed in 100..500 {
+            let values = |seed| Data::Uniform.values::<T, ()>(k, 1, seed).unwrap();
+            let (pixels, filter) = (values(seed), values(!seed));
+            let by_found = plan::pointwise(&pixels, ArrayView2::from_shape((k, 1), &filter).unwrap(), &found).unwrap();
+            assert_eq!(by_found[0].bits(), sum(&pixels, &filter).bits(), "{found}");
+        }
+        true
+    }
+    let pairs = |a: &[f32], b: &[f32]| a.iter().copied().zip(b.iter().copied()).collect::<Vec<_>>();
+    for k in 2..16 {
+        assert!(check::<f32>(k, |a, b| pairs(a, b).into_iter().fold(0.0, |sum, (a, b)| sum + a * b)));
+        assert!(check::<f32>(k, |a, b| pairs(a, b).into_iter().fold(0.0, |sum, (a, b)| a.mul_add(b, sum))));
+        let each = |a: &[bf16], b: &[bf16]| {
+            a.iter().zip(b).fold(bf16::ZERO, |sum, (&a, &b)| {
+                let product = bf16::from_f32(a.to_f32() * b.to_f32());
+                bf16::from_f32(sum.to_f32() + product.to_f32())
+            })
+        };
+        assert!(!check::<bf16>(k, each));
     }
 }
 
