@@ -85,7 +85,7 @@ impl<T: Element> Depthwise<T> {
             && matches!(numerics.taps, Taps::Inside | Taps::All);
         let rows = places(&geometry.height)?;
         let columns = places(&geometry.width)?;
-        // Where no column is missing on both sides, nor one in the middle.
+        // The column in the middle is inside the image for each pixel.
         let narrow_borders = |place: &Place| place.inside.contains(&(width.kernel / 2));
         let two_lines = shares
             && kernel.two_lines

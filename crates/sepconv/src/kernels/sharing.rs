@@ -20,7 +20,7 @@ pub const fn sharing<S: Element<Sum = V::Element>, V: Widen<S>>() -> [usize; 3] 
     }
 }
 
-pub(super) const MANY: usize = 7;
+const MANY: usize = 7;
 
 /// Whether two lines of pixels share values as well: where there are registers for the sums and the filter.
 pub const fn two_lines<V: Vector>() -> bool {

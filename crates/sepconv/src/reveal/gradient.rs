@@ -63,7 +63,7 @@ pub fn product<T: Element, E>(
 
 /// Probes that confirm an order, at most: of a single number, which two orders may give alike in all but one of twenty.
 const MOST_CONFIRMING: usize = 256;
-/// What they may take, longer than the probes of a convolution.
+/// How long they may go on where they are more than `MOST_CALLS`: longer than a convolution's.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Channels that refute most orders.
