@@ -158,14 +158,21 @@ impl Axis {
 
     /// The taps of output `output` that lie inside the image.
     pub fn inside(&self, output: usize) -> Range<usize> {
+        self.taps_within(&self.within(output))
+    }
+
+    /// The same, were there any number of taps to both sides.
+    pub fn within(&self, output: usize) -> Range<isize> {
         let origin = self.origin(output);
         let rate = self.rate as isize;
-        let taps = |before: isize| {
-            let taps = if rate == 1 { before } else { (before + rate - 1).div_euclid(rate) };
-            taps.max(0) as usize
-        };
-        let (first, end) = (taps(-origin), taps(self.input as isize - origin));
-        first.min(self.kernel)..end.clamp(first.min(self.kernel), self.kernel)
+        let taps = |before: isize| if rate == 1 { before } else { (before + rate - 1).div_euclid(rate) };
+        taps(-origin)..taps(self.input as isize - origin)
+    }
+
+    /// Those of them that there are.
+    pub fn taps_within(&self, within: &Range<isize>) -> Range<usize> {
+        let tap = |tap: isize| self.kernel.min(tap.max(0) as usize);
+        tap(within.start)..tap(within.end).max(tap(within.start))
     }
 }
 

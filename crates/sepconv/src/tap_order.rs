@@ -53,6 +53,7 @@ impl Borders {
 }
 
 /// The counted ones of the taps, down and across, of a pixel.
+#[inline]
 pub fn counted(taps: Taps, kernel: [usize; 2], inside: &[Range<usize>; 2]) -> [Range<usize>; 2] {
     let [rows, _] = inside;
     if kernel.contains(&0) {

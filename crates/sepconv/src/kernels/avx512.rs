@@ -20,7 +20,7 @@ impl Avx512 {
     }
 
     // 14 rows by 2 vectors: 28 sums, 2 vectors of the filter and one pixel fill 31 of 32 registers.
-    kernels!("avx512", F32x16, F64x8, [[1 2 3 4 5 6 7 8] [1 2 3 4 5 6 7 8 9 10 11 12 13 14] [1 2 3 4 5 6 7 8 9 10 11 12]]);
+    kernels!("avx512", F32x16, F64x8, [[1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16] [1 2 3 4 5 6 7 8 9 10 11 12 13 14] [1 2 3 4 5 6 7 8 9 10 11 12]]);
 }
 
 vector!(
@@ -42,7 +42,8 @@ vector!(
     floor_f32,
     power_of_two_f32,
     spread_f32,
-    interleave_f32
+    interleave_f32;
+    choose_f32
 );
 widen!(F32x16, first_f32);
 widen!(F32x16, 16, f16, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_cvtph_ps, narrow_f16);
@@ -57,6 +58,11 @@ unsafe fn first_f32(from: *const f32, count: usize) -> __m512 {
 pub unsafe fn if_positive_f32(values: __m512, then: __m512, others: __m512) -> __m512 {
     let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(values, _mm512_setzero_ps());
     _mm512_mask_blend_ps(positive, others, then)
+}
+
+#[inline(always)]
+pub unsafe fn choose_f32(holds: bool, then: __m512, other: __m512) -> __m512 {
+    _mm512_mask_blend_ps(__mmask16::from(holds).wrapping_neg(), other, then)
 }
 
 #[inline(always)]
@@ -128,7 +134,8 @@ vector!(
     floor_f64,
     power_of_two_f64,
     spread_f64,
-    interleave_f64
+    interleave_f64;
+    choose_f64
 );
 widen!(F64x8, first_f64);
 
@@ -141,6 +148,11 @@ unsafe fn first_f64(from: *const f64, count: usize) -> __m512d {
 unsafe fn if_positive_f64(values: __m512d, then: __m512d, others: __m512d) -> __m512d {
     let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(values, _mm512_setzero_pd());
     _mm512_mask_blend_pd(positive, others, then)
+}
+
+#[inline(always)]
+unsafe fn choose_f64(holds: bool, then: __m512d, other: __m512d) -> __m512d {
+    _mm512_mask_blend_pd(__mmask8::from(holds).wrapping_neg(), other, then)
 }
 
 #[inline(always)]

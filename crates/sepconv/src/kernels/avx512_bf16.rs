@@ -8,11 +8,12 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::avx512::{
-    Avx512, floor_f32, if_positive_f32, interleave_f32, power_of_two_f32, spread_f32, unless_at_most_zero_f32,
+    Avx512, choose_f32, floor_f32, if_positive_f32, interleave_f32, power_of_two_f32, spread_f32,
+    unless_at_most_zero_f32,
 };
 use super::kernel::{ByRows, Depthwises, Dots};
 use super::vector::{Vector, Widen, vector};
-use super::{Block, Kernel, Rows, Run, by_rows, depthwises, product, rows, taps};
+use super::{Block, Kernel, Rows, Run, by_rows, depthwises, product, rows, shared_taps, taps, two_lines};
 use crate::element::Element;
 
 /// Proof that the processor has AVX-512F and AVX-512 BF16.
@@ -69,7 +70,8 @@ vector!(
     floor_f32,
     power_of_two_f32,
     spread_f32,
-    interleave_f32,
+    interleave_f32;
+    choose_f32,
     store_narrow,
     _mm512_fmadd_ps
 );
@@ -113,14 +115,43 @@ impl Widen<bf16> for Pairs {
 unsafe fn depthwise<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
-    const SHARING: usize,
     const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD: bool,
 >(
     run: &Run<S>,
 ) {
-    taps::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run)
+    taps::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn shared<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const SPREAD: bool,
+>(
+    run: &Run<S>,
+) {
+    shared_taps::shared::<S, V, P, WIDTH, STRIDE, EACH, PRODUCTS, SPREAD>(run)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn two_lines<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const PRODUCTS: usize,
+>(
+    run: &Run<S>,
+) {
+    two_lines::two_lines::<S, V, P, WIDTH, STRIDE, PRODUCTS>(run)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]

@@ -10,7 +10,7 @@ use std::ops::Range;
 use ndarray::ArrayView4;
 
 use super::epilogue::Epilogue;
-use super::kernel::Dots;
+use super::kernel::{DepthwiseFn, Dots};
 use super::memory::Buffer;
 use super::run::Spread;
 use super::sharing::{PIXELS, SHARED, sharing_of};
@@ -27,7 +27,6 @@ use packed::{pack, spreads};
 
 /// The depthwise filter, packed, and what each output pixel reads.
 pub struct Depthwise<T: Element> {
-    kernel: &'static Kernel<T>,
     /// If products are taken by instructions for pairs.
     dots: Option<&'static Dots<T>>,
     /// Whether the tile's rows are pairs for the product.
@@ -42,10 +41,12 @@ pub struct Depthwise<T: Element> {
     spread: Vec<Spread>,
     borders: Borders,
     counted: [Counted; 2],
-    /// How many taps apart the pixels lie whose sums share values in the inner loop; 0 if there are none.
-    shared: usize,
-    /// Whether they may share them with those of the line one row of taps below.
-    two_lines: bool,
+    /// The inner loops: of pixels that share no values, or of an order that has no loops of its own.
+    alone: DepthwiseFn<T>,
+    /// Of pixels that share values, by how many do.
+    shared: Option<[DepthwiseFn<T>; 2]>,
+    /// Of those that share them with those of the line one row of taps below too.
+    two_lines: Option<[DepthwiseFn<T>; 2]>,
 }
 
 /// What one output row or column reads.
@@ -54,6 +55,7 @@ struct Place {
     at: usize,
     origin: isize,
     inside: Range<usize>,
+    within: Range<isize>,
     /// Of a column: how many from this one on have sums that take up the same terms.
     alike: usize,
 }
@@ -75,29 +77,31 @@ impl<T: Element> Depthwise<T> {
                 == (Products::Paired, TapOrder::Rows, Rounding::Once, Subnormals::Flushed)
         });
         assert!(filter.shape() == geometry.depthwise_filter_shape());
+        let loops = match (&dots, numerics.rounding, numerics.products) {
+            (Some(dots), ..) => &dots.depthwise,
+            (None, Rounding::Each, _) => &kernel.depthwise_each,
+            (None, Rounding::Once, products) => &kernel.depthwise[usize::from(products == Products::Separate)],
+        };
+        let listed = dots.is_none() && !usual(numerics);
         let spread = geometry.channel_multiplier > 1;
         let filter_stride = geometry.k().next_multiple_of(kernel.lanes);
         let width = &geometry.width;
-        let shares = (kernel.shares || dots.is_some())
-            && SHARED.contains(&[width.kernel, width.stride])
-            && (width.rate == 1 || width.stride == 1)
-            && (usual(numerics) || dots.is_some())
-            && matches!(numerics.taps, Taps::Inside | Taps::All);
+        let share =
+            !listed && (width.rate == 1 || width.stride == 1) && matches!(numerics.taps, Taps::Inside | Taps::All);
+        let shape = SHARED.iter().position(|shape| share && *shape == [width.kernel, width.stride]);
         let rows = places(&geometry.height)?;
         let columns = places(&geometry.width)?;
         // The column in the middle is inside the image for each pixel.
         let narrow_borders = |place: &Place| place.inside.contains(&(width.kernel / 2));
-        let two_lines = shares
-            && kernel.two_lines
-            && !spread
+        let two_lines = !spread
             && geometry.height.kernel == width.kernel
             && geometry.height.stride == width.stride
             && (width.stride == 1 || geometry.height.rate == 1)
             && columns.iter().all(narrow_borders);
         let new = Self {
-            two_lines,
-            shared: if shares { width.stride } else { 0 },
-            kernel,
+            alone: if listed { kernel.depthwise_listed } else { loops.alone[usize::from(spread)] },
+            shared: loops.shared.zip(shape).map(|(shared, shape)| shared[shape].map(|by| by[usize::from(spread)])),
+            two_lines: loops.two_lines.zip(shape).filter(|_| two_lines).map(|(loops, shape)| loops[shape]),
             numerics,
             filter: pack(filter, geometry, filter_stride, dots.map_or(kernel.widen, |dots| dots.widen))?,
             dots,
@@ -145,7 +149,7 @@ impl<T: Element> Depthwise<T> {
 
     /// How many lines of pixels, one after the other, share values.
     pub fn lines_together(&self) -> usize {
-        if self.two_lines && self.lines_apart() == 1 { 2 } else { 1 }
+        if self.two_lines.is_some() && self.lines_apart() == 1 { 2 } else { 1 }
     }
 
     /// From a line of pixels to the next that begins with one of its rows of taps.
@@ -173,7 +177,7 @@ impl<T: Element> Depthwise<T> {
         assert!(rows.end <= self.geometry.rows());
         let width = self.geometry.width.output;
         // From a pixel to the one with which it may share values, one row of taps below.
-        let apart = if self.two_lines { self.lines_apart() * width } else { rows.len() }.max(1);
+        let apart = if self.two_lines.is_some() { self.lines_apart() * width } else { rows.len() }.max(1);
         for band in (0..rows.len()).step_by(2 * apart) {
             let (mut done, end) = (band, rows.len().min(band + apart));
             while done < end {
@@ -183,27 +187,39 @@ impl<T: Element> Depthwise<T> {
                 let both = if self.goes_with_below(line, below.len()) { below.len() } else { 0 };
                 // SAFETY: the caller's promise, for all three.
                 unsafe {
-                    self.line(input, target.skip(done), line, &columns[..both], apart);
-                    self.line(input, target.skip(done + both), line, &columns[both..], 0);
+                    self.line(input, &target, done, line, &columns[..both], apart);
+                    self.line(input, &target, done + both, line, &columns[both..], 0);
                     let line = line + self.lines_apart();
-                    self.line(input, target.skip(done + apart + both), line, &below[both..], 0);
+                    self.line(input, &target, done + apart + both, line, &below[both..], 0);
                 }
                 done += columns.len();
             }
         }
     }
 
-    /// Pixels of a line into the target, and those of the line below them, so many rows of the target further on, if not 0.
+    /// Pixels of a line into the target from its `first` row on, and those of the line below them, so many rows further on, if
+    /// not 0.
     ///
     /// # Safety
     /// As for [`write`](Self::write).
-    unsafe fn line(&self, input: &ArrayView4<T>, target: Target<T::Sum>, line: usize, columns: &[Place], below: usize) {
+    unsafe fn line(
+        &self,
+        input: &ArrayView4<T>,
+        target: &Target<T::Sum>,
+        first: usize,
+        line: usize,
+        columns: &[Place],
+        below: usize,
+    ) {
+        if columns.is_empty() {
+            return;
+        }
         let place = [line / self.geometry.height.output, line % self.geometry.height.output];
         if self.share(columns.len()) {
             // As far apart as taps are.
             for phase in 0..self.geometry.width.rate {
                 // SAFETY: the caller's promise.
-                unsafe { self.run(input, target.skip(phase), place, &columns[phase..], Some(below)) };
+                unsafe { self.run(input, target, first + phase, place, &columns[phase..], Some(below)) };
             }
             return;
         }
@@ -213,7 +229,7 @@ impl<T: Element> Depthwise<T> {
             let same = &columns[done..columns.len().min(done + columns[done].alike)];
             for part in evenly(same.len()) {
                 // SAFETY: the caller's promise.
-                unsafe { self.run(input, target.skip(done + part.start), place, &same[part], None) };
+                unsafe { self.run(input, target, first + done + part.start, place, &same[part], None) };
             }
             done += same.len();
         }
@@ -222,7 +238,7 @@ impl<T: Element> Depthwise<T> {
     /// Whether so many pixels of a line can share values with those one row of taps below: what both read has to be inside the
     /// image, or not be counted.
     fn goes_with_below(&self, line: usize, pixels: usize) -> bool {
-        if !(self.two_lines && self.share(pixels)) {
+        if !(self.two_lines.is_some() && self.share(pixels)) {
             return false;
         }
         let y = line % self.geometry.height.output;
@@ -236,7 +252,7 @@ impl<T: Element> Depthwise<T> {
     fn share(&self, pixels: usize) -> bool {
         // Of those that are dilated, few would be computed twice too often.
         let rate = self.geometry.width.rate;
-        self.shared > 0 && pixels >= if rate == 1 { PIXELS } else { 2 * PIXELS * rate }
+        self.shared.is_some() && pixels >= if rate == 1 { PIXELS } else { 2 * PIXELS * rate }
     }
 
     /// What so many results from `first` on read, and those before did not: from the last tap of the first of them on, so
@@ -255,15 +271,16 @@ impl<T: Element> Depthwise<T> {
         (input.as_ptr().wrapping_offset(offset).cast(), bytes)
     }
 
-    /// Pixels of one output row into the target: those of these columns that share values with the first, and with those so many
-    /// rows of the target below, if not 0; or else all, which have the same taps inside the image.
+    /// Pixels of one output row into the target from its `first` row on: those of these columns that share values with the first,
+    /// and with those so many rows further on, if not 0; or else all, which have the same taps inside the image.
     ///
     /// # Safety
     /// The target has room for all of these columns, in whole vectors, and for those below, if there are any.
     unsafe fn run(
         &self,
         input: &ArrayView4<T>,
-        target: Target<T::Sum>,
+        target: &Target<T::Sum>,
+        first: usize,
         [n, y]: [usize; 2],
         columns: &[Place],
         share: Option<usize>,
@@ -276,15 +293,15 @@ impl<T: Element> Depthwise<T> {
         let mut inside = [self.rows[y].inside.clone(), columns[0].inside.clone()];
         let mut counted = tap_order::counted(self.numerics.taps, kernel, &inside);
         let origin = |column: &Place| line.wrapping_offset(column.origin.wrapping_mul(of_column));
-        let (first, mut each);
+        let (one, mut each);
         let (pixels, count, apart) = match share {
             Some(below) => {
                 if below > 0 {
                     inside[0] = inside[0].start..self.rows[y + self.lines_apart()].inside.end + height.stride;
                     counted[0] = inside[0].clone();
                 }
-                first = [origin(&columns[0])];
-                (&first[..], columns.len().div_ceil(width.rate), width.rate)
+                one = [origin(&columns[0])];
+                (&one[..], columns.len().div_ceil(width.rate), width.rate)
             }
             None => {
                 each = [const { MaybeUninit::uninit() }; RUN];
@@ -306,8 +323,8 @@ impl<T: Element> Depthwise<T> {
             kernel,
             counted,
             inside,
-            shared: if share.is_some() { self.shared } else { 0 },
-            across: within(width, columns[0].origin),
+            shared: if share.is_some() { width.stride } else { 0 },
+            across: columns[0].within.clone(),
             padding: self.numerics.taps == Taps::All,
             below: share.unwrap_or(0) as isize * target.next,
             entries: &entries,
@@ -320,19 +337,17 @@ impl<T: Element> Depthwise<T> {
             k: self.geometry.k(),
             channels: self.geometry.in_channels,
             spread: &self.spread,
-            target: Target { next: target.next * apart as isize, ..target },
+            target: Target { next: target.next * apart as isize, ..target.skip(first) },
             narrow: self.in_pairs,
             finish,
             numbers,
         };
-        let spread = usize::from(!self.spread.is_empty());
-        let sharing = if run.shared > 0 { sharing_of(count) } else { 0 };
-        let function = match (self.dots, rounding, products) {
-            (Some(dots), ..) => dots.depthwise[sharing][spread],
-            _ if !entries.is_empty() => self.kernel.depthwise_listed,
-            (None, Rounding::Each, _) => self.kernel.depthwise_each[sharing][spread],
-            (None, Rounding::Once, products) => self.kernel.depthwise[products as usize][sharing][spread],
+        let together = match share {
+            Some(0) => self.shared,
+            Some(_) => self.two_lines,
+            None => None,
         };
+        let function = together.map_or(self.alone, |loops| loops[sharing_of(count)]);
         // SAFETY: the kernel's existence proves its instruction set. `inside`, and the image's columns, name only taps whose
         // place, origin + tap * rate, is in the image; the filter has `filter_stride`, whole vectors, for each tap; for the target
         // the caller promises it.
@@ -354,12 +369,6 @@ impl<T: Element> Depthwise<T> {
     }
 }
 
-/// Which taps lie inside the image, were there any number of them to both sides of that place.
-fn within(axis: &Axis, origin: isize) -> Range<isize> {
-    let (rate, extent) = (axis.rate as isize, axis.input as isize);
-    -origin.div_euclid(rate)..-(origin - extent).div_euclid(rate)
-}
-
 /// Parts of so many pixels, as few as can be handed to the inner loop, none of which is much shorter than another.
 fn evenly(pixels: usize) -> impl Iterator<Item = Range<usize>> {
     let parts = pixels.div_ceil(RUN);
@@ -374,6 +383,9 @@ pub fn adjacent<T>(input: &ArrayView4<T>) -> bool {
 fn places(axis: &Axis) -> Result<Vec<Place>, Error> {
     let mut places = Vec::new();
     places.try_reserve_exact(axis.output).map_err(|_| Error::Memory { elements: axis.output })?;
-    places.extend((0..axis.output).map(|i| Place { at: i, origin: axis.origin(i), inside: axis.inside(i), alike: 1 }));
+    places.extend((0..axis.output).map(|at| {
+        let within = axis.within(at);
+        Place { at, origin: axis.origin(at), inside: axis.taps_within(&within), within, alike: 1 }
+    }));
     Ok(places)
 }

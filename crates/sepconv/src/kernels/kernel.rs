@@ -1,5 +1,6 @@
 //! The inner loops of an element type in an instruction set, as functions to be called.
 
+use super::sharing::SHARED;
 use super::{Block, Correlation, Finish, Pack, Rows, Run};
 use crate::element::Element;
 use crate::numerics::Products;
@@ -21,10 +22,6 @@ pub struct Kernel<T: Element> {
     pub(super) depthwise_each: Depthwises<T>,
     /// Whatever the order, products and roundings.
     pub(super) depthwise_listed: DepthwiseFn<T>,
-    /// Whether the first ones share values between pixels, of the shapes of [`SHARED`](super::sharing::SHARED).
-    pub(super) shares: bool,
-    /// Whether, if so, they share them between two lines of pixels too: see [`Run::below`].
-    pub(super) two_lines: bool,
     /// By [`Products`], vectors of a column panel (1, 2), rows (from 1).
     pub(super) product: [[ByRows<T::Sum>; 2]; 4],
     /// Whether that of fused products takes the steps of [`Block::finish`]; the others must have none.
@@ -61,9 +58,18 @@ pub(super) struct Dots<T: Element> {
     pub(super) narrow: NarrowFn<T>,
 }
 
-type DepthwiseFn<T> = unsafe fn(&Run<T>);
-/// By how many pixels share values (see [`sharing`](super::sharing::sharing)), spread.
-pub(super) type Depthwises<T> = [[DepthwiseFn<T>; 2]; 3];
+pub(super) type DepthwiseFn<T> = unsafe fn(&Run<T>);
+
+/// Loops over taps in rows.
+pub(super) struct Depthwises<T: Element> {
+    /// Of pixels that share no values; spread.
+    pub alone: [DepthwiseFn<T>; 2],
+    /// By shape (see [`SHARED`]), how many pixels share values (see [`sharing`](super::sharing::sharing)), spread.
+    pub shared: Option<[[[DepthwiseFn<T>; 2]; 2]; SHARED.len()]>,
+    /// Of pixels that share them with those of another line too (see [`Run::below`]), by shape and how many do in a line.
+    pub two_lines: Option<[[DepthwiseFn<T>; 2]; SHARED.len()]>,
+}
+
 /// Multiplies so many successive blocks, and gives what is to be asked for next.
 type ProductFn<T> = unsafe fn(&Block<T>, usize) -> *const u8;
 pub(super) type ByRows<T> = &'static [ProductFn<T>];

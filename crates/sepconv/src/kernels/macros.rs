@@ -35,8 +35,6 @@ macro_rules! kernel {
                 ],
                 depthwise_each: $crate::kernels::depthwises!($element, $vector, { !is_sum::<$element>() }, SEPARATE),
                 depthwise_listed: listed::<$element, $vector>,
-                shares: $crate::kernels::sharing::sharing::<$element, $vector>()[1] > 0,
-                two_lines: $crate::kernels::sharing::two_lines::<$vector>(),
                 product: [
                     $crate::kernels::products!($vector, FUSED, false, $ones, $twos),
                     $crate::kernels::products!($vector, SEPARATE, false, $ones, $separates),
@@ -64,22 +62,53 @@ macro_rules! kernel {
 }
 pub(super) use kernel;
 
-/// An element of [`Kernel::depthwise`](super::Kernel::depthwise).
+/// [`Depthwises`](super::kernel::Depthwises), over the wrappers in scope.
 macro_rules! depthwises {
-    ($element:ident, $vector:ty, $each:expr, $products:ident) => {
-        [
-            $crate::kernels::depthwises!($element, $vector, $each, $products, 0),
-            $crate::kernels::depthwises!($element, $vector, $each, $products, 1),
-            $crate::kernels::depthwises!($element, $vector, $each, $products, 2),
-        ]
-    };
-    ($element:ident, $vector:ty, $each:expr, $products:ident, $sharing:literal) => {{
-        use $crate::kernels::{sharing::sharing, vector::$products};
-        const SHARING: usize = sharing::<$element, $vector>()[$sharing];
-        [
-            depthwise::<$element, $vector, SHARING, $each, $products, false>,
-            depthwise::<$element, $vector, SHARING, $each, $products, true>,
-        ]
+    ($element:ident, $vector:ty, $each:expr, $products:ident) => {{
+        use $crate::kernels::kernel::Depthwises;
+        use $crate::kernels::sharing::{SHARED, shares, sharing};
+        use $crate::kernels::vector::$products;
+        macro_rules! shared {
+            ($shape:literal, $many:literal, $spread:literal) => {{
+                const WIDTH: usize = SHARED[$shape][0];
+                const STRIDE: usize = SHARED[$shape][1];
+                shared::<$element, $vector, { sharing::<$vector>()[$many] }, WIDTH, STRIDE, $each, $products, $spread>
+            }};
+            ($shape:literal) => {
+                [
+                    [shared!($shape, 0, false), shared!($shape, 0, true)],
+                    [shared!($shape, 1, false), shared!($shape, 1, true)],
+                ]
+            };
+        }
+        macro_rules! two_lines {
+            ($shape:literal, $many:literal) => {{
+                const WIDTH: usize = SHARED[$shape][0];
+                const STRIDE: usize = SHARED[$shape][1];
+                two_lines::<$element, $vector, { sharing::<$vector>()[$many] }, WIDTH, STRIDE, $products>
+            }};
+        }
+        Depthwises {
+            alone: [
+                depthwise::<$element, $vector, $each, $products, false>,
+                depthwise::<$element, $vector, $each, $products, true>,
+            ],
+            // Constants, so that what is never called is not compiled.
+            shared: if const { shares::<$element, $vector>() } {
+                Some([shared!(0), shared!(1), shared!(2)])
+            } else {
+                None
+            },
+            two_lines: if const { !$each && $crate::kernels::sharing::two_lines::<$element, $vector>() } {
+                Some([
+                    [two_lines!(0, 0), two_lines!(0, 1)],
+                    [two_lines!(1, 0), two_lines!(1, 1)],
+                    [two_lines!(2, 0), two_lines!(2, 1)],
+                ])
+            } else {
+                None
+            },
+        }
     }};
 }
 pub(super) use depthwises;
@@ -110,7 +139,6 @@ macro_rules! wrappers {
         unsafe fn depthwise<
             S: $crate::element::Element<Sum = V::Element>,
             V: $crate::kernels::vector::Widen<S>,
-            const SHARING: usize,
             const EACH: bool,
             const PRODUCTS: usize,
             const SPREAD: bool,
@@ -118,7 +146,39 @@ macro_rules! wrappers {
             run: &$crate::kernels::Run<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::taps::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run) }
+            unsafe { $crate::kernels::taps::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn shared<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const P: usize,
+            const WIDTH: usize,
+            const STRIDE: usize,
+            const EACH: bool,
+            const PRODUCTS: usize,
+            const SPREAD: bool,
+        >(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::shared_taps::shared::<S, V, P, WIDTH, STRIDE, EACH, PRODUCTS, SPREAD>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn two_lines<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const P: usize,
+            const WIDTH: usize,
+            const STRIDE: usize,
+            const PRODUCTS: usize,
+        >(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::two_lines::two_lines::<S, V, P, WIDTH, STRIDE, PRODUCTS>(run) }
         }
 
         $(#[target_feature(enable = $features)])?

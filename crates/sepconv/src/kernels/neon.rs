@@ -18,7 +18,7 @@ use super::portable::Portable;
 use super::vector::{Vector, Widen, vector, widen};
 use super::{
     Block, Correlation, Finish, InstructionSet, Kernel, Rows, Run, correlation, kernels, listed_taps, product, rows,
-    taps,
+    shared_taps, taps, two_lines,
 };
 use crate::element::{Element, is_sum};
 use crate::subnormals::results_flushed;
@@ -230,7 +230,6 @@ unsafe fn interleave_f64(values: float64x2_t, others: float64x2_t) -> [float64x2
 unsafe fn depthwise<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
-    const SHARING: usize,
     const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD: bool,
@@ -239,11 +238,31 @@ unsafe fn depthwise<
 ) {
     // Sums of products of f16 numbers are never subnormal; only rounding them to f16 would leave the note.
     if S::MANTISSA_DIGITS == <f16 as Element>::MANTISSA_DIGITS {
-        taps::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run);
-    } else if results_flushed(|| taps::depthwise::<S, V, SHARING, EACH, PRODUCTS, SPREAD>(run)) {
+        taps::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run);
+    } else if results_flushed(|| taps::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run)) {
         depthwise_again::<S, V>(run, EACH, PRODUCTS, SPREAD);
     }
 }
+
+#[target_feature(enable = "neon")]
+unsafe fn shared<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const SPREAD: bool,
+>(
+    run: &Run<S>,
+) {
+    if results_flushed(|| shared_taps::shared::<S, V, P, WIDTH, STRIDE, EACH, PRODUCTS, SPREAD>(run)) {
+        depthwise_again::<S, V>(run, EACH, PRODUCTS, SPREAD);
+    }
+}
+
+use two_lines::two_lines;
 
 /// Pixel by pixel, none of which shares values with others.
 #[cold]
@@ -254,7 +273,8 @@ unsafe fn depthwise_again<S: Element<Sum = V::Element>, V: Widen<S>>(
     spread: bool,
 ) {
     let kernel = portable::<S>(V::LANES);
-    let again = if each { kernel.depthwise_each } else { kernel.depthwise[products] }[0][usize::from(spread)];
+    let loops = if each { &kernel.depthwise_each } else { &kernel.depthwise[products] };
+    let again = loops.alone[usize::from(spread)];
     for pixel in 0..run.count {
         let (mut inside, mut counted) = (run.inside.clone(), run.counted.clone());
         if run.shared > 0 {

@@ -27,7 +27,7 @@ pub struct Run<'a, T: Element> {
     pub padding: bool,
     /// Elements from a pixel's results to those of the pixel one row of taps below, at stride 2 two, with which it
     /// shares values too, if not 0. Only for pixels that share values, with as many rows of taps as columns and equal strides,
-    /// sums rounded once and channels that serve one result each, where [`Kernel::two_lines`](super::Kernel::two_lines). The
+    /// sums rounded once and channels that serve one result each, where there are loops for [two lines](super::two_lines). The
     /// column of taps in the middle is inside for each pixel; of rows that are not counted the upper may lack the first ones,
     /// and the lower the last.
     /// Rows of taps, inside and counted alike, are numbered from the upper pixel's first to the lower one's last.

@@ -17,10 +17,33 @@ const LEFT_EDGE: u8 = 1;
 const RIGHT_EDGE: u8 = 2;
 const ANY_EDGE: u8 = 3;
 
-/// As `pixels` in [`taps`](super::taps), for pixels that lie `STRIDE` taps apart and have `WIDTH` columns of taps,
-/// inside the image or not.
+/// The depthwise sums of a run of pixels that share values, `P` or more, which lie `STRIDE` taps apart and have `WIDTH` columns of
+/// taps, into successive rows of a tile.
+///
+/// # Safety
+/// As for [`depthwise`](super::taps::depthwise).
 #[inline(always)]
-pub(super) unsafe fn shared_pixels<
+pub unsafe fn shared<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const EACH: bool,
+    const PRODUCTS: usize,
+    const SPREAD_OUT: bool,
+>(
+    run: &Run<S>,
+) {
+    for pixel in (0..run.count).step_by(P) {
+        // The last ones may be computed twice.
+        shared_pixels::<S, V, P, WIDTH, STRIDE, EACH, PRODUCTS, SPREAD_OUT>(run, pixel.min(run.count - P));
+    }
+}
+
+/// All channels of `P` pixels, whose taps lie inside the image or not.
+#[inline(always)]
+unsafe fn shared_pixels<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
     const P: usize,

@@ -1,17 +1,15 @@
-//! The depthwise sums of a run of pixels, row-major; where they share no values, each loaded anew for each tap.
+//! The depthwise sums of a run of pixels that share no values, row-major: each value is loaded anew for each tap.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "each function is unsafe for the reason that its caller states")]
 #![expect(clippy::needless_range_loop, reason = "indices into arrays of registers are unrolled; iterators hide that")]
 
 use super::Run;
 use super::pixel::{FIRST, SPREAD, WHOLE, add_product, load_pixel, store_sums};
-use super::shared_taps::shared_pixels;
-use super::sharing::{PIXELS, two_lines};
-use super::two_lines::two_lines_pixels;
+use super::sharing::PIXELS;
 use super::vector::Widen;
 use crate::element::Element;
 
-/// The depthwise sums of a run of pixels, into successive rows of a tile; `SHARING` pixels share values, if not 0.
+/// The depthwise sums of a run of pixels that share no values, into successive rows of a tile.
 ///
 /// # Safety
 /// What [`Run`] says of its pointers holds, and the processor has `V`'s instruction set.
@@ -19,39 +17,21 @@ use crate::element::Element;
 pub unsafe fn depthwise<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
-    const SHARING: usize,
     const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD_OUT: bool,
 >(
     run: &Run<S>,
 ) {
-    if SHARING == 0 && (!V::REGISTERS || run.count < PIXELS) {
+    if !V::REGISTERS || run.count < PIXELS {
         for pixel in 0..run.count {
             pixels::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
         }
         return;
     }
-    let at_once = if SHARING > 0 { SHARING } else { PIXELS };
-    for pixel in (0..run.count).step_by(at_once) {
+    for pixel in (0..run.count).step_by(PIXELS) {
         // The last ones may be computed twice: that is cheaper than one by one.
-        let pixel = pixel.min(run.count - at_once);
-        // A constant, so that what is never called is not compiled.
-        if const { SHARING > 0 && two_lines::<V>() && !EACH && !SPREAD_OUT } && run.below != 0 {
-            match (run.kernel[1], run.shared) {
-                (3, 1) => two_lines_pixels::<S, V, SHARING, 3, 1, PRODUCTS>(run, pixel),
-                (3, 2) => two_lines_pixels::<S, V, SHARING, 3, 2, PRODUCTS>(run, pixel),
-                _ => two_lines_pixels::<S, V, SHARING, 5, 1, PRODUCTS>(run, pixel),
-            }
-        } else if const { SHARING > 0 } {
-            match (run.kernel[1], run.shared) {
-                (3, 1) => shared_pixels::<S, V, SHARING, 3, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-                (3, 2) => shared_pixels::<S, V, SHARING, 3, 2, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-                _ => shared_pixels::<S, V, SHARING, 5, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel),
-            }
-        } else {
-            pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
-        }
+        pixels::<S, V, PIXELS, EACH, PRODUCTS, SPREAD_OUT>(run, pixel.min(run.count - PIXELS));
     }
 }
 

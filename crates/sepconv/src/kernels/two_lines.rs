@@ -5,45 +5,64 @@
 
 use super::Run;
 use super::pixel::{add_product, store_sums};
-use super::vector::{Vector, Widen};
+use super::vector::Widen;
 use crate::element::Element;
 
 /// The outermost columns of what pixels with three or five columns of taps read: at the left and at the right, the first of
 /// all or the last first.
-struct Edges<V> {
+struct Edges {
     /// Where they are, from the first one's place; those outside the image where the nearest column of it is.
     places: [[isize; 2]; 2],
-    /// Above 0 if they are inside, and if they are added up.
-    inside: [[V; 2]; 2],
-    counted: [[V; 2]; 2],
+    /// Whether they are inside, and whether they are added up.
+    inside: [[bool; 2]; 2],
+    counted: [[bool; 2]; 2],
 }
 
-impl<V: Vector> Edges<V> {
+impl Edges {
     /// Of pixels from this one on, whose last column has that number.
     #[inline(always)]
-    unsafe fn of<S: Element<Sum = V::Element>>(run: &Run<S>, pixel: usize, last: usize) -> Self {
+    fn of<S: Element>(run: &Run<S>, pixel: usize, last: usize) -> Self {
         let columns = run.columns(pixel);
         let last = last as isize;
         let numbers = [[0, 1], [last, last - 1]];
-        let zero = [[V::splat(V::Element::ZERO); 2]; 2];
-        let mut edges = Self { places: [[0; 2]; 2], inside: zero, counted: zero };
+        let mut edges = Self { places: [[0; 2]; 2], inside: [[false; 2]; 2], counted: [[false; 2]; 2] };
         for side in 0..2 {
             for i in 0..2 {
                 let number = numbers[side][i];
                 let inside = columns.contains(&number);
-                let flag = |holds: bool| V::Element::from_f64(if holds { 1.0 } else { 0.0 });
                 edges.places[side][i] = number.clamp(columns.start, columns.end - 1).wrapping_mul(run.steps[1]);
-                edges.inside[side][i] = V::splat(flag(inside));
-                edges.counted[side][i] = V::splat(flag(inside || run.padding));
+                edges.inside[side][i] = inside;
+                edges.counted[side][i] = inside || run.padding;
             }
         }
         edges
     }
 }
 
-/// As `shared_pixels` in [`shared_taps`](super::shared_taps), for two lines of pixels with as many rows of taps as columns.
+/// As [`shared`](super::shared_taps::shared), for two lines of pixels with as many rows of taps as columns.
+///
+/// # Safety
+/// As for [`depthwise`](super::taps::depthwise).
 #[inline(always)]
-pub(super) unsafe fn two_lines_pixels<
+pub unsafe fn two_lines<
+    S: Element<Sum = V::Element>,
+    V: Widen<S>,
+    const P: usize,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const PRODUCTS: usize,
+>(
+    run: &Run<S>,
+) {
+    for pixel in (0..run.count).step_by(P) {
+        // The last ones may be computed twice.
+        two_lines_pixels::<S, V, P, WIDTH, STRIDE, PRODUCTS>(run, pixel.min(run.count - P));
+    }
+}
+
+/// All channels of `P` pixels of each line.
+#[inline(always)]
+unsafe fn two_lines_pixels<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
     const P: usize,
@@ -83,7 +102,7 @@ unsafe fn two_lines_sums<
 >(
     run: &Run<S>,
     pixel: usize,
-    edges: &Edges<V>,
+    edges: &Edges,
     k: usize,
 ) -> [[[V; 1]; P]; 2] {
     let mut sums = [[[V::splat(V::Element::ZERO)]; P]; 2];
@@ -125,7 +144,7 @@ unsafe fn line_of_two<
     run: &Run<S>,
     line: *const S,
     weights: *const V::Element,
-    edges: &Edges<V>,
+    edges: &Edges,
     k: usize,
     sums: &mut [[[V; 1]; P]; 2],
 ) {
@@ -154,7 +173,7 @@ unsafe fn line_of_two<
                 let from = line.wrapping_offset(place);
                 let mut value = if WHOLE { V::widen(from) } else { V::widen_first(from, V::LANES.min(run.k - k)) };
                 if let Some((side, i)) = edge {
-                    value = edges.inside[side][i].if_positive(value, zero);
+                    value = V::choose(edges.inside[side][i], value, zero);
                 }
                 for p in 0..P {
                     for l in 0..2 {
@@ -162,7 +181,7 @@ unsafe fn line_of_two<
                             let [before] = sums[l][p];
                             let mut sum = add_product::<S, V, false, PRODUCTS>(value, taps[l][$column - p * STRIDE], before);
                             if let Some((side, i)) = edge {
-                                sum = edges.counted[side][i].if_positive(sum, before);
+                                sum = V::choose(edges.counted[side][i], sum, before);
                             }
                             sums[l][p] = [sum];
                         }

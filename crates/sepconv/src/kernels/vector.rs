@@ -49,6 +49,11 @@ pub trait Vector: Copy {
     unsafe fn smaller(self, other: Self) -> Self;
     /// `self > 0 ? then : other`.
     unsafe fn if_positive(self, then: Self, other: Self) -> Self;
+    /// `holds ? then : other`; without a jump where the processor has masks.
+    #[inline(always)]
+    unsafe fn choose(holds: bool, then: Self, other: Self) -> Self {
+        if holds { then } else { other }
+    }
     /// `values <= 0 ? +0 : self`.
     unsafe fn unless_at_most_zero(self, values: Self) -> Self;
     unsafe fn div(self, divisor: Self) -> Self;
@@ -123,7 +128,7 @@ macro_rules! vector {
         $mul_add:ident, $mul:ident, $add:ident, $larger:ident, $smaller:ident, $if_positive:ident,
         $unless_at_most_zero:ident, $div:ident, $floor:ident, $power_of_two:ident, $spread:ident,
         $interleave:ident
-        $(, $narrow:ident, $scaled:ident)?
+        $(; $choose:ident $(, $narrow:ident, $scaled:ident)?)?
     ) => {
         #[derive(Clone, Copy)]
         pub struct $name($register);
@@ -133,16 +138,22 @@ macro_rules! vector {
             const LANES: usize = $lanes;
             const UNROLLED: usize = $unrolled;
             $(
-                const NARROWS: bool = true;
+                #[inline(always)]
+                unsafe fn choose(holds: bool, then: Self, other: Self) -> Self {
+                    Self($choose(holds, then.0, other.0))
+                }
+                $(
+                    const NARROWS: bool = true;
 
-                #[inline(always)]
-                unsafe fn store_narrow(self, to: *mut u16) {
-                    $narrow(to, self.0)
-                }
-                #[inline(always)]
-                unsafe fn scaled(self, factor: Self, addend: Self) -> Self {
-                    Self($scaled(self.0, factor.0, addend.0))
-                }
+                    #[inline(always)]
+                    unsafe fn store_narrow(self, to: *mut u16) {
+                        $narrow(to, self.0)
+                    }
+                    #[inline(always)]
+                    unsafe fn scaled(self, factor: Self, addend: Self) -> Self {
+                        Self($scaled(self.0, factor.0, addend.0))
+                    }
+                )?
             )?
 
             #[inline(always)]
