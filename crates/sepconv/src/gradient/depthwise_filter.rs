@@ -66,6 +66,7 @@ pub fn gradient<T: Element>(
         input: of_every_result(input, g)?,
         gradient: with_adjacent_channels(gradient)?,
         zeros: &zeros,
+        rows_inside: (0..g.height.output + g.height.crop).map(|row| g.height.inside(row)).collect(),
         columns,
         chains,
     };
@@ -112,6 +113,8 @@ struct Sums<'a, T: Element> {
     gradient: CowArray<'a, T, Ix4>,
     /// A pixel of padding.
     zeros: &'a [T],
+    /// Of each output row, those taken off included, the taps inside the image.
+    rows_inside: Vec<Range<usize>>,
     /// By phase and strip.
     columns: Vec<Vec<Vec<Alike>>>,
     chains: Vec<Chain>,
@@ -146,11 +149,14 @@ impl<T: Element> Sums<'_, T> {
         }
         // Strips go down the image.
         let large = (self.input.len() + self.gradient.len()) * size_of::<T>() > NEAR;
-        let mut taps = Listed { inside: [0..0, 0..0], counted: true, taps: Vec::new() };
+        let mut taps: Vec<Vec<Vec<[Listed; 2]>>> = (self.columns.iter())
+            .map(|strips| strips.iter().map(|strip| strip.iter().map(|_| Default::default()).collect()).collect())
+            .collect();
         for (number, (images, rows)) in self.chains.iter().enumerate() {
             chain.fill(T::Sum::ZERO);
             for image in images.clone() {
-                for strip in &self.columns[image / g.batch % g.width.rate] {
+                let phase = image / g.batch % g.width.rate;
+                for (strip, taps) in self.columns[phase].iter().zip(&mut taps[phase]) {
                     let at_once = if strip.len() == 1 { ROWS } else { 1 };
                     let mut row = rows.start;
                     while row < rows.end {
@@ -158,7 +164,7 @@ impl<T: Element> Sums<'_, T> {
                         if large {
                             (end..end + at_once).for_each(|next| self.ask_for_row(image, next, strip, channels));
                         }
-                        self.add_rows(image, row..end, strip, channels, stride, &mut taps, chain);
+                        self.add_rows(image, row..end, strip, channels, stride, taps, chain);
                         row = end;
                     }
                 }
@@ -176,10 +182,9 @@ impl<T: Element> Sums<'_, T> {
 
     /// Behind the last of these rows of a small image that have the same taps inside the image, and are all taken off or none.
     fn alike(&self, image: usize, row: usize, end: usize) -> usize {
-        let height = &self.g.height;
         let of = |row| {
             let y = self.output_row(image, row);
-            (height.inside(y), y < height.output)
+            (&self.rows_inside[y], y < self.g.height.output)
         };
         let first = of(row);
         let same = |other: &usize| of(*other) == first;
@@ -253,7 +258,7 @@ impl<T: Element> Sums<'_, T> {
         strip: &[Alike],
         channels: &Range<usize>,
         stride: usize,
-        listed: &mut Listed,
+        listed: &mut [[Listed; 2]],
         sums: &mut [T::Sum],
     ) {
         let g = self.g;
@@ -263,8 +268,7 @@ impl<T: Element> Sums<'_, T> {
         let steps = [of_row.wrapping_mul(g.height.rate as isize), of_column.wrapping_mul(g.width.rate as isize)];
         let next = [0, 1].map(|i| steps[i].wrapping_mul([&g.height, &g.width][i].stride as isize));
         let zeros = (self.zeros.as_ptr(), [0, 0]);
-        let rows_inside = g.height.inside(y);
-        for columns in strip {
+        for (columns, listed) in strip.iter().zip(listed) {
             let place = line.wrapping_add(columns.origin.wrapping_mul(of_column));
             let image = (self.input.as_ptr().wrapping_offset(place), next);
             // Zeros where BatchToSpaceND takes the result off.
@@ -279,12 +283,14 @@ impl<T: Element> Sums<'_, T> {
             } else {
                 zeros
             };
-            let inside = [&rows_inside, &columns.inside];
-            for (counted, image, steps) in [(true, image, steps), (false, zeros, [0, 0])] {
+            let inside = [&self.rows_inside[y], &columns.inside];
+            for (listed, (counted, image, steps)) in
+                listed.iter_mut().zip([(true, image, steps), (false, zeros, [0, 0])])
+            {
                 if !counted && self.order.taps != Taps::All {
                     break;
                 }
-                if listed.inside.each_ref() != inside || listed.counted != counted {
+                if listed.of.as_ref().is_none_or(|of| of.each_ref() != inside) {
                     listed.list(g, inside, counted, steps, stride);
                 }
                 let (channels, sums) = (channels.clone(), sums.as_mut_ptr());
@@ -299,17 +305,18 @@ impl<T: Element> Sums<'_, T> {
     }
 }
 
-/// The taps inside the image, or those outside, of pixels that have so many inside: most have as many as those before.
+/// The taps inside the image, or those outside, of some columns: of most rows the same as of the row before.
+#[derive(Default)]
 struct Listed {
-    inside: [Range<usize>; 2],
-    counted: bool,
+    /// Those inside.
+    of: Option<[Range<usize>; 2]>,
     /// As in [`Correlation::taps`].
     taps: Vec<(isize, usize)>,
 }
 
 impl Listed {
     fn list(&mut self, g: &Geometry, inside: [&Range<usize>; 2], counted: bool, steps: [isize; 2], stride: usize) {
-        (self.inside, self.counted) = (inside.map(Range::clone), counted);
+        self.of = Some(inside.map(Range::clone));
         self.taps.clear();
         for i in 0..g.height.kernel {
             let is_inside = |j: usize| inside[0].contains(&i) && inside[1].contains(&j);

@@ -19,9 +19,9 @@ use crate::numerics::Numerics;
 use crate::plan::{Product, Workers, with_adjacent_channels};
 use crate::split::Split;
 
-/// Pixels whose depthwise results are computed at a time: those of a column panel and a register tile's channels stay in
+/// Most pixels whose depthwise results are computed at a time: those of a column panel and a register tile's channels stay in
 /// the first-level cache.
-const PIXELS: usize = 128;
+const PIXELS: usize = 224;
 
 /// Into all of `output`, an array of the pointwise filter's shape; `upstream` has the result's.
 pub fn gradient<T: Element>(
@@ -49,7 +49,8 @@ pub fn gradient<T: Element>(
     let channels = |channels| Channels::new(kernel, g, input.view(), depthwise_filter, numerics, channels);
     // Of some channels, with those that share theirs with the first or the last.
     let room = |channels: usize| PIXELS * row_elements::<T::Sum>(channels + 2 * g.channel_multiplier);
-    let Some(pointwise) = Pointwise::in_pieces(kernel, upstream, &numerics.pointwise, PIXELS) else {
+    let lines = [2, 1].map(|lines| lines * g.width.output);
+    let Some((pointwise, pieces)) = Pointwise::in_pieces(kernel, upstream, &numerics.pointwise, PIXELS, lines) else {
         let of_sums = T::Sum::kernel(workers.set);
         let product = Product { rows: g.k(), filter: upstream, numerics, scratch: room };
         return product.run(workers, output, |first, rows| {
@@ -72,13 +73,11 @@ pub fn gradient<T: Element>(
         let rows = tile.rows();
         let (scratch, room) = scratch.split_at_mut(sums(rows));
         let channels = channels(first..first + rows)?;
-        for (number, start) in (0..g.rows()).step_by(PIXELS).enumerate() {
-            let pixels = start..g.rows().min(start + PIXELS);
+        for (number, pixels) in pieces.iter().enumerate() {
             let tile = channels.results(pixels.clone(), room);
-            if large {
-                let next = pixels.end..g.rows().min(pixels.end + PIXELS);
+            if let (true, Some(next)) = (large, pieces.get(number + 1)) {
                 channels.ask_for(next.clone());
-                let next = upstream.slice(s![next, ..]);
+                let next = upstream.slice(s![next.clone(), ..]);
                 ask_for(next.as_ptr().cast(), next.len() * size_of::<T>());
             }
             // SAFETY: the tile is filled, and the pieces before have been taken; the split gives each part of the output to
@@ -88,7 +87,7 @@ pub fn gradient<T: Element>(
                     &tile,
                     channels.taken(),
                     number,
-                    pixels,
+                    pixels.clone(),
                     panels.clone(),
                     &output,
                     first,
@@ -150,6 +149,10 @@ impl<'a, T: Element> Channels<'a, T> {
 
     /// Asks for what these pixels read, and those before did not.
     fn ask_for(&self, pixels: Range<usize>) {
+        if self.input.strides()[2] == self.input.shape()[3] as isize {
+            let (from, bytes) = self.depthwise.ahead(&self.input, pixels.start, pixels.len());
+            return ask_for(from, bytes);
+        }
         for pixel in pixels {
             let (from, _) = self.depthwise.ahead(&self.input, pixel, 1);
             ask_for(from, self.input.shape()[3] * size_of::<T>());

@@ -105,6 +105,10 @@ impl<'a, T: Pod> Tile<'a, T> {
     pub fn clear(&mut self, row: usize) {
         assert!(row <= self.all_rows());
         let rows = self.all_rows() - row;
+        if rows == 0 {
+            // Not free as a fill of no bytes: 7 % of a pointwise filter's gradient of 112x112x32.
+            return;
+        }
         let (start, panel_stride) = (self.rows_from(row, rows), self.panel_stride());
         for panel in 0..self.k.div_ceil(panel::<T>()) {
             // SAFETY: the rows' part in this panel, all bytes of which may be zero.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use ndarray::ArrayView2;
 
 use super::packed::{PACKED_AT_ONCE, in_place, pack_rows};
-use super::sum_steps::{add_steps, pieces};
+use super::sum_steps::{add_steps, ends, pieces};
 use super::sums::{Order, Sums};
 use super::{Filter, Pointwise};
 use crate::element::{Element, is_sum};
@@ -20,14 +20,16 @@ use crate::numerics;
 const FEW_PIECES: usize = 4;
 
 impl<'a, T: Element> Pointwise<'a, T> {
-    /// For one call whose sums take so many products at a time, of tiles that have a row for each; none where the order or
-    /// the instruction set does not allow that. Otherwise as [`once`](Self::once).
+    /// For one call whose sums take so many products at a time, at `most`, of tiles that have a row for each, and the products of
+    /// these pieces; none where the order or the instruction set does not allow that. Otherwise as [`once`](Self::once). Pieces of
+    /// one chain are multiples of the first of these units that will do.
     pub fn in_pieces(
         kernel: &'static Kernel<T>,
         filter: ArrayView2<'a, T>,
         numerics: &numerics::Pointwise,
-        length: usize,
-    ) -> Option<Self> {
+        most: usize,
+        units: [usize; 2],
+    ) -> Option<(Self, Vec<Range<usize>>)> {
         let (k, columns) = filter.dim();
         let products = numerics.products;
         let loops = kernel.product_across.get(products as usize)?;
@@ -36,11 +38,13 @@ impl<'a, T: Element> Pointwise<'a, T> {
         }
         let (mut steps, mut added) = (Vec::new(), 0);
         add_steps(&numerics.sum, k, &mut added, 0, true, &mut steps);
-        let groups = pieces(steps, k, length)?;
+        let ends = ends(&steps, most, units);
+        let groups = pieces(steps, &ends)?;
         let levels = groups.iter().flatten().map(Step::level).max().unwrap_or(0);
         let order = Order { place: [0..usize::MAX, 0..usize::MAX], products, groups };
         let sums = Sums { length: k, dots: None, orders: vec![order], levels };
-        Some(Self { kernel, k, columns, filter: Filter::Given(filter), sums, epilogue: None })
+        let products = [0].iter().chain(&ends).zip(&ends).map(|(&start, &end)| start..end).collect();
+        Some((Self { kernel, k, columns, filter: Filter::Given(filter), sums, epilogue: None }, products))
     }
 
     /// Elements of scratch for the sums of so many rows, with all levels, and for so many products of the panels.

@@ -135,10 +135,35 @@ fn cut(step: Step, length: usize, most: usize) -> Vec<Step> {
     steps
 }
 
-/// The steps by pieces of so many products, counted from each piece's first one; none if one takes products far apart.
-pub(super) fn pieces(steps: Vec<Step>, k: usize, length: usize) -> Option<Vec<Vec<Step>>> {
-    let mut pieces = vec![Vec::new(); k.div_ceil(length)];
-    let (mut at, last) = (0, pieces.len() - 1);
+/// Where pieces of a sum end, none of more products than `most`: where chains do, and in a longer one after parts that are about
+/// equal, multiples of the first of these units that will do.
+pub(super) fn ends(steps: &[Step], most: usize, units: [usize; 2]) -> Vec<usize> {
+    let (mut ends, mut begin, mut last) = (Vec::new(), 0, 0);
+    for step in steps {
+        let Step::Chain { products, .. } = step else { continue };
+        last = products.end;
+        if last - begin <= most {
+            continue;
+        }
+        if products.start > begin {
+            begin = products.start;
+            ends.push(begin);
+        }
+        let part = products.len().div_ceil(products.len().div_ceil(most));
+        let whole = units.map(|unit| part.next_multiple_of(unit)).into_iter().find(|&length| length <= most);
+        while last - begin > most {
+            begin += whole.unwrap_or(part);
+            ends.push(begin);
+        }
+    }
+    ends.push(last);
+    ends
+}
+
+/// The steps by pieces that end there, counted from each piece's first product; none if one takes products far apart.
+pub(super) fn pieces(steps: Vec<Step>, piece_ends: &[usize]) -> Option<Vec<Vec<Step>>> {
+    let mut pieces = vec![Vec::new(); piece_ends.len()];
+    let mut at = 0;
     for step in steps {
         let Step::Chain { products, stride, level, then } = step else {
             pieces[at].push(step);
@@ -147,20 +172,21 @@ pub(super) fn pieces(steps: Vec<Step>, k: usize, length: usize) -> Option<Vec<Ve
         if stride != 1 {
             return None;
         }
-        let cuts = (products.start / length + 1..products.end.div_ceil(length)).map(|piece| piece * length);
-        let ends: Vec<usize> = cuts.chain([products.end]).collect();
+        let inside = piece_ends[at..].iter().copied().skip_while(|&end| end <= products.start);
+        let ends: Vec<usize> = inside.take_while(|&end| end < products.end).chain([products.end]).collect();
         // What is added to a value must be complete first.
         let apart = then == Then::Add && ends.len() > 1;
         let own = level + usize::from(apart);
         let mut start = products.start;
         for end in ends {
-            at = (start / length).min(last);
+            at += usize::from(start == piece_ends[at] && at + 1 < pieces.len());
+            let first = if at == 0 { 0 } else { piece_ends[at - 1] };
             let then = match then {
                 _ if start > products.start => Then::Continue,
                 Then::Add if apart => Then::Store,
                 then => then,
             };
-            let products = start - at * length..end - at * length;
+            let products = start - first..end - first;
             pieces[at].push(Step::Chain { products, stride, level: own, then });
             start = end;
         }
@@ -185,7 +211,22 @@ mod tests {
             vec![chain(0..4, 1, Then::Continue)],
             vec![chain(0..1, 1, Then::Continue), Step::Fold { level: 1 }],
         ];
-        assert_eq!(pieces(steps, 9, 4), Some(expected));
+        assert_eq!(pieces(steps, &[4, 8, 9]), Some(expected));
+    }
+
+    #[test]
+    fn pieces_end_where_chains_do() {
+        let ends = |blocks: &[usize], most, units| {
+            let mut steps = Vec::new();
+            add_steps(&Sum::blocks(blocks), blocks.iter().sum(), &mut 0, 0, true, &mut steps);
+            super::ends(&steps, most, units)
+        };
+        assert_eq!(ends(&[56, 56, 56, 28], 224, [28, 14]), [196]);
+        assert_eq!(ends(&[64; 7], 224, [112, 56]), [192, 384, 448]);
+        assert_eq!(ends(&[20, 896], 224, [224, 112]), [20, 244, 468, 692, 916]);
+        assert_eq!(ends(&[361], 224, [38, 19]), [190, 361]);
+        assert_eq!(ends(&[1024], 224, [64, 32]), [224, 448, 672, 896, 1024]);
+        assert_eq!(ends(&[300, 10], 224, [500, 250]), [150, 310]);
     }
 
     #[test]
