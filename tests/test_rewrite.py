@@ -239,7 +239,7 @@ def test_an_order_that_is_not_the_models_own_is_noticed(arrays, monkeypatch):
     wrong = "v1 depthwise(fused, inside) pointwise(separate, 3x4) subnormals(kept)"
     monkeypatch.setattr(_orders, "order_of", lambda *_: _orders.Order(wrong, ""))
     [layer] = sepconv.rewrite(original).report.left
-    assert "with Relu behind it" in layer.reason and "4608 elements" in layer.reason
+    assert "with Relu behind it" in layer.reason and "6912 elements" in layer.reason
 
 
 def test_a_function_and_its_variables(arrays):

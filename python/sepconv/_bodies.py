@@ -76,6 +76,7 @@ class Edit:
     def __init__(self, nodes, function=None, kept=()):
         self._nodes, self._function, self._kept = nodes, function, set(map(_node_of, kept))
         self.by_name = {node.name: node for node in nodes}
+        self._loops, self._new = any(node.op == "Enter" for node in nodes), []
 
     def tensor(self, node: str, output: str) -> str:
         """How an input says that it takes the one tensor that some node gives."""
@@ -94,6 +95,7 @@ class Edit:
             taken = f"{name}_{number}"
         node = self._nodes.add(name=taken, op=op, input=inputs)
         self.by_name[taken] = node
+        self._new.append(taken)
         return node
 
     def constant(self, name: str, value) -> str:
@@ -112,6 +114,14 @@ class Edit:
         node.attr["value"].tensor.CopyFrom(tensor)
         return self.tensor(node.name, "output")
 
+    def keep_in_frame(self, image: str) -> None:
+        """Ties constants that were added since the last call to an image: a loop of TensorFlow 1 could not take them
+        otherwise."""
+        for node in map(self.by_name.get, self._new):
+            if self._loops and node is not None and node.op == "Const":
+                node.input.append(f"^{_node_of(image)}")
+        self._new = []
+
     def rename(self, node: str, output: str, new: str) -> None:
         """Tells whoever takes a node's output that it has another name; in a graph it has none."""
         if self._function is None or output == new:
@@ -125,21 +135,19 @@ class Edit:
 
     def remove(self, names, unused) -> None:
         """Removes nodes, and what only computes numbers for inputs that are `unused` now, or theirs."""
-        names, candidates = set(names), set(map(_node_of, unused))
-        gone = {f"loc:@{name}".encode() for name in names}
-        for node in self._nodes:
-            if "_class" in node.attr and gone.intersection(node.attr["_class"].list.s):
-                node.attr["_class"].list.s[:] = [place for place in node.attr["_class"].list.s if place not in gone]
-        while True:
+        names, candidates, gone = set(names), set(map(_node_of, unused)), set()
+        while names or candidates:
+            gone |= {f"loc:@{name}".encode() for name in names}
             for name in names:
                 candidates.update(map(_node_of, self.by_name.pop(name).input))
             for n in reversed([n for n, node in enumerate(self._nodes) if node.name in names]):
                 del self._nodes[n]
             taken = {_node_of(input) for node in self._nodes for input in node.input}
             idle = [name for name in candidates - taken - self._kept if name in self.by_name]
-            names = {name for name in idle if self.by_name[name].op in _NUMBERS}
-            if not names:
-                return
+            names, candidates = {name for name in idle if self.by_name[name].op in _NUMBERS}, set()
+        for node in self._nodes:
+            if "_class" in node.attr and gone.intersection(node.attr["_class"].list.s):
+                node.attr["_class"].list.s[:] = [place for place in node.attr["_class"].list.s if place not in gone]
 
 
 # What only computes how much is padded, and numbers of steps.

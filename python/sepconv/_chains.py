@@ -96,10 +96,12 @@ class Chain:
         return dataclasses.replace(self, pad=None, call=self.padded, padded=None)
 
 
-def find(graph: tf.Graph, kept: set) -> list:
-    """All chains of a graph; `kept` holds the names of tensors that somebody outside of it takes."""
-    depthwise = [op for op in graph.get_operations() if op.type == "DepthwiseConv2dNative"]
-    return [_chain(op, kept) for op in depthwise]
+def find(graph: tf.Graph, kept: set):
+    """All chains of a graph, one after the other; `kept` holds the names of tensors that somebody outside of it takes,
+    and may get more of them meanwhile."""
+    for op in graph.get_operations():
+        if op.type == "DepthwiseConv2dNative":
+            yield _chain(op, kept)
 
 
 def _chain(depthwise, kept) -> Chain:
@@ -233,7 +235,10 @@ def _next(op, kept) -> tuple:
 def _step(op, kept) -> tuple:
     """The one operation that takes what this one gives, if it may be a step; or none."""
     step = _consumer(op, kept)
-    return (step,) if step is not None and step.type in STEPS else ()
+    if step is None or step.type not in STEPS:
+        return ()
+    # A normalisation gives its statistics too.
+    return () if any(output.consumers() or output.name in kept for output in step.outputs[1:]) else (step,)
 
 
 def _steps(operations, image, channels) -> tuple:
@@ -308,6 +313,8 @@ def _call(chain: Chain) -> Call:
         raise Left("the shape of the filter is unknown")
     if None in shapes[1] + shapes[2] or shapes[0][3] is None:
         raise Left("the shape of a filter, or the number of channels, is unknown")
+    if 0 in shapes[0]:
+        raise Left("the image is empty")
     if 0 in shapes[1] + shapes[2][:3] or pointwise is not None and shapes[2][3] == 0:
         raise Left("a filter is empty")
     if shapes[1][2] * shapes[1][3] != shapes[2][2]:

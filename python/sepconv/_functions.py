@@ -56,6 +56,7 @@ def like(concrete, definition):
 
     def call(*args, **kwargs):
         given = [value for value in tf.nest.flatten((args, kwargs), expand_composites=True) if tf.is_tensor(value)]
+        given = [getattr(value, "handle", value) for value in given]  # of a variable
         results = changed._call_flat([*given, *captured], [])
         # `graph.variables` fails once one's Python object is gone; its value lives on in what is captured.
         for variable in (held() for held in concrete.graph._weak_variables):
@@ -64,7 +65,12 @@ def like(concrete, definition):
         results = tf.nest.flatten(results) if results is not None else []
         return _packed(concrete.structured_outputs, results)
 
-    args, kwargs = concrete.structured_input_signature
+    # A function that was made of a graph has none.
+    given = len(concrete.inputs) - len(captured)
+    args, kwargs = concrete.structured_input_signature or (
+        [tf.TensorSpec.from_tensor(t) for t in concrete.inputs[:given]],
+        {},
+    )
     return tf.function(call, autograph=False).get_concrete_function(*args, **kwargs)
 
 

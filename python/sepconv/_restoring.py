@@ -87,6 +87,7 @@ def _put(edit, op, in_function):
         target.attr.clear()
         for key, value in source.attr.items():
             target.attr[key].CopyFrom(value)
+    edit.keep_in_frame(tensors[0])
     edit.rename(node.name, "output", output)
     node.input.extend(controls)
     outputs = op_def_registry.get(node.op).output_arg

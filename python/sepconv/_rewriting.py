@@ -48,8 +48,9 @@ def rewrite(
     left where a bit differs.
 
     Args:
-        model: A `GraphDef`; a concrete function (`tf.function(...).get_concrete_function(...)`), whose variables the
-            new one shares; or the path of a SavedModel's folder or of a file that holds a GraphDef.
+        model: A `GraphDef`, of which only tensors that no node takes are sure to stay; a concrete function
+            (`tf.function(...).get_concrete_function(...)`), whose variables the new one shares; or the path of a
+            SavedModel's folder or of a file that holds a GraphDef.
         output: Where the result is written; for a path only, and needed there.
         overwrite: Whether `output` may be a model already, which is replaced then, or is `model` itself.
         progress: Called with a count, the sum and a node's name, after each layer.
@@ -78,8 +79,9 @@ def restore(
     """Puts TensorFlow's own operations in the place of the op, in any model that holds it: for exporters that know no
     others.
 
-    Args, Returns, Raises: As for `rewrite`. What that replaced is there again, node by node. The bits are those that
-        TensorFlow gives wherever the new model runs: the same if that is what the op's numerics were revealed from.
+    Args, Returns, Raises: As for `rewrite`. What that replaced is there again, node by node, but for scales that
+        TensorFlow multiplies into a filter: they stay in it. The bits are those that TensorFlow gives wherever the new
+        model runs: the same if that is what the op's numerics were revealed from.
 
     Example:
         >>> sepconv.restore("model_with_sepconv", "model")
@@ -143,23 +145,26 @@ def _rewrite_body(places: Places, body: Body, progress) -> list:
             here = places.of(body)
         except Left as left:
             hindrance = str(left)
-    for chain in _chains.find(body.graph, body.kept):
+    kept = set(body.kept)
+    for chain in _chains.find(body.graph, kept):
         if hindrance is not None:
             chain = dataclasses.replace(chain, hindrance=hindrance, alone=None)
-        layers.append(_rewrite_chain(chain, edit, body.function, here))
+        layers.append(_rewrite_chain(chain, edit, body.function, here, kept))
         progress(layers[-1].node)
     return layers
 
 
-def _rewrite_chain(chain, edit, function, places) -> Layer:
+def _rewrite_chain(chain, edit, function, places, kept) -> Layer:
     described = {"node": (chain.pointwise or chain.depthwise).name, "function": function}
     try:
         found = takeover(chain, places)
     except Left as left:
         if chain.alone is not None:
-            return _rewrite_chain(chain.alone, edit, function, places)
+            return _rewrite_chain(chain.alone, edit, function, places, kept)
         return Layer(replaced=False, reason=str(left), **described, **_of(chain))
     found.apply(edit)
+    # What the op takes is no step of another chain any more.
+    kept.update(tensor.name for tensor in found.given if tensor is not None)
     words = {"numerics": found.numerics, **found.words}
     return Layer(replaced=True, reason=found.reason, **words, **described, **_of(found.chain))
 

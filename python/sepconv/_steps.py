@@ -137,8 +137,8 @@ def is_hard_swish(operations, image: tf.Tensor) -> bool:
 
 
 def _number(tensor):
-    """The one number of a constant; None if it is another tensor."""
-    if tensor.shape.num_elements() != 1:
+    """The one number of a constant; None if it is another tensor, or would give an image more dimensions."""
+    if tensor.shape.num_elements() != 1 or tensor.shape.rank > 4:
         return None
     value = tensor_util.constant_value(tensor)
     return None if value is None else value.reshape(())[()]

@@ -33,7 +33,10 @@ class Subgraph:
             elif tensor.op.name not in operations:
                 operations[tensor.op.name] = tensor.op
                 waiting += tensor.op.inputs
-        names = {name: f"sepconv_leaf_{n}" for n, name in enumerate(leaves)}
+        prefix = "sepconv_leaf_"
+        while any(name.startswith(prefix) for name in operations):
+            prefix += "_"
+        names = {name: f"{prefix}{n}" for n, name in enumerate(leaves)}
         with tf.Graph().as_default() as graph:
             for name, leaf in leaves.items():
                 tf.compat.v1.placeholder(leaf.dtype, leaf.shape, names[name])

@@ -67,6 +67,12 @@ class Takeover:
             return {"depthwise_steps": behind}
         return {"depthwise_steps": _steps.words(self.between), "pointwise_steps": behind}
 
+    @property
+    def given(self) -> list:
+        """What the op takes besides its geometry; None for numbers of its own."""
+        numbers = (operand for step in (*self.between, *self.steps) for operand in step.given())
+        return [self.chain.input, *self.chain.filters, *numbers]
+
     def apply(self, edit: Edit) -> None:
         """Puts the op among the nodes, under the name of the last one that it stands for."""
         chain, alone = self.chain, self.chain.pointwise is None
@@ -100,11 +106,11 @@ class Takeover:
                 last.attr[name].s = words.encode()
         if shapes is not None:
             last.attr["_output_shapes"].list.shape.extend(shapes.list.shape[:1])
-        given = [chain.input, *chain.filters, *(operand for step in steps for operand in step.given())]
         scaled = (chain.pointwise, *self.scales)
         passed = {scale: before.outputs[0] for before, scale in itertools.pairwise(scaled)}
-        _originals.keep(last, operations[-1].outputs[0], given, passed)
+        _originals.keep(last, operations[-1].outputs[0], self.given, passed)
         edit.rename(last.name, operations[-1].op_def.output_arg[0].name, "output")
+        edit.keep_in_frame(inputs[0])
         edit.remove(names - {last.name}, taken)
 
 
@@ -181,7 +187,8 @@ def _scaled(chain: Chain) -> tuple:
         if filter is None:
             [filter] = _values(chain.filters[1])
         [factor] = _values(factor)
-        if np.broadcast_shapes(filter.shape, factor.shape) != filter.shape:
+        # One number for each channel, or one.
+        if set(factor.shape[:-1]) - {1} or np.broadcast_shapes(filter.shape, factor.shape) != filter.shape:
             break
         # With TensorFlow's own kernels, as its optimiser does, which turns quotients into products.
         with eager.eager_mode():
@@ -258,7 +265,7 @@ class _Trial:
     @functools.cached_property
     def _feeds(self) -> list:
         feeds = [_feeds(self._part, example) for example in _examples(self._chain)]
-        return [_not_finite(self._part, feeds[-1]), *feeds]
+        return [_not_finite(self._part, feeds[-1]), _overflowing(self._part, feeds[-1]), *feeds]
 
     def difference(self, found: Takeover, context: Context) -> str:
         """How the bits differ on random numbers; "" where they do not."""
@@ -280,7 +287,8 @@ class _Trial:
                 theirs, results = _theirs[same], run(ours)
             except RuntimeError as error:
                 return f"TensorFlow refuses it: {one_line(error)}"
-            equal = sum(_bits.equal(a, b) for a, b in zip(theirs, results, strict=True))
+            pairs = [(a, b) for a, b in zip(theirs, results, strict=True) if a.shape == b.shape]
+            equal = sum(_bits.equal(a, b) for a, b in pairs)
             elements = sum(array.size for array in theirs)
             steps = [op.type for op in found.rest if op.type not in ("Identity", "IdentityN")]
             behind = f", with {', '.join(steps)} behind it" if steps else ""
@@ -328,4 +336,15 @@ def _not_finite(part: Subgraph, feeds: dict) -> dict:
     """The same with three numbers of the input that are none."""
     array = feeds[part.input].copy()
     array.flat[[0, array.size // 2, -1]] = np.nan, np.inf, -np.inf
+    return {**feeds, part.input: array}
+
+
+def _overflowing(part: Subgraph, feeds: dict) -> dict:
+    """The same with pixels of which all numbers are infinite, or the largest there are: behind a ReLU, their products
+    make NaN that no step in front has seen."""
+    array = feeds[part.input].copy()
+    pixels = array.reshape(-1, array.shape[-1])
+    largest = tf.as_dtype(array.dtype).max
+    for n, value in enumerate([-np.inf, largest, np.inf]):
+        pixels[n * (len(pixels) - 1) // 2] = value
     return {**feeds, part.input: array}
