@@ -204,6 +204,16 @@ def test_jit_compile(tensors):
     within, outside = explained[:2]
     assert (within.path, within.exact) == ("tensorflow", False) and "XLA" in within.reason
     assert outside.path == "op"
+
+    def of_an_outer_call(numerics):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(tensors)
+            y = sepconv.separable_conv2d(*tensors, **PLAIN, numerics=numerics)
+        return tf.function(lambda upstream: tape.gradient(y, tensors, upstream), jit_compile=True)(2 * y)
+
+    assert all(same(a, b) for a, b in zip(of_an_outer_call("tensorflow"), expected[1:], strict=True))
+    with pytest.raises(ValueError, match="gradients with numerics='reproducible'.*jit_compile"):
+        of_an_outer_call("reproducible")
     with pytest.raises(ValueError, match="numerics='reproducible'.*jit_compile"):
         tf.function(lambda: sepconv.separable_conv2d(*tensors, **PLAIN, numerics="reproducible"), jit_compile=True)()
     assert OP in ops_of(tf.function(lambda *t: sepconv.separable_conv2d(*t, **PLAIN)), *tensors)
@@ -295,6 +305,19 @@ def test_a_filter_whose_rank_only_the_running_graph_knows(tensors, numerics):
             shape = re.escape(str(wrong.shape.as_list())[1:-1]).replace(",\\ ", ",\\s*")
             assert re.search(shape, refused.value.message) and "4 dimensions" in refused.value.message.replace("_", " ")
     assert same(function(*tensors), expected)
+
+
+@pytest.mark.parametrize("unknown", [0, 1, 2])
+def test_filters_of_unknown_extents_in_a_graph_of_tensorflow_1(unknown, tensors):
+    """Where `==` of tensors says whether they are one object."""
+    shapes = [tensor.shape.as_list() for tensor in tensors]
+    for n, axes in enumerate([[0], [2], [2]]):
+        shapes[n] = [None if n == unknown and axis in axes else extent for axis, extent in enumerate(shapes[n])]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        placeholders = [tf.compat.v1.placeholder(tensors[0].dtype, shape) for shape in shapes]
+        y = sepconv.separable_conv2d(*placeholders, **PLAIN)
+        found = session.run(y, dict(zip(placeholders, [tensor.numpy() for tensor in tensors], strict=True)))
+    np.testing.assert_allclose(found, sepconv.separable_conv2d(*tensors, **PLAIN), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("context", [lambda f: f, tf.function], ids=["eager", "function"])

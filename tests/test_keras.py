@@ -76,7 +76,7 @@ def test_a_layer(stock, options, policy, data_format, rng):
         assert took_part == (path_of(ours, x) == "op")
         if options != "one filter" and not policy.startswith("mixed"):  # whose orders are not always found, or followed
             assert took_part == 1
-    assert ours.get_config() == {**theirs.get_config(), "numerics": "tensorflow"}
+    assert ours.get_config() == theirs.get_config()
     if policy == "float32":
         assert same(tf.function(ours)(x), expected)
         assert ours.compute_output_shape(x.shape) == expected.shape == ours(keras.Input(x.shape[1:], 2)).shape
@@ -324,6 +324,49 @@ def test_numerics(tmp_path, rng):
         copy.set_weights(model.get_weights())
         assert same(copy(x), expected)
     assert "numerics" not in sepconv.keras.restore(model).layers[0].get_config()
+
+
+@pytest.mark.parametrize("layer", OURS.values(), ids=lambda layer: layer.__name__)
+def test_a_call_of_what_has_no_values_yet(layer):
+    """Some layers call those within them, to find out a shape."""
+    ours, image = layer(4, 3), [9, 3] if "1D" in layer.__name__ else [9, 8, 3]
+    inputs = keras.Input(image)
+    ours.build((None, *image))
+    outputs = ours.call(inputs)
+    assert outputs.shape == ours.compute_output_shape((None, *image))
+    assert same(keras.Model(inputs, outputs)(np.ones([2, *image])), ours(np.ones([2, *image])))
+    with pytest.raises(ValueError, match=f"must have {len(image) + 1} dimensions, got {len(image) + 2}"):
+        ours.call(tf.ones([1, 2, *image]))
+
+
+class Mine(sepconv.keras.SeparableConv2D):
+    """Somebody's, which hands its config on as it is."""
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def test_a_layer_that_is_made_of_its_config():
+    assert Mine.from_config(Mine(4, 3, strides=2).get_config()).strides == (2, 2)
+
+
+class Plain(keras.Sequential):
+    """Somebody's model, whose functions are made without a question."""
+
+    def make_train_function(self):
+        return super().make_train_function()
+
+
+def test_a_model_that_makes_its_own_functions(rng):
+    model = Plain([keras.Input([6, 6, 4]), keras.layers.SeparableConv2D(5, 3)])
+    model.compile("sgd", "mse")
+    x, y = rng.standard_normal([2, 6, 6, 4]), rng.standard_normal([2, 4, 4, 5])
+    for change, took_part in ((lambda model: None, 0), (sepconv.keras.convert, 1), (sepconv.keras.restore, 0)):
+        change(model)
+        calls = kernel_calls()
+        model.fit(x, y, verbose=0)
+        assert kernel_calls() - calls == took_part
 
 
 class Own(keras.layers.SeparableConv2D):

@@ -8,7 +8,6 @@ import tensorflow as tf
 from tensorflow.python.autograph.impl.api import autograph_artifact
 from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
-from tensorflow.python.ops import control_flow_util
 from tensorflow.python.util import _pywrap_util_port
 
 from sepconv import _arguments, _gradients, _library, _orders, _pipeline, _probes, _subgraphs
@@ -328,10 +327,10 @@ def _way(tensors, attributes, numerics) -> _Way:
         raise refusal(geometry["error"])
     if named and call.known and isinstance(tensors[0], ops.EagerTensor):
         _fits(call, geometry)
-    if _compiled_by_xla():
+    if _pipeline.compiled_by_xla():
         if not named:
             raise refusal(f"numerics={numerics!r} is not to be had under jit_compile=True: XLA has no kernel of the op")
-        return _tensorflow("the function is compiled by XLA (jit_compile=True), which has no kernel of the op", False)
+        return _tensorflow(_pipeline.COMPILED_BY_XLA, False)
     if len({t.dtype.base_dtype for t in tensors}) > 1:
         return _tensorflow("the dtypes of the arguments differ", certain)
     if call.dtype not in DTYPES and not named:
@@ -380,12 +379,6 @@ def _context_does_not_matter() -> bool:
     """Whether TensorFlow's own operations certainly give its eager bits here: not in a graph with oneDNN, where sums
     depend on whether filters are constants, and on what ran before."""
     return tf.executing_eagerly() or not _pywrap_util_port.IsMklEnabled()
-
-
-def _compiled_by_xla() -> bool:
-    """Whether a function is being traced under `jit_compile=True`, or one that such a function calls. What eager code
-    does meanwhile (`tf.init_scope`) is not compiled."""
-    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
 
 
 @functools.cache

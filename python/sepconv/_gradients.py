@@ -56,7 +56,12 @@ def _gradient(op, upstream):
     wanted = [name for number, name in enumerate(NAMES) if number not in skipped]
     attributes = _library.geometry({"carrier": carrier.shape.as_list()})
     call = _call(tensors, attributes)
-    found = orders_of(call, op.get_attr("numerics").decode(), wanted)
+    numerics = op.get_attr("numerics").decode()
+    if numerics == _orders.reproducible() and _pipeline.compiled_by_xla():
+        raise refusal(
+            "gradients with numerics='reproducible' are not to be had under jit_compile=True: XLA has no kernel of them"
+        )
+    found = orders_of(call, numerics, wanted)
     orders = {name: order.numerics for name, order in found.items() if order.numerics is not None}
     arguments = dict(zip(NAMES, tensors, strict=True), upstream=upstream, geometry=carrier)
 
@@ -80,6 +85,8 @@ def orders_of(call: Call, forward: str, wanted) -> dict:
         forward: The text of its numerics.
         wanted: Names of gradients.
     """
+    if _pipeline.compiled_by_xla():
+        return dict.fromkeys(wanted, _orders.Order(None, _pipeline.COMPILED_BY_XLA))
     if not call.known and forward != _orders.reproducible():
         unknown = _orders.Order(None, "the shape is unknown, and sums over pixels have another order for each")
         return dict.fromkeys(wanted, unknown)

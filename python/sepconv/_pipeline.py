@@ -4,13 +4,22 @@ function fails for want of a static shape.
 """
 
 import tensorflow as tf
-from tensorflow.python.framework import tensor_util
-from tensorflow.python.ops import nn_ops
+from tensorflow.python.framework import ops, tensor_util
+from tensorflow.python.ops import control_flow_util, nn_ops
 
 from sepconv import _probes
 
 # Kept from before anything may replace it in TensorFlow's namespace.
 _tensorflows = tf.nn.separable_conv2d
+
+
+COMPILED_BY_XLA = "the function is compiled by XLA (jit_compile=True), which has no kernel of the op"
+
+
+def compiled_by_xla() -> bool:
+    """Whether a function is being traced under `jit_compile=True`, or one that such a function calls. What eager code
+    does meanwhile (`tf.init_scope`) is not compiled."""
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
 
 
 def separable_conv2d(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate, name):
@@ -35,7 +44,7 @@ def _checked(input, depthwise_filter, pointwise_filter) -> list:
         limit = tf.stack([1, 1, tf.reduce_prod(tf.shape(depthwise_filter)[2:])])
         words = ["pointwise_filter must have shape [1, 1, in_channels * channel_multiplier, out_channels], which is"]
         words += [limit, "and out_channels, got", tf.shape(pointwise_filter)]
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(found == limit), words, summarize=4)]):
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.equal(found, limit)), words, summarize=4)]):
             pointwise_filter = tf.ensure_shape(pointwise_filter, [1, 1, None, None])
     return [input, depthwise_filter, pointwise_filter]
 

@@ -26,10 +26,14 @@ class _Separable:
     numerics = "tensorflow"
 
     def call(self, inputs):
-        if _left_to_keras(self):
+        if _left_to_keras(self) or keras.backend.is_keras_tensor(inputs):
             return super().call(inputs)
         axis = 1 if self.data_format == "channels_first" else -1
         inputs = tf.convert_to_tensor(inputs)  # refuses the sparse and ragged ones, which Keras's lets pass
+        if inputs.shape.rank not in (None, self.rank + 2):
+            raise ValueError(
+                f"inputs must have {self.rank + 2} dimensions, got {inputs.shape.rank} (shape {inputs.shape})"
+            )
         filters = [keras.ops.convert_to_tensor(kernel) for kernel in (self.depthwise_kernel, self.pointwise_kernel)]
         inputs, strides, dilations = keras.ops.moveaxis(inputs, axis, -1), self.strides, self.dilation_rate
         if self.rank == 1:  # an image of height 1; with equal strides, for TensorFlow takes no others
@@ -48,7 +52,9 @@ class _Separable:
         return outputs if self.activation is None else self.activation(outputs)
 
     def get_config(self):
-        return {**super().get_config(), "numerics": self.numerics}
+        # Not the usual one: constructors, of subclasses too, do not know it.
+        numerics = {} if self.numerics == _Separable.numerics else {"numerics": self.numerics}
+        return {**super().get_config(), **numerics}
 
     @classmethod
     def from_config(cls, config):
@@ -111,11 +117,12 @@ def convert(model: keras.Layer, numerics: str = "tensorflow") -> keras.Layer:
     """Changes a model's stock `SeparableConv2D` and `SeparableConv1D` layers, however deeply nested, to sepconv's.
 
     The layers stay the same objects, so weights, names, dtype policies, `trainable`, sharing and the optimizer's state
-    stay. Subclasses of Keras's layers remain stock, and layers with strides and dilation above 1, which Keras does not
-    compute with `tf.nn.separable_conv2d`. What `fit`, `evaluate` and `predict` have traced is traced again, in a
-    callback too; what a model around this one or a `tf.function` of your own has traced is not: convert the outermost
-    model, and first. With oneDNN on several threads `fit` gives a bias the gradient of TensorFlow's eager calls, of
-    which the last bits differ in its functions: stock layers learn the same weights where both have `run_eagerly=True`.
+    stay. Layers that are sepconv's already keep their numerics. Subclasses of Keras's layers remain stock, and layers
+    with strides and dilation above 1, which Keras does not compute with `tf.nn.separable_conv2d`. What `fit`,
+    `evaluate` and `predict` have traced is traced again, in a callback too; what a model around this one or a
+    `tf.function` of your own has traced is not: convert the outermost model, and first. With oneDNN on several threads
+    `fit` gives a bias the gradient of TensorFlow's eager calls, of which the last bits differ in its functions: stock
+    layers learn the same weights where both have `run_eagerly=True`.
 
     Args:
         model: A Keras model of any kind, or a layer. It is changed in place.
@@ -178,5 +185,6 @@ def _traced_again(model, layers, changed):
         if isinstance(layer, keras.Model):
             for kind in ("train", "test", "predict"):
                 if getattr(layer, f"{kind}_function") is not None:
-                    getattr(layer, f"make_{kind}_function")(force=True)
+                    setattr(layer, f"{kind}_function", None)
+                    getattr(layer, f"make_{kind}_function")()
     return model
