@@ -37,6 +37,9 @@ pub fn separable_conv2d<T: Element>(
     SeparableConv2d::new(strides, padding, rate).run(input, depthwise_filter, pointwise_filter)
 }
 
+/// As many as anybody has, and few enough to be counted with.
+const MOST_THREADS: usize = 1024;
+
 /// A separable convolution with its attributes and its [numerics](crate::numerics).
 ///
 /// ```
@@ -81,7 +84,7 @@ impl SeparableConv2d {
     /// The same on at most so many threads, the calling one included, instead of as many as the pool has. Best is a pool that has
     /// one fewer: of a larger one, rayon wakes a thread for which there is no work, and which gets in the way of the others.
     pub fn threads(self, threads: usize) -> Self {
-        Self { threads: Some(threads.max(1)), ..self }
+        Self { threads: Some(threads.clamp(1, MOST_THREADS)), ..self }
     }
 
     /// Shapes, errors and meaning are those of [`separable_conv2d`]. Small work stays on the calling thread.

@@ -109,7 +109,7 @@ impl SeparableConv2d {
         check("pointwise_filter", [1, 1, k, out_channels], &[one, other, k, out_channels])?;
         self.numerics.check(channels)?;
         check_length([batch, height, width, k], output)?;
-        let upstream = upstream.as_standard_layout();
+        let upstream = plan::standard(upstream)?;
         let values = upstream.as_slice().expect("standard layout");
         let filter = pointwise_filter.slice_move(s![0, 0, .., ..]).reversed_axes();
         let rows = batch * height * width;

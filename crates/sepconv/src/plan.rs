@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use ndarray::{ArrayView2, ArrayView4, CowArray, Ix4, s};
+use ndarray::{Array4, ArrayView2, ArrayView4, CowArray, Ix4, s};
 use rayon::ThreadPool;
 
 use crate::element::{Element, is_sum};
@@ -335,12 +335,19 @@ pub fn reserved<T>(shape: [usize; 4]) -> Result<Vec<T>, Error> {
 
 /// The view itself, or a copy of it if the channels of a pixel are not adjacent.
 pub fn with_adjacent_channels<T: Element>(input: ArrayView4<T>) -> Result<CowArray<T, Ix4>, Error> {
-    if adjacent(&input) {
-        return Ok(input.into());
-    }
-    let mut copy = reserved(input.dim().into())?;
-    copy.extend(input.iter());
-    Ok(ndarray::Array4::from_shape_vec(input.dim(), copy).expect("as many elements as the view").into())
+    if adjacent(&input) { Ok(input.into()) } else { Ok(copied(input)?.into()) }
+}
+
+/// The view itself, or a copy of it if its elements are not one after the other.
+pub fn standard<T: Element>(array: ArrayView4<T>) -> Result<CowArray<T, Ix4>, Error> {
+    if array.is_standard_layout() { Ok(array.into()) } else { Ok(copied(array)?.into()) }
+}
+
+/// A copy.
+pub fn copied<T: Element>(array: ArrayView4<T>) -> Result<Array4<T>, Error> {
+    let mut copy = reserved(array.dim().into())?;
+    copy.extend(array.iter());
+    Ok(Array4::from_shape_vec(array.dim(), copy).expect("as many elements as the view"))
 }
 
 /// So often does a thread pack a filter panel by panel, which stay in its caches, in the time that it takes to pack it whole.
@@ -350,7 +357,6 @@ const PACKINGS: usize = 6;
 mod tests {
     use super::*;
     use crate::{Attributes, Padding, reference};
-    use ndarray::Array4;
 
     #[test]
     fn the_two_halves_are_the_whole() {

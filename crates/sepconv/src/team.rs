@@ -2,6 +2,7 @@
 //! up, and never waits for one that has not begun; so a pool that is busy, or whose threads are gone after a fork, costs
 //! no more than its help.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -160,6 +161,13 @@ const AWAKE: Duration = Duration::from_micros(200);
 /// Until there is a further call, or other work of the pool has been done, or for a while: layers follow each other. Whoever
 /// wants the processor has it.
 fn stay_awake(calls: usize) {
+    thread_local! {
+        static STAYING: Cell<bool> = const { Cell::new(false) };
+    }
+    // What it runs meanwhile lies on the same stack, and may be help as well.
+    if STAYING.replace(true) {
+        return;
+    }
     let begun = Instant::now();
     while CALLS.load(Ordering::Relaxed) == calls
         && begun.elapsed() < AWAKE
@@ -167,6 +175,7 @@ fn stay_awake(calls: usize) {
     {
         thread::yield_now();
     }
+    STAYING.set(false);
 }
 
 /// Lets no more helpers come when dropped, and waits for those at work.

@@ -341,9 +341,9 @@ proptest! {
     /// or do not, tiles that end anywhere, dilated, and with steps behind.
     #[test]
     fn two_lines(
-        case in case([1usize..3, 1..20, 5..70], (1usize..80, 1usize..2), 1usize..40),
+        case in case([1usize..3, 1..20, 1..70], (1usize..80, 1usize..2), 1usize..40),
         all in any::<bool>(),
-        rate in prop_oneof![3 => Just([1, 1]), 1 => [1i64..4, 1..3]],
+        rate in prop_oneof![3 => Just([1, 1]), 1 => [1i64..4, 1..5]],
         stride in prop_oneof![2 => Just(1i64), 1 => Just(2)],
         separate in any::<bool>(),
         kinds in [prop::collection::vec(0usize..7, 0..3), prop::collection::vec(0usize..7, 0..2)],
@@ -735,7 +735,7 @@ mod guarded {
     fn nothing_outside_the_arrays_is_touched() {
         for at_end in [true, false] {
             for (channels, multiplier) in [(1, 1), (3, 1), (5, 3), (9, 2), (17, 1), (30, 4), (47, 1), (64, 1)] {
-                // The wider one has two lines that share values.
+                // Of the wider one seven pixels share values with seven of another line, of the other four.
                 for (width, out_channels) in [(9, 1), (13, 7), (9, 16), (13, 33), (9, 61)] {
                     check::<f32>(width, channels, multiplier, out_channels, at_end);
                     check::<f64>(width, channels, multiplier, out_channels, at_end);

@@ -23,6 +23,9 @@ use crate::team;
 /// Rows of a small image that are added up before the next channels: their sums stay in registers, and share what both read.
 const ROWS: usize = 4;
 
+/// More than any order of TensorFlow's has; each takes up memory, even if it has no pixels.
+const MOST_BATCHES: usize = 1 << 24;
+
 /// Into all of `output`, an array of the depthwise filter's shape.
 pub fn gradient<T: Element>(
     workers: &Workers,
@@ -38,16 +41,22 @@ pub fn gradient<T: Element>(
         return Ok(());
     }
     let [rows, columns] = [&g.height, &g.width].map(|axis| axis.output + axis.crop);
-    let mut reached = Reached::of(g);
+    let (mut reached, mut pixels) = (Reached::of(g), Vec::new());
     if let Pixels::Sum(sum) = &order.pixels
         && let Some(length) = sum.length()
     {
-        let pixels = elements([g.batch, rows, columns, 1])?;
-        if length != pixels {
-            return Err(Error::SumLength { sum: sum.to_string(), length, k: pixels });
+        let count = elements([g.batch, rows, columns, 1])?;
+        if length != count {
+            return Err(Error::SumLength { sum: sum.to_string(), length, k: count });
         }
         // It counts those that take no part as well.
         reached.geometry = *g;
+    }
+    if let Pixels::Sum(_) = order.pixels {
+        let g = &reached.geometry;
+        let elements = elements([g.batch, g.height.output + g.height.crop, g.width.output + g.width.crop, 1])?;
+        pixels.try_reserve_exact(elements).map_err(|_| Error::Memory { elements })?;
+        pixels.extend(self::pixels(g));
     }
     if g.rows() == 0 {
         output.fill(MaybeUninit::new(T::ZERO));
@@ -66,6 +75,7 @@ pub fn gradient<T: Element>(
         input: of_every_result(input, g)?,
         gradient: with_adjacent_channels(gradient)?,
         zeros: &zeros,
+        pixels,
         rows_inside: (0..g.height.output + g.height.crop).map(|row| g.height.inside(row)).collect(),
         columns,
         chains,
@@ -113,6 +123,8 @@ struct Sums<'a, T: Element> {
     gradient: CowArray<'a, T, Ix4>,
     /// A pixel of padding.
     zeros: &'a [T],
+    /// For a sum whose products are listed: of all small images.
+    pixels: Vec<[usize; 3]>,
     /// Of each output row, those taken off included, the taps inside the image.
     rows_inside: Vec<Range<usize>>,
     /// By phase and strip.
@@ -133,6 +145,9 @@ fn chains(g: &Geometry, reached: &Reached, pixels: &Pixels) -> Result<Vec<Chain>
         Pixels::Images => (0..images).map(|image| (image..image + 1, 0..rows)).collect(),
         Pixels::Rows => (0..images).flat_map(each_row).collect(),
         Pixels::Shares(shares) => shared(rows, shares).map(|rows| (0..images, rows)).collect(),
+        Pixels::Batches(batches) if batches.min(of_all(g)?) > MOST_BATCHES => {
+            return Err(Error::Memory { elements: batches });
+        }
         Pixels::Batches(batches) => {
             let before = |image| reached.images_before(g, image);
             shared(of_all(g)?, batches).map(|images| (before(images.start)..before(images.end), 0..rows)).collect()
@@ -194,7 +209,6 @@ impl<T: Element> Sums<'_, T> {
     /// An order that is rare: element by element.
     fn add_up_one_by_one(&self, sum: &Sum, channels: &Range<usize>, stride: usize, totals: &mut [T::Sum]) {
         let g = self.g;
-        let pixels = pixels(g);
         for (tap, totals) in totals.chunks_exact_mut(stride).enumerate() {
             let tap = [tap / g.width.kernel, tap % g.width.kernel];
             let values = |&[n, y, x]: &[usize; 3]| {
@@ -205,7 +219,7 @@ impl<T: Element> Sums<'_, T> {
                 let read = inside.then(|| [n, at(&g.height, y, tap[0]), at(&g.width, x, tap[1])]);
                 (read, (y < g.height.output && x < g.width.output).then_some([n, y, x]))
             };
-            let values: Vec<_> = pixels.iter().map(values).collect();
+            let values: Vec<_> = self.pixels.iter().map(values).collect();
             for (k, total) in channels.clone().zip(totals) {
                 let value = |array: &CowArray<T, Ix4>, place: Option<[usize; 3]>| {
                     place.map_or(T::ZERO, |[n, y, x]| array[(n, y, x, k)]).widen()
@@ -336,15 +350,15 @@ fn shared(all: usize, shares: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// The output pixels of all small images, those that are taken off included: image, row, column.
-pub fn pixels(g: &Geometry) -> Vec<[usize; 3]> {
+fn pixels(g: &Geometry) -> impl Iterator<Item = [usize; 3]> {
     let [rows, columns] = [&g.height, &g.width].map(|axis| (axis.output + axis.crop) / axis.rate);
-    let image = |image: usize| {
+    let image = move |image: usize| {
         let (phase, n) = (image / g.batch, image % g.batch);
         let row = move |row: usize| row * g.height.rate + phase / g.width.rate;
         let column = move |column: usize| column * g.width.rate + phase % g.width.rate;
         (0..rows).flat_map(move |y| (0..columns).map(move |x| [n, row(y), column(x)]))
     };
-    (0..g.height.rate * g.width.rate * g.batch).flat_map(image).collect()
+    (0..g.height.rate * g.width.rate * g.batch).flat_map(image)
 }
 
 /// The output columns of one phase, by strip.

@@ -17,7 +17,7 @@ use crate::kernels::memory::Output;
 use crate::kernels::tile::{Tile, panel, row_stride};
 use crate::kernels::{Rows, Target};
 use crate::numerics::{self, TapOrder, Taps};
-use crate::plan::{Workers, reserved};
+use crate::plan::{Workers, copied, reserved};
 use crate::split::Split;
 use crate::tap_order::Borders;
 use crate::team;
@@ -172,7 +172,7 @@ fn add_up_all<T: Element>(
                 width: axis(1, times),
                 ..*g
             };
-            let part = if adjacent(&part.view()) { part } else { standard(part.view())?.into() };
+            let part = if adjacent(&part.view()) { part } else { copied(part.view())?.into() };
             let depthwise = Depthwise::new(kernel, taps.view(), &own, order.depthwise, order.subnormals)?;
             let depthwise = depthwise.within(borders(g, &columns, order.direction, times), counts);
             let split = Split::of(&depthwise, workers.threads);
@@ -358,12 +358,6 @@ fn taps_of<T: Element>(taps: ArrayView4<T>, interleaved: bool) -> CowArray<T, Ix
     } else {
         Array4::from_shape_fn([height, width, channels * m, 1], |(y, x, k, _)| taps[(y, x, k / m, k % m)]).into()
     }
-}
-
-fn standard<T: Element>(view: ArrayView4<T>) -> Result<Array4<T>, Error> {
-    let mut all = zeros(view.dim().into())?;
-    all.assign(&view);
-    Ok(all)
 }
 
 fn zeros<T: Element>(shape: [usize; 4]) -> Result<Array4<T>, Error> {

@@ -16,7 +16,7 @@ use crate::kernels::pointwise::Pointwise;
 use crate::kernels::tile::{Tile, row_elements, row_stride};
 use crate::kernels::{Kernel, Kernels};
 use crate::numerics::Numerics;
-use crate::plan::{Product, Workers, with_adjacent_channels};
+use crate::plan::{Product, Workers, standard, with_adjacent_channels};
 use crate::split::Split;
 
 /// Most pixels whose depthwise results are computed at a time: those of a column panel and a register tile's channels stay in
@@ -42,7 +42,7 @@ pub fn gradient<T: Element>(
         return Ok(());
     }
     let input = with_adjacent_channels(input)?;
-    let upstream = upstream.as_standard_layout();
+    let upstream = standard(upstream)?;
     let values = upstream.as_slice().expect("standard layout");
     let upstream = ArrayView2::from_shape((g.rows(), g.out_channels), values).map_err(|_| Error::TooLarge)?;
     let kernel = T::kernel(workers.set);

@@ -131,13 +131,12 @@ unsafe fn shared<
     const P: usize,
     const WIDTH: usize,
     const STRIDE: usize,
-    const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD: bool,
 >(
     run: &Run<S>,
 ) {
-    shared_taps::shared::<S, V, P, WIDTH, STRIDE, EACH, PRODUCTS, SPREAD>(run)
+    shared_taps::shared::<S, V, P, WIDTH, STRIDE, PRODUCTS, SPREAD>(run)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]

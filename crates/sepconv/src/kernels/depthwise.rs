@@ -215,15 +215,16 @@ impl<T: Element> Depthwise<T> {
             return;
         }
         let place = [line / self.geometry.height.output, line % self.geometry.height.output];
-        if self.share(columns.len()) {
+        let together = if below > 0 { self.two_lines } else { self.shared };
+        if let (true, Some(loops)) = (self.share(columns.len()), together) {
             // As far apart as taps are.
             for phase in 0..self.geometry.width.rate {
                 // SAFETY: the caller's promise.
-                unsafe { self.run(input, target, first + phase, place, &columns[phase..], Some(below)) };
+                unsafe { self.run(input, target, first + phase, place, &columns[phase..], Some((below, loops))) };
             }
             return;
         }
-        debug_assert!(below == 0 || columns.is_empty());
+        debug_assert_eq!(below, 0);
         let mut done = 0;
         while done < columns.len() {
             let same = &columns[done..columns.len().min(done + columns[done].alike)];
@@ -272,7 +273,7 @@ impl<T: Element> Depthwise<T> {
     }
 
     /// Pixels of one output row into the target from its `first` row on: those of these columns that share values with the first,
-    /// and with those so many rows further on, if not 0; or else all, which have the same taps inside the image.
+    /// and with those so many rows further on, if not 0, by loops for that; or else all, which have the same taps inside the image.
     ///
     /// # Safety
     /// The target has room for all of these columns, in whole vectors, and for those below, if there are any.
@@ -283,7 +284,7 @@ impl<T: Element> Depthwise<T> {
         first: usize,
         [n, y]: [usize; 2],
         columns: &[Place],
-        share: Option<usize>,
+        share: Option<(usize, [DepthwiseFn<T>; 2])>,
     ) {
         let [of_image, of_row, of_column, _] = *input.strides() else { unreachable!("four dimensions") };
         let image = input.as_ptr().wrapping_offset((n as isize).wrapping_mul(of_image));
@@ -295,7 +296,7 @@ impl<T: Element> Depthwise<T> {
         let origin = |column: &Place| line.wrapping_offset(column.origin.wrapping_mul(of_column));
         let (one, mut each);
         let (pixels, count, apart) = match share {
-            Some(below) => {
+            Some((below, _)) => {
                 if below > 0 {
                     inside[0] = inside[0].start..self.rows[y + self.lines_apart()].inside.end + height.stride;
                     counted[0] = inside[0].clone();
@@ -326,7 +327,7 @@ impl<T: Element> Depthwise<T> {
             shared: if share.is_some() { width.stride } else { 0 },
             across: columns[0].within.clone(),
             padding: self.numerics.taps == Taps::All,
-            below: share.unwrap_or(0) as isize * target.next,
+            below: share.map_or(0, |(below, _)| below) as isize * target.next,
             entries: &entries,
             separate: products == Products::Separate,
             paired: products == Products::Paired,
@@ -342,12 +343,7 @@ impl<T: Element> Depthwise<T> {
             finish,
             numbers,
         };
-        let together = match share {
-            Some(0) => self.shared,
-            Some(_) => self.two_lines,
-            None => None,
-        };
-        let function = together.map_or(self.alone, |loops| loops[sharing_of(count)]);
+        let function = share.map_or(self.alone, |(_, loops)| loops[sharing_of(count)]);
         // SAFETY: the kernel's existence proves its instruction set. `inside`, and the image's columns, name only taps whose
         // place, origin + tap * rate, is in the image; the filter has `filter_stride`, whole vectors, for each tap; for the target
         // the caller promises it.

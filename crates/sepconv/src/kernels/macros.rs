@@ -69,11 +69,17 @@ macro_rules! depthwises {
         use $crate::kernels::sharing::{SHARED, shares, sharing};
         use $crate::kernels::vector::$products;
         macro_rules! shared {
-            ($shape:literal, $many:literal, $spread:literal) => {{
-                const WIDTH: usize = SHARED[$shape][0];
-                const STRIDE: usize = SHARED[$shape][1];
-                shared::<$element, $vector, { sharing::<$vector>()[$many] }, WIDTH, STRIDE, $each, $products, $spread>
-            }};
+            ($shape:literal, $many:literal, $spread:literal) => {
+                shared::<
+                    $element,
+                    $vector,
+                    { sharing::<$vector>()[$many] },
+                    { SHARED[$shape][0] },
+                    { SHARED[$shape][1] },
+                    $products,
+                    $spread,
+                >
+            };
             ($shape:literal) => {
                 [
                     [shared!($shape, 0, false), shared!($shape, 0, true)],
@@ -82,11 +88,16 @@ macro_rules! depthwises {
             };
         }
         macro_rules! two_lines {
-            ($shape:literal, $many:literal) => {{
-                const WIDTH: usize = SHARED[$shape][0];
-                const STRIDE: usize = SHARED[$shape][1];
-                two_lines::<$element, $vector, { sharing::<$vector>()[$many] }, WIDTH, STRIDE, $products>
-            }};
+            ($shape:literal, $many:literal) => {
+                two_lines::<
+                    $element,
+                    $vector,
+                    { sharing::<$vector>()[$many] },
+                    { SHARED[$shape][0] },
+                    { SHARED[$shape][1] },
+                    $products,
+                >
+            };
         }
         Depthwises {
             alone: [
@@ -99,7 +110,7 @@ macro_rules! depthwises {
             } else {
                 None
             },
-            two_lines: if const { !$each && $crate::kernels::sharing::two_lines::<$element, $vector>() } {
+            two_lines: if const { $crate::kernels::sharing::two_lines::<$element, $vector>() } {
                 Some([
                     [two_lines!(0, 0), two_lines!(0, 1)],
                     [two_lines!(1, 0), two_lines!(1, 1)],
@@ -156,14 +167,13 @@ macro_rules! wrappers {
             const P: usize,
             const WIDTH: usize,
             const STRIDE: usize,
-            const EACH: bool,
             const PRODUCTS: usize,
             const SPREAD: bool,
         >(
             run: &$crate::kernels::Run<S>,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::shared_taps::shared::<S, V, P, WIDTH, STRIDE, EACH, PRODUCTS, SPREAD>(run) }
+            unsafe { $crate::kernels::shared_taps::shared::<S, V, P, WIDTH, STRIDE, PRODUCTS, SPREAD>(run) }
         }
 
         $(#[target_feature(enable = $features)])?

@@ -251,17 +251,17 @@ unsafe fn shared<
     const P: usize,
     const WIDTH: usize,
     const STRIDE: usize,
-    const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD: bool,
 >(
     run: &Run<S>,
 ) {
-    if results_flushed(|| shared_taps::shared::<S, V, P, WIDTH, STRIDE, EACH, PRODUCTS, SPREAD>(run)) {
-        depthwise_again::<S, V>(run, EACH, PRODUCTS, SPREAD);
+    if results_flushed(|| shared_taps::shared::<S, V, P, WIDTH, STRIDE, PRODUCTS, SPREAD>(run)) {
+        depthwise_again::<S, V>(run, false, PRODUCTS, SPREAD);
     }
 }
 
+// Never called: vectors are too short.
 use two_lines::two_lines;
 
 /// Pixel by pixel, none of which shares values with others.

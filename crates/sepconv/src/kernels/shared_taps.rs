@@ -17,7 +17,7 @@ const LEFT_EDGE: u8 = 1;
 const RIGHT_EDGE: u8 = 2;
 const ANY_EDGE: u8 = 3;
 
-/// The depthwise sums of a run of pixels that share values, `P` or more, which lie `STRIDE` taps apart and have `WIDTH` columns of
+/// The depthwise sums, rounded once, of a run of pixels that share values, `P` or more, which lie `STRIDE` taps apart and have `WIDTH` columns of
 /// taps, into successive rows of a tile.
 ///
 /// # Safety
@@ -29,7 +29,6 @@ pub unsafe fn shared<
     const P: usize,
     const WIDTH: usize,
     const STRIDE: usize,
-    const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD_OUT: bool,
 >(
@@ -37,7 +36,7 @@ pub unsafe fn shared<
 ) {
     for pixel in (0..run.count).step_by(P) {
         // The last ones may be computed twice.
-        shared_pixels::<S, V, P, WIDTH, STRIDE, EACH, PRODUCTS, SPREAD_OUT>(run, pixel.min(run.count - P));
+        shared_pixels::<S, V, P, WIDTH, STRIDE, PRODUCTS, SPREAD_OUT>(run, pixel.min(run.count - P));
     }
 }
 
@@ -49,7 +48,6 @@ unsafe fn shared_pixels<
     const P: usize,
     const WIDTH: usize,
     const STRIDE: usize,
-    const EACH: bool,
     const PRODUCTS: usize,
     const SPREAD_OUT: bool,
 >(
@@ -69,14 +67,14 @@ unsafe fn shared_pixels<
     let mut k = 0;
     macro_rules! sums {
         ($vectors:literal, $load:ident, $edge:ident) => {
-            shared_sums::<S, V, P, $vectors, $load, WIDTH, STRIDE, EACH, PRODUCTS, $edge>(run, pixel, &columns, k)
+            shared_sums::<S, V, P, $vectors, $load, WIDTH, STRIDE, PRODUCTS, $edge>(run, pixel, &columns, k)
         };
     }
     // The steps behind them are much code, which is not compiled for each.
     if SPREAD_OUT {
         while k < run.k {
             let sums = if edge == NO_EDGE { sums!(1, SPREAD, NO_EDGE) } else { sums!(1, SPREAD, ANY_EDGE) };
-            store_sums::<S, V, 1, P, 1, EACH>(run, pixel, k, &[sums]);
+            store_sums::<S, V, 1, P, 1, false>(run, pixel, k, &[sums]);
             k += V::LANES;
         }
         return;
@@ -87,12 +85,12 @@ unsafe fn shared_pixels<
             LEFT_EDGE => sums!(2, WHOLE, LEFT_EDGE),
             _ => sums!(2, WHOLE, RIGHT_EDGE),
         };
-        store_sums::<S, V, 1, P, 2, EACH>(run, pixel, k, &[sums]);
+        store_sums::<S, V, 1, P, 2, false>(run, pixel, k, &[sums]);
         k += 2 * V::LANES;
     }
     while k < run.k {
         let sums = if k + V::LANES <= run.k { sums!(1, WHOLE, ANY_EDGE) } else { sums!(1, FIRST, ANY_EDGE) };
-        store_sums::<S, V, 1, P, 1, EACH>(run, pixel, k, &[sums]);
+        store_sums::<S, V, 1, P, 1, false>(run, pixel, k, &[sums]);
         k += V::LANES;
     }
 }
@@ -107,7 +105,6 @@ unsafe fn shared_sums<
     const LOAD: u8,
     const WIDTH: usize,
     const STRIDE: usize,
-    const EACH: bool,
     const PRODUCTS: usize,
     const EDGE: u8,
 >(
@@ -123,7 +120,7 @@ unsafe fn shared_sums<
     macro_rules! add_row {
         ($i:expr) => {
             let inside = EDGE != ANY_EDGE || run.inside[0].contains(&$i);
-            shared_row::<S, V, P, N, LOAD, WIDTH, STRIDE, EACH, PRODUCTS, EDGE>(
+            shared_row::<S, V, P, N, LOAD, WIDTH, STRIDE, PRODUCTS, EDGE>(
                 run, line, weights, inside, columns, k, &mut sums,
             );
             line = line.wrapping_offset(run.steps[0]);
@@ -154,7 +151,6 @@ unsafe fn shared_row<
     const LOAD: u8,
     const WIDTH: usize,
     const STRIDE: usize,
-    const EACH: bool,
     const PRODUCTS: usize,
     const EDGE: u8,
 >(
@@ -193,7 +189,7 @@ unsafe fn shared_row<
                         if p * STRIDE <= $column && $column - p * STRIDE < WIDTH {
                             for v in 0..N {
                                 let tap = taps[$column - p * STRIDE][v];
-                                sums[p][v] = add_product::<S, V, EACH, PRODUCTS>(value[v], tap, sums[p][v]);
+                                sums[p][v] = add_product::<S, V, false, PRODUCTS>(value[v], tap, sums[p][v]);
                             }
                         }
                     }

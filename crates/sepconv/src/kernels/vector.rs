@@ -49,7 +49,8 @@ pub trait Vector: Copy {
     unsafe fn smaller(self, other: Self) -> Self;
     /// `self > 0 ? then : other`.
     unsafe fn if_positive(self, then: Self, other: Self) -> Self;
-    /// `holds ? then : other`; without a jump where the processor has masks.
+    /// `holds ? then : other`; by masks where two lines share values (see [`two_lines`](super::sharing::two_lines)), which are all
+    /// that asks for it.
     #[inline(always)]
     unsafe fn choose(holds: bool, then: Self, other: Self) -> Self {
         if holds { then } else { other }

@@ -23,6 +23,9 @@ pub(super) fn pack<T: Element>(
     let mut packed = Buffer::new((taps + 1).saturating_mul(stride))?;
     let (weights, zeros) = packed.as_mut_slice().split_at_mut(taps * stride);
     zeros.fill(MaybeUninit::new(T::Sum::ZERO));
+    if taps == 0 {
+        return Ok(packed); // however many rows there are
+    }
     let k = g.k();
     for (tap, to) in
         filter.outer_iter().flat_map(|row| row.into_outer_iter()).zip(weights.chunks_exact_mut(stride.max(1)))

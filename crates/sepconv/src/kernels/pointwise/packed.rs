@@ -45,7 +45,8 @@ impl<T: Element> Packed<T> {
     pub fn is_for(&self, kernel: &'static Kernel<T>, numerics: &Numerics) -> bool {
         // Without instructions for pairs there are none.
         let single = kernel.dots.is_none() && kernel.name == self.kernel;
-        single || self.suits(kernel, &Sums::of(kernel, self.shape[0], numerics))
+        numerics.check(self.shape[0]).is_ok()
+            && (single || self.suits(kernel, &Sums::of(kernel, self.shape[0], numerics)))
     }
 
     pub(super) fn suits(&self, kernel: &Kernel<T>, sums: &Sums<T>) -> bool {
