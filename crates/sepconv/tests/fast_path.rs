@@ -717,32 +717,46 @@ mod guarded {
         }
     }
 
-    fn check<T: Element>(width: usize, channels: usize, multiplier: usize, out_channels: usize, at_end: bool) {
+    /// Of these loops (kernel, stride, rate), in the usual order and where products are paired and all taps counted.
+    fn check<T: Element>(
+        [kernel, stride, rate]: [usize; 3],
+        width: usize,
+        [channels, multiplier, out_channels]: [usize; 3],
+        at_end: bool,
+    ) {
         let array = |shape: [usize; 4], seed| {
             let values = guarded(&elements::<T>(shape.iter().product(), seed, false), at_end);
             ndarray::ArrayViewMut4::from_shape(shape, values).unwrap()
         };
-        let (input, filter) = (array([1, 5, width, channels], 1), array([3, 3, channels, multiplier], 2));
-        let pointwise = array([1, 1, channels * multiplier, out_channels], 3);
-        let mut output = array([1, 5, width, out_channels], 4);
-        for set in InstructionSet::available() {
-            let op = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]).on(set);
-            op.run_into(input.view(), filter.view(), pointwise.view(), output.view_mut()).unwrap();
+        let k = channels * multiplier;
+        let (input, filter) = (array([1, 5, width, channels], 1), array([kernel, kernel, channels, multiplier], 2));
+        let pointwise = array([1, 1, k, out_channels], 3);
+        let mut output = array([1, 5usize.div_ceil(stride), width.div_ceil(stride), out_channels], 4);
+        let paired = format!("v1 depthwise(paired, all) pointwise(paired, {k}) subnormals(flushed)").parse().unwrap();
+        for numerics in [Numerics::REPRODUCIBLE, paired] {
+            for set in InstructionSet::available() {
+                let op = SeparableConv2d::new([stride as i64; 2], Padding::Same, [rate as i64; 2]).on(set);
+                let op = op.numerics(numerics.clone());
+                op.run_into(input.view(), filter.view(), pointwise.view(), output.view_mut()).unwrap();
+            }
         }
     }
 
     #[test]
     fn nothing_outside_the_arrays_is_touched() {
-        for at_end in [true, false] {
+        for (at_end, loops) in [true, false].into_iter().flat_map(|at_end| LOOPS.map(|loops| (at_end, loops))) {
             for (channels, multiplier) in [(1, 1), (3, 1), (5, 3), (9, 2), (17, 1), (30, 4), (47, 1), (64, 1)] {
-                // Of the wider one seven pixels share values with seven of another line, of the other four.
-                for (width, out_channels) in [(9, 1), (13, 7), (9, 16), (13, 33), (9, 61)] {
-                    check::<f32>(width, channels, multiplier, out_channels, at_end);
-                    check::<f64>(width, channels, multiplier, out_channels, at_end);
-                    check::<f16>(width, channels, multiplier, out_channels, at_end);
-                    check::<bf16>(width, channels, multiplier, out_channels, at_end);
+                // Of the wider ones seven pixels share values with seven of another line, of the others four.
+                for (width, out_channels) in [(9, 1), (13, 7), (8, 16), (29, 33), (9, 61)] {
+                    let counts = [channels, multiplier, out_channels];
+                    check::<f32>(loops, width, counts, at_end);
+                    check::<f64>(loops, width, counts, at_end);
+                    check::<f16>(loops, width, counts, at_end);
+                    check::<bf16>(loops, width, counts, at_end);
                 }
             }
         }
     }
+
+    const LOOPS: [[usize; 3]; 4] = [[3, 1, 1], [3, 2, 1], [5, 1, 1], [3, 1, 2]];
 }
