@@ -4,7 +4,7 @@
 //! A few questions, asked of every element at once, tell what kind of sum it has. Where blocks end is then asked in one
 //! kind of places, the commonest; all kinds are taken to share it, which the caller checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::data::{Scale, filled};
@@ -90,7 +90,10 @@ pub fn orders<T: Element, E>(
     let mut combinations: Vec<Vec<(Kind, Products, Sum)>> = vec![Vec::new()];
     for &kind in counts.keys() {
         let blocks = apart.as_ref().filter(|_| kind.apart).unwrap_or(&blocks);
-        let sums = kind.sums(blocks, k, !is_sum::<T>()).ok_or(Unclear::Tree)?;
+        let mut sums = kind.sums(blocks, k, !is_sum::<T>()).ok_or(Unclear::Tree)?;
+        if kind != commonest && !kind.apart {
+            product.without_blocks(kinds, kind, blocks, &mut sums)?;
+        }
         let longer = |chosen: &Vec<(Kind, Products, Sum)>| {
             let with =
                 |(products, sum): &(Products, Sum)| [chosen.as_slice(), &[(kind, *products, sum.clone())]].concat();
@@ -230,6 +233,30 @@ impl<F> Product<F> {
         if whole { Ok(lost) } else { Err(Unclear::Tree) }
     }
 
+    /// Keeps the sums of a kind that are in chains, or those that have these blocks, whichever its places answer like. Few
+    /// places of random data may tell them apart once in twenty times.
+    fn without_blocks<T: Element, E>(
+        &mut self,
+        kinds: &Table<Kind>,
+        kind: Kind,
+        blocks: &Sum,
+        sums: &mut Vec<(Products, Sum)>,
+    ) -> Result<(), Unclear<E>>
+    where
+        F: FnMut(&[T], &[T]) -> Result<Vec<T>, Unclear<E>>,
+    {
+        let chain = Sum::Chain(self.k);
+        if kind.lanes() != Some(1) || kind.paired() || self.k < 4 {
+            return Ok(());
+        }
+        let Some((other, part, [in_blocks, in_chain])) = telling::<T>(self.k, [blocks, &chain]) else { return Ok(()) };
+        let lost = self.lost(other, &part)?;
+        let places = kinds.rows().zip(lost.rows()).flat_map(|(kinds, lost)| kinds.iter().zip(lost));
+        let answers: BTreeSet<u32> = places.filter(|(of, _)| **of == kind).map(|(_, lost)| *lost).collect();
+        sums.retain(|(_, sum)| answers == BTreeSet::from([if *sum == chain { in_chain } else { in_blocks }]));
+        Ok(())
+    }
+
     /// Sets those apart, of the commonest kind, whose blocks are those of the last row; these blocks, if there are such.
     fn set_apart<T: Element, E>(
         &mut self,
@@ -246,13 +273,7 @@ impl<F> Product<F> {
             return Ok(None);
         }
         let apart = self.blocks(kinds, commonest, asking, Some(self.rows - 1))?;
-        let differs = |other: &usize| [blocks, &apart].map(|sum| tree::size(sum, 0, 0, *other));
-        let Some(other) = (1..self.k).find(|other| differs(other)[0] != differs(other)[1]) else { return Ok(None) };
-        let sizes = differs(&other);
-        // The part of the products that tells which is enough.
-        let lost = |part: &Range<usize>| sizes.map(|size| units(&(part.start..part.end.min(size)), [0, other]) as u32);
-        let telling = segments::<T>(self.k).map(|part| (lost(&part), part)).find(|([usual, last], _)| usual != last);
-        let ([usual, of_last], part) = telling.ok_or(Unclear::Tree)?;
+        let Some((other, part, [usual, of_last])) = telling::<T>(self.k, [blocks, &apart]) else { return Ok(None) };
         let mut either = true;
         kinds.update(self.lost(other, &part)?.rows(), |kind, lost| {
             if *kind == commonest {
@@ -359,6 +380,18 @@ impl<F> Product<F> {
 /// The products, in as many parts as the units of one part can be counted in a result.
 fn segments<T: Element>(k: usize) -> impl Iterator<Item = Range<usize>> {
     (0..k).step_by(Scale::most::<T>()).map(move |start| start..k.min(start + Scale::most::<T>()))
+}
+
+/// What tells two sums of chains and blocks apart: a product, a part of them all, and of that part how many products are in
+/// the smallest partial sum that holds products 0 and this one, beside these, in either.
+fn telling<T: Element>(k: usize, sums: [&Sum; 2]) -> Option<(usize, Range<usize>, [u32; 2])> {
+    let sizes = |other: usize| sums.map(|sum| tree::size(sum, 0, 0, other));
+    let differ = |[a, b]: [u32; 2]| a != b;
+    let other = (1..k).find(|&other| differ(sizes(other).map(|size| size as u32)))?;
+    let lost =
+        |part: &Range<usize>| sizes(other).map(|size| units(&(part.start..part.end.min(size)), [0, other]) as u32);
+    let (lost, part) = segments::<T>(k).map(|part| (lost(&part), part)).find(|(lost, _)| differ(*lost))?;
+    Some((other, part, lost))
 }
 
 /// How many units a segment holds beside the two terms that a question is about.

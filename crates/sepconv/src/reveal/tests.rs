@@ -146,6 +146,19 @@ fn orders_of_16_bit_numbers_are_revealed() {
             "fused, all",
             "separate, lanes(1 2, 248, 0)x2+lanes(1 2, 236, 3), rows 48..50 columns 0..1 separate 248x2+239",
         ),
+        // A single place is a chain or has the others' blocks, which one of twenty random inputs tells.
+        (
+            [1, 5, 5, 514],
+            1,
+            "fused, all, each",
+            "fused, lanes(1 4 2, 512, 0)+lanes(1, 2, 0), rows 24..25 columns 0..1 fused 514",
+        ),
+        (
+            [1, 5, 5, 514],
+            1,
+            "fused, all, each",
+            "fused, lanes(1 4 2, 512, 0)+lanes(1, 2, 0), rows 24..25 columns 0..1 fused 512+2",
+        ),
         // Two rows alone have these lanes, and only the last block tells them from a chain.
         (
             [1, 4, 5, 1066],
