@@ -9,6 +9,7 @@
 import contextlib
 import sys
 
+from sepconv import _library as _library  # first, as it says what is missing
 from sepconv import _vectorized as _vectorized  # registers what tf.vectorized_map asks for
 from sepconv import compat
 from sepconv._bodies import BadModel

@@ -83,9 +83,16 @@ def check_format(data_format) -> str:
     return data_format
 
 
+NUMERICS = "tensorflow", "tensorflow-certain", "tensorflow-constant", "reproducible"
+
+
 def check_numerics(numerics) -> str:
     if not isinstance(numerics, str):
         raise TypeError(f"numerics must be a string, got {numerics!r}")
+    # A text begins with its version, or with the batch that it is for.
+    if numerics not in NUMERICS and not numerics.lstrip().startswith(("v1", "batch")):
+        names = ", ".join(map(repr, NUMERICS))
+        raise refusal(f"numerics must be {names} or a text that `explain` gave, got {numerics!r}")
     return numerics
 
 

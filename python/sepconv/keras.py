@@ -133,6 +133,7 @@ def convert(model: keras.Layer, numerics: str = "tensorflow") -> keras.Layer:
 
     Raises:
         TypeError: `model` is not of Keras 3, or `numerics` is not a string. Nothing is changed.
+        InvalidArgumentError, ValueError: `numerics` is no name that is known here, nor such a text. Nothing is changed.
 
     Example:
         >>> model = sepconv.keras.convert(keras.applications.Xception(weights=None))
