@@ -13,8 +13,7 @@ use super::avx512::{
 };
 use super::kernel::{ByRows, Depthwises, Dots};
 use super::vector::{Vector, Widen, vector};
-use super::{Block, Kernel, Rows, Run, by_rows, depthwises, product, rows, shared_taps, taps, two_lines};
-use crate::element::Element;
+use super::{Kernel, Rows, by_rows, depthwises, loops, rows};
 
 /// Proof that the processor has AVX-512F and AVX-512 BF16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,55 +110,7 @@ impl Widen<bf16> for Pairs {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn depthwise<
-    S: Element<Sum = V::Element>,
-    V: Widen<S>,
-    const EACH: bool,
-    const PRODUCTS: usize,
-    const SPREAD: bool,
->(
-    run: &Run<S>,
-) {
-    taps::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn shared<
-    S: Element<Sum = V::Element>,
-    V: Widen<S>,
-    const P: usize,
-    const WIDTH: usize,
-    const STRIDE: usize,
-    const PRODUCTS: usize,
-    const SPREAD: bool,
->(
-    run: &Run<S>,
-) {
-    shared_taps::shared::<S, V, P, WIDTH, STRIDE, PRODUCTS, SPREAD>(run)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn two_lines<
-    S: Element<Sum = V::Element>,
-    V: Widen<S>,
-    const P: usize,
-    const WIDTH: usize,
-    const STRIDE: usize,
-    const PRODUCTS: usize,
->(
-    run: &Run<S>,
-) {
-    two_lines::two_lines::<S, V, P, WIDTH, STRIDE, PRODUCTS>(run)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCTS: usize, const ACROSS: bool>(
-    block: &Block<V::Element>,
-    count: usize,
-) -> *const u8 {
-    product::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count)
-}
+loops!("avx512f,avx512bw,avx512vl,avx512bf16");
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn widen(stored: &Rows<bf16, f32>) {

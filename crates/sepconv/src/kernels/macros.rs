@@ -146,50 +146,7 @@ pub(super) use by_rows;
 /// What enables an instruction set's features for the generic algorithms.
 macro_rules! wrappers {
     ($($features:literal)?) => {
-        $(#[target_feature(enable = $features)])?
-        unsafe fn depthwise<
-            S: $crate::element::Element<Sum = V::Element>,
-            V: $crate::kernels::vector::Widen<S>,
-            const EACH: bool,
-            const PRODUCTS: usize,
-            const SPREAD: bool,
-        >(
-            run: &$crate::kernels::Run<S>,
-        ) {
-            // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::taps::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run) }
-        }
-
-        $(#[target_feature(enable = $features)])?
-        unsafe fn shared<
-            S: $crate::element::Element<Sum = V::Element>,
-            V: $crate::kernels::vector::Widen<S>,
-            const P: usize,
-            const WIDTH: usize,
-            const STRIDE: usize,
-            const PRODUCTS: usize,
-            const SPREAD: bool,
-        >(
-            run: &$crate::kernels::Run<S>,
-        ) {
-            // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::shared_taps::shared::<S, V, P, WIDTH, STRIDE, PRODUCTS, SPREAD>(run) }
-        }
-
-        $(#[target_feature(enable = $features)])?
-        unsafe fn two_lines<
-            S: $crate::element::Element<Sum = V::Element>,
-            V: $crate::kernels::vector::Widen<S>,
-            const P: usize,
-            const WIDTH: usize,
-            const STRIDE: usize,
-            const PRODUCTS: usize,
-        >(
-            run: &$crate::kernels::Run<S>,
-        ) {
-            // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::two_lines::two_lines::<S, V, P, WIDTH, STRIDE, PRODUCTS>(run) }
-        }
+        $crate::kernels::loops!($($features)?);
 
         $(#[target_feature(enable = $features)])?
         unsafe fn listed<S: $crate::element::Element<Sum = V::Element>, V: $crate::kernels::vector::Widen<S>>(
@@ -197,21 +154,6 @@ macro_rules! wrappers {
         ) {
             // SAFETY: the caller's promise.
             unsafe { $crate::kernels::listed_taps::listed::<S, V>(run) }
-        }
-
-        $(#[target_feature(enable = $features)])?
-        unsafe fn product<
-            V: $crate::kernels::vector::Vector,
-            const ROWS: usize,
-            const VECTORS: usize,
-            const PRODUCTS: usize,
-            const ACROSS: bool,
-        >(
-            block: &$crate::kernels::Block<V::Element>,
-            count: usize,
-        ) -> *const u8 {
-            // SAFETY: the caller's promise.
-            unsafe { $crate::kernels::product::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -272,3 +214,69 @@ macro_rules! wrappers {
     };
 }
 pub(super) use wrappers;
+
+/// The same for the loops that products in pairs have too.
+macro_rules! loops {
+    ($($features:literal)?) => {
+        $(#[target_feature(enable = $features)])?
+        unsafe fn depthwise<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const EACH: bool,
+            const PRODUCTS: usize,
+            const SPREAD: bool,
+        >(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::taps::depthwise::<S, V, EACH, PRODUCTS, SPREAD>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn shared<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const P: usize,
+            const WIDTH: usize,
+            const STRIDE: usize,
+            const PRODUCTS: usize,
+            const SPREAD: bool,
+        >(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::shared_taps::shared::<S, V, P, WIDTH, STRIDE, PRODUCTS, SPREAD>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn two_lines<
+            S: $crate::element::Element<Sum = V::Element>,
+            V: $crate::kernels::vector::Widen<S>,
+            const P: usize,
+            const WIDTH: usize,
+            const STRIDE: usize,
+            const PRODUCTS: usize,
+        >(
+            run: &$crate::kernels::Run<S>,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::two_lines::two_lines::<S, V, P, WIDTH, STRIDE, PRODUCTS>(run) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn product<
+            V: $crate::kernels::vector::Vector,
+            const ROWS: usize,
+            const VECTORS: usize,
+            const PRODUCTS: usize,
+            const ACROSS: bool,
+        >(
+            block: &$crate::kernels::Block<V::Element>,
+            count: usize,
+        ) -> *const u8 {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::kernels::product::product::<V, ROWS, VECTORS, PRODUCTS, ACROSS>(block, count) }
+        }
+    };
+}
+pub(super) use loops;

@@ -46,7 +46,7 @@ use block::Block;
 pub use correlation::Correlation;
 pub use instruction_set::{InstructionSet, Kernels};
 pub use kernel::Kernel;
-use macros::{by_rows, depthwises, kernel, kernels, products, wrappers};
+use macros::{by_rows, depthwises, kernel, kernels, loops, products, wrappers};
 use rows::Pack;
 pub use rows::Rows;
 use run::Run;
