@@ -12,16 +12,13 @@ use super::reached::Reached;
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::kernels::memory::{NEAR, Output, ask_for, with_scratch};
-use crate::kernels::{Correlation, Kernel};
+use crate::kernels::memory::{Output, with_scratch};
+use crate::kernels::{Correlation, Kernel, Threes};
 use crate::numerics::{Sum, Taps};
 use crate::plan::{Workers, elements, reserved, with_adjacent_channels};
 use crate::reference::{self, Index};
 use crate::subnormals::Flushing;
 use crate::team;
-
-/// Rows of a small image that are added up before the next channels: their sums stay in registers, and share what both read.
-const ROWS: usize = 4;
 
 /// More than any order of TensorFlow's has; each takes up memory, even if it has no pixels.
 const MOST_BATCHES: usize = 1 << 24;
@@ -67,7 +64,7 @@ pub fn gradient<T: Element>(
     let kernel = T::kernel(workers.set);
     let zeros = vec![T::ZERO; g.k()];
     let mut columns = reserved([g.width.rate, 1, 1, 1])?;
-    columns.extend((0..g.width.rate).map(|phase| strips(&g.width, phase, order.strips)));
+    columns.extend((0..g.width.rate).map(|phase| strips(&g.width, phase, order)));
     let sums = Sums {
         kernel,
         g,
@@ -111,7 +108,10 @@ struct Alike {
     first: usize,
     /// Of the first one.
     origin: isize,
+    /// Those that have all of these taps.
     count: usize,
+    /// Others, of kernels with three columns.
+    threes: Option<Threes>,
 }
 
 struct Sums<'a, T: Element> {
@@ -162,8 +162,6 @@ impl<T: Element> Sums<'_, T> {
         if let Pixels::Sum(sum) = &self.order.pixels {
             return self.add_up_one_by_one(sum, channels, stride, totals);
         }
-        // Strips go down the image.
-        let large = (self.input.len() + self.gradient.len()) * size_of::<T>() > NEAR;
         let mut taps: Vec<Vec<Vec<[Listed; 2]>>> = (self.columns.iter())
             .map(|strips| strips.iter().map(|strip| strip.iter().map(|_| Default::default()).collect()).collect())
             .collect();
@@ -172,13 +170,11 @@ impl<T: Element> Sums<'_, T> {
             for image in images.clone() {
                 let phase = image / g.batch % g.width.rate;
                 for (strip, taps) in self.columns[phase].iter().zip(&mut taps[phase]) {
-                    let at_once = if strip.len() == 1 { ROWS } else { 1 };
+                    // All that can be, whose sums stay in registers.
+                    let at_once = if strip.len() == 1 { rows.len() } else { 1 };
                     let mut row = rows.start;
                     while row < rows.end {
                         let end = self.alike(image, row, rows.end.min(row + at_once));
-                        if large {
-                            (end..end + at_once).for_each(|next| self.ask_for_row(image, next, strip, channels));
-                        }
                         self.add_rows(image, row..end, strip, channels, stride, taps, chain);
                         row = end;
                     }
@@ -237,32 +233,6 @@ impl<T: Element> Sums<'_, T> {
         }
     }
 
-    /// Asks for what the sums of a small image's row take up first, in some columns.
-    fn ask_for_row(&self, image: usize, row: usize, strip: &[Alike], channels: &Range<usize>) {
-        let g = self.g;
-        let (n, y) = (image % g.batch, self.output_row(image, row));
-        let last = g.height.origin(y) + ((g.height.kernel - 1) * g.height.rate) as isize;
-        for columns in strip {
-            let of_input = (&self.input, last, columns.origin, g.width.stride.wrapping_mul(g.width.rate));
-            let of_gradient = (&self.gradient, y as isize, columns.first as isize, g.width.rate);
-            for (array, y, x, next) in [of_input, of_gradient] {
-                let [of_image, of_row, of_column, _] = *array.strides() else { unreachable!("four dimensions") };
-                let offsets = [n as isize * of_image, y.wrapping_mul(of_row), x.wrapping_mul(of_column)];
-                let place = offsets.into_iter().fold(channels.start as isize, isize::wrapping_add);
-                let place = array.as_ptr().wrapping_offset(place);
-                let next = (next as isize).wrapping_mul(of_column);
-                let (pieces, length) = if next == channels.len() as isize {
-                    (1, columns.count * channels.len())
-                } else {
-                    (columns.count, channels.len())
-                };
-                for i in 0..pieces {
-                    ask_for(place.wrapping_offset((i as isize).wrapping_mul(next)).cast(), length * size_of::<T>());
-                }
-            }
-        }
-    }
-
     /// The products of some rows of a small image, which are alike, in some columns; of one row, if these are not alike.
     #[expect(clippy::too_many_arguments, reason = "the loop variables of `add_up`")]
     fn add_rows(
@@ -308,9 +278,9 @@ impl<T: Element> Sums<'_, T> {
                     listed.list(g, inside, counted, steps, stride);
                 }
                 let (channels, sums) = (channels.clone(), sums.as_mut_ptr());
-                let pixels = [rows.len(), columns.count];
+                let (rows, pixels, threes) = (rows.len(), columns.count, columns.threes);
                 let taps = &listed.taps;
-                let correlation = Correlation { image, gradient, pixels, taps, channels, sums };
+                let correlation = Correlation { image, gradient, rows, pixels, threes, taps, channels, sums };
                 // SAFETY: taps inside the image can be read, with all channels, and so can the zeros and gradients; the sums
                 // have whole vectors for each tap.
                 unsafe { self.kernel.correlate(self.order.products, &correlation) };
@@ -362,17 +332,27 @@ fn pixels(g: &Geometry) -> impl Iterator<Item = [usize; 3]> {
 }
 
 /// The output columns of one phase, by strip.
-fn strips(width: &Axis, phase: usize, columns: Option<usize>) -> Vec<Vec<Alike>> {
+fn strips(width: &Axis, phase: usize, order: &DepthwiseFilterOrder) -> Vec<Vec<Alike>> {
     type Column = (usize, Range<usize>);
     let of_phase = (phase..width.output + width.crop).step_by(width.rate);
     let all: Vec<Column> = of_phase.map(|x| (x, width.inside(x))).collect();
-    let same = |a: &Column, b: &Column| a.1 == b.1 && (a.0 < width.output) == (b.0 < width.output);
+    let is_there = |column: &Column| column.0 < width.output;
     let alike = |columns: &[Column]| {
         let (first, inside) = columns[0].clone();
-        Alike { inside, first, origin: width.origin(first), count: columns.len() }
+        Alike { inside, first, origin: width.origin(first), count: columns.len(), threes: None }
     };
-    let alike = |strip: &[Column]| strip.chunk_by(same).map(alike).collect();
-    all.chunks(columns.unwrap_or(usize::MAX)).map(alike).collect()
+    let strip = |strip: &[Column]| -> Vec<Alike> {
+        let [before, count, behind] =
+            [1..3, 0..3, 0..2].map(|taps| strip.iter().filter(|column| column.1 == taps).count());
+        let in_one = width.kernel == 3 && count > 0 && before + count + behind == strip.len();
+        if in_one && strip.iter().all(is_there) {
+            let threes = Some(Threes { before, behind, zeros: order.taps == Taps::All });
+            return vec![Alike { inside: 0..3, count, threes, ..alike(strip) }];
+        }
+        let same = |a: &Column, b: &Column| a.1 == b.1 && is_there(a) == is_there(b);
+        strip.chunk_by(same).map(alike).collect()
+    };
+    all.chunks(order.strips.unwrap_or(usize::MAX)).map(strip).collect()
 }
 
 /// The input with each channel as often as it has results, the channels of a pixel adjacent.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::pixel::{FIRST, WHOLE};
-use super::vector::{Widen, accumulate};
+use super::vector::{Widen, accumulate, unpredicted};
 use crate::element::Element;
 
 /// Rows of output pixels, equally far apart in the image and in the gradient, for the sums of the depthwise filter's gradient
@@ -17,8 +17,11 @@ pub struct Correlation<'a, T: Element> {
     pub image: (*const T, [isize; 2]),
     /// The same of the gradient.
     pub gradient: (*const T, [isize; 2]),
-    /// Rows, and pixels of each.
-    pub pixels: [usize; 2],
+    pub rows: usize,
+    /// Those of each row that have all taps.
+    pub pixels: usize,
+    /// If taps come in threes, each as far from the one before as the next pixel's is.
+    pub threes: Option<Threes>,
     /// For each tap, the elements from where tap (0, 0) would read to where it does, and from the first sum to its own.
     pub taps: &'a [(isize, usize)],
     pub channels: Range<usize>,
@@ -26,22 +29,50 @@ pub struct Correlation<'a, T: Element> {
     pub sums: *mut T::Sum,
 }
 
+/// What rows have beside pixels with all taps.
+#[derive(Clone, Copy)]
+pub struct Threes {
+    /// Pixels before them that lack the first of three taps.
+    pub before: usize,
+    /// Pixels behind them that lack the last one.
+    pub behind: usize,
+    /// Whether zeros are in the place of what they lack.
+    pub zeros: bool,
+}
+
+/// How taps lie, as the constant that a loop is compiled for: anyhow, or in threes that are not there at borders, or zeros.
+const ANYHOW: u8 = 0;
+const THREES: u8 = 1;
+const ZEROS: u8 = 2;
+
 /// Adds to each tap's sum the products of its pixel values and the gradients, row after row, pixel after pixel.
 ///
 /// # Safety
 /// What [`Correlation`] says of its pointers holds, and the processor has `V`'s instruction set.
 #[inline(always)]
 pub unsafe fn correlate<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize>(c: &Correlation<S>) {
+    match c.threes {
+        None => correlate_all::<S, V, PRODUCTS, ANYHOW>(c),
+        Some(Threes { zeros: false, .. }) => correlate_all::<S, V, PRODUCTS, THREES>(c),
+        Some(Threes { zeros: true, .. }) => correlate_all::<S, V, PRODUCTS, ZEROS>(c),
+    }
+}
+
+#[inline(always)]
+unsafe fn correlate_all<S: Element<Sum = V::Element>, V: Widen<S>, const PRODUCTS: usize, const LIE: u8>(
+    c: &Correlation<S>,
+) {
     let mut taps = c.taps;
     while !taps.is_empty() {
-        // Of so many independent sums, with two vectors each where there are few, that these hide the latency of the
-        // additions.
+        // Of so many independent sums that these hide the latency of the additions; with two vectors each if there are
+        // registers for them, as cache lines that lie beside each other come sooner.
         taps = match taps.len() {
-            9.. => correlate_taps::<S, V, PRODUCTS, 9, 1>(c, taps),
-            6.. => correlate_taps::<S, V, PRODUCTS, 6, 1>(c, taps),
-            3.. => correlate_taps::<S, V, PRODUCTS, 3, 2>(c, taps),
-            2 => correlate_taps::<S, V, PRODUCTS, 2, 2>(c, taps),
-            _ => correlate_taps::<S, V, PRODUCTS, 1, 2>(c, taps),
+            9.. if V::REGISTERS > 18 => correlate_taps::<S, V, PRODUCTS, LIE, 9, 2>(c, taps),
+            6.. => correlate_taps::<S, V, PRODUCTS, LIE, 6, 2>(c, taps),
+            3.. => correlate_taps::<S, V, PRODUCTS, LIE, 3, 2>(c, taps),
+            2 if LIE == ANYHOW => correlate_taps::<S, V, PRODUCTS, LIE, 2, 2>(c, taps),
+            _ if LIE == ANYHOW => correlate_taps::<S, V, PRODUCTS, LIE, 1, 2>(c, taps),
+            _ => unreachable!("they come in threes"),
         };
     }
 }
@@ -53,6 +84,7 @@ unsafe fn correlate_taps<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
     const PRODUCTS: usize,
+    const LIE: u8,
     const N: usize,
     const VECTORS: usize,
 >(
@@ -62,15 +94,15 @@ unsafe fn correlate_taps<
     let Some((taps, rest)) = taps.split_first_chunk::<N>() else { return &[] };
     let mut k = c.channels.start;
     while k + VECTORS * V::LANES <= c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, VECTORS, WHOLE>(c, taps, k);
+        correlate_vectors::<S, V, PRODUCTS, LIE, N, VECTORS, WHOLE>(c, taps, k);
         k += VECTORS * V::LANES;
     }
-    if VECTORS > 1 && k + V::LANES <= c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, 1, WHOLE>(c, taps, k);
+    if k + V::LANES <= c.channels.end {
+        correlate_vectors::<S, V, PRODUCTS, LIE, N, 1, WHOLE>(c, taps, k);
         k += V::LANES;
     }
     if k < c.channels.end {
-        correlate_vectors::<S, V, PRODUCTS, N, 1, FIRST>(c, taps, k);
+        correlate_vectors::<S, V, PRODUCTS, LIE, N, 1, FIRST>(c, taps, k);
     }
     rest
 }
@@ -80,6 +112,7 @@ unsafe fn correlate_vectors<
     S: Element<Sum = V::Element>,
     V: Widen<S>,
     const PRODUCTS: usize,
+    const LIE: u8,
     const N: usize,
     const VECTORS: usize,
     const LOAD: u8,
@@ -95,19 +128,46 @@ unsafe fn correlate_vectors<
             sums[t][v] = V::load(to(t, v));
         }
     }
-    let ((mut image_row, of_image), (mut gradient_row, of_gradient)) = (c.image, c.gradient);
-    let [rows, pixels] = c.pixels;
-    for _ in 0..rows {
-        let (mut image, mut gradient) = (image_row, gradient_row);
-        for _ in 0..pixels {
-            let gradients = load_channels::<S, V, VECTORS, LOAD>(c, gradient, k);
-            for t in 0..N {
-                let values = load_channels::<S, V, VECTORS, LOAD>(c, image.wrapping_offset(taps[t].0), k);
-                for v in 0..VECTORS {
-                    sums[t][v] = accumulate::<V, PRODUCTS>(values[v], gradients[v], sums[t][v]);
+    let (channels, of_image, of_gradient) = (c.channels.end - k, c.image.1, c.gradient.1);
+    let [mut image_row, mut gradient_row] = [c.image.0, c.gradient.0].map(|row| row.wrapping_add(k));
+    let (taps_of_line, apart) = if LIE == ANYHOW { (N, 0) } else { (3, taps[1].0.wrapping_sub(taps[0].0)) };
+    let place = |t: usize| if LIE == ANYHOW { taps[t].0 } else { (t % 3) as isize * apart };
+    for _ in 0..c.rows {
+        let (mut lines, mut gradient) = ([image_row; N], gradient_row);
+        for line in 0..N / taps_of_line {
+            let t = line * taps_of_line;
+            lines[line] = image_row.wrapping_offset(taps[t].0.wrapping_sub(place(t)));
+        }
+        macro_rules! add_up {
+            ($pixels:expr, $there:pat) => {
+                for _ in 0..$pixels {
+                    let gradients = load_channels::<S, V, VECTORS, LOAD>(gradient, channels);
+                    for t in 0..N {
+                        let values = if matches!(t % 3, $there) {
+                            let from = lines[t / taps_of_line].wrapping_offset(place(t));
+                            load_channels::<S, V, VECTORS, LOAD>(from, channels)
+                        } else if LIE == ZEROS {
+                            [V::splat(V::Element::ZERO); VECTORS]
+                        } else {
+                            continue;
+                        };
+                        for v in 0..VECTORS {
+                            sums[t][v] = accumulate::<V, PRODUCTS>(values[v], gradients[v], sums[t][v]);
+                        }
+                    }
+                    for line in 0..N / taps_of_line {
+                        lines[line] = unpredicted(lines[line].wrapping_offset(of_image[1]));
+                    }
+                    gradient = gradient.wrapping_offset(of_gradient[1]);
                 }
-            }
-            (image, gradient) = (image.wrapping_offset(of_image[1]), gradient.wrapping_offset(of_gradient[1]));
+            };
+        }
+        if let (Some(threes), true) = (c.threes, LIE != ANYHOW) {
+            add_up!(threes.before, 1 | 2);
+        }
+        add_up!(c.pixels, _);
+        if let (Some(threes), true) = (c.threes, LIE != ANYHOW) {
+            add_up!(threes.behind, 0 | 1);
         }
         image_row = image_row.wrapping_offset(of_image[0]);
         gradient_row = gradient_row.wrapping_offset(of_gradient[0]);
@@ -119,17 +179,16 @@ unsafe fn correlate_vectors<
     }
 }
 
-/// Vectors of the channels from `k` on, of which channel 0 is at `from`.
+/// Vectors of channels, of which the first is at `from`; with `FIRST` so many.
 #[inline(always)]
 unsafe fn load_channels<S: Element<Sum = V::Element>, V: Widen<S>, const VECTORS: usize, const LOAD: u8>(
-    c: &Correlation<S>,
     from: *const S,
-    k: usize,
+    channels: usize,
 ) -> [V; VECTORS] {
     let mut values = [V::splat(V::Element::ZERO); VECTORS];
     for v in 0..VECTORS {
-        let from = from.wrapping_add(k + v * V::LANES);
-        values[v] = if LOAD == FIRST { V::widen_first(from, c.channels.end - k) } else { V::widen(from) };
+        let from = from.wrapping_add(v * V::LANES);
+        values[v] = if LOAD == FIRST { V::widen_first(from, channels) } else { V::widen(from) };
     }
     values
 }

@@ -18,7 +18,7 @@ use crate::element::Element;
 pub unsafe fn listed<S: Element<Sum = V::Element>, V: Widen<S>>(run: &Run<S>) {
     let mut pixel = 0;
     while pixel < run.count {
-        let four = V::REGISTERS && pixel + PIXELS <= run.count;
+        let four = V::REGISTERS > 0 && pixel + PIXELS <= run.count;
         for k in (0..run.k).step_by(V::LANES) {
             match (four, run.spread.is_empty(), k + V::LANES <= run.k) {
                 (true, true, true) => listed_sums::<S, V, PIXELS, WHOLE>(run, pixel, k),

@@ -72,9 +72,6 @@ pub fn with_scratch<T: Pod, R>(elements: usize, work: impl FnOnce(&mut [MaybeUni
     })
 }
 
-/// Bytes that are in a near cache anyway. Of more, what is read in an order that processors do not expect has to be asked for.
-pub const NEAR: usize = 1 << 20;
-
 /// Bytes that processors bring from the last cache by themselves, in time, where they are read one after the other. Of more,
 /// that lie in memory, what is needed next has to be asked for.
 pub const CACHED: usize = 8 << 20;

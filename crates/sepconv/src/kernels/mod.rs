@@ -43,7 +43,7 @@ mod avx512_bf16;
 mod neon;
 
 use block::Block;
-pub use correlation::Correlation;
+pub use correlation::{Correlation, Threes};
 pub use instruction_set::{InstructionSet, Kernels};
 pub use kernel::Kernel;
 use macros::{by_rows, depthwises, kernel, kernels, loops, products, wrappers};

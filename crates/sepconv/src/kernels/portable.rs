@@ -23,7 +23,7 @@ struct Lanes<T, const N: usize>([T; N]);
 impl<T: Number, const N: usize> Vector for Lanes<T, N> {
     type Element = T;
     const LANES: usize = N;
-    const REGISTERS: bool = false;
+    const REGISTERS: usize = 0;
     const UNROLLED: usize = 1;
 
     #[inline(always)]

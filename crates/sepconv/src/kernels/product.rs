@@ -78,7 +78,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
 
 /// Whether the product takes the steps behind a sum itself: of the most usual products, and where no call has to begin again.
 pub const fn finishes<V: Vector, const PRODUCTS: usize, const ACROSS: bool>() -> bool {
-    cfg!(target_arch = "x86_64") && V::REGISTERS && PRODUCTS == FUSED && !ACROSS
+    cfg!(target_arch = "x86_64") && V::REGISTERS > 0 && PRODUCTS == FUSED && !ACROSS
 }
 
 /// [`chain`] over successive products, each of which has a row of the tile.

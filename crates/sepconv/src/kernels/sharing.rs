@@ -12,7 +12,7 @@ pub const SHARED: [[usize; 2]; 3] = [[3, 1], [3, 2], [5, 1]];
 
 /// Whether there are such loops: not where they are much code for little, as 16-bit types spend their time on conversions.
 pub const fn shares<S: Element<Sum = V::Element>, V: Widen<S>>() -> bool {
-    V::CHEAP && V::REGISTERS
+    V::CHEAP && V::REGISTERS > 0
 }
 
 /// How many pixels share values there: some, or, where there are registers enough for their sums, as many as take an eighth less

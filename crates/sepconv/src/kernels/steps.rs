@@ -158,7 +158,7 @@ const FINISHED: usize = 8;
 pub unsafe fn finish<S: Element<Sum = V::Element>, V: Widen<S>>(finish: &Finish<V::Element>) {
     let mut row = 0;
     while row < finish.rows {
-        let many = V::REGISTERS && row + FINISHED <= finish.rows;
+        let many = V::REGISTERS > 0 && row + FINISHED <= finish.rows;
         for column in (0..finish.columns).step_by(V::LANES) {
             if many {
                 finish_rows::<S, V, FINISHED>(finish, row, column);

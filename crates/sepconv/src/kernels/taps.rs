@@ -23,7 +23,7 @@ pub unsafe fn depthwise<
 >(
     run: &Run<S>,
 ) {
-    if !V::REGISTERS || run.count < PIXELS {
+    if V::REGISTERS == 0 || run.count < PIXELS {
         for pixel in 0..run.count {
             pixels::<S, V, 1, EACH, PRODUCTS, SPREAD_OUT>(run, pixel);
         }

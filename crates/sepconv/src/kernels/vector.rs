@@ -11,8 +11,8 @@ use crate::numerics::Products;
 pub trait Vector: Copy {
     type Element: Number;
     const LANES: usize;
-    /// Whether it is a register of the processor, so that it pays to have loops that make the most of registers.
-    const REGISTERS: bool = true;
+    /// How many such registers the processor has: of loops that make the most of them. None where it is not a register.
+    const REGISTERS: usize = if cfg!(target_arch = "aarch64") || size_of::<Self>() == 64 { 32 } else { 16 };
     /// Products that the inner loop of the pointwise product takes at a time.
     const UNROLLED: usize;
     /// Products of a pointwise sum that all rows of a tile take before any takes the next: with two vectors of columns as
@@ -119,6 +119,22 @@ pub fn prefetch<T, const FAR: bool>(place: *const T) {
             asm!("prfm pldl1keep, [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags));
         }
     }
+}
+
+/// The same pointer, of which the compiler no longer knows how it came about: where it would keep each sum of pointer and
+/// offset of a loop in a register of its own, and has not enough of them.
+#[cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written through it")
+)]
+#[inline(always)]
+pub fn unpredicted<T>(mut place: *const T) -> *const T {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(reg) place, options(pure, nomem, nostack, preserves_flags));
+    }
+    place
 }
 
 /// A [`Vector`] on one kind of register.
