@@ -60,3 +60,11 @@ def test_a_folder_that_cannot_be(run, capsys, tmp_path):
     place.touch()
     assert run("--output", str(place)) == 2
     assert f"digits: error: --output {place}: " in capsys.readouterr().err
+
+
+def test_an_interrupt(run, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(digits, "train", interrupted)
+    assert run() == 130 and capsys.readouterr().err.endswith("digits: interrupted\n")

@@ -2,6 +2,9 @@
 
 import collections
 import pathlib
+import pickle
+import signal
+import sys
 import time
 
 import numpy as np
@@ -10,7 +13,7 @@ import sepconv
 import tensorflow as tf
 from conftest import PROMISED
 from helpers import SHAPES, arrays_of, kernel_calls, same, tensorflows
-from sepconv import _arguments, _convolution, _orders, _probes
+from sepconv import _arguments, _context, _convolution, _orders, _probes
 from tensorflow.python.framework import op_callbacks
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -216,6 +219,45 @@ def test_what_a_probe_raises(monkeypatch):
     Raises.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         sepconv.explain(*arrays, **attributes)
+
+
+def test_an_interrupt_at_any_time(monkeypatch):
+    """Also between two probes, where it comes up as the next one begins: it is no order that is unclear."""
+    arrays, attributes = arrays_of("mbv1_7")
+    specs = [tf.TensorSpec(array.shape) for array in arrays]
+    begun = time.perf_counter()
+    sepconv.explain(*specs, **attributes)
+    took = time.perf_counter() - begun
+    monkeypatch.setattr(sys, "unraisablehook", lambda ignored: pytest.fail(f"{ignored.exc_value!r} was ignored"))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for part in range(1, 40):
+            _orders._known.clear()
+            signal.setitimer(signal.ITIMER_REAL, part / 40 * took)
+            try:
+                explanation = sepconv.explain(*specs, **attributes)
+            except KeyboardInterrupt:
+                assert not _orders._known
+            else:
+                assert explanation.path == "op"
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupt_while_a_context_is_asked(monkeypatch):
+    """The next question gets its own answer, not the one that was still to come."""
+    arrays, attributes = arrays_of("tiny")
+    expected = sepconv.explain(*arrays, **attributes, numerics="tensorflow-constant")
+    _orders._known.clear()
+    load = pickle.load
+    monkeypatch.setattr(_context.pickle, "load", lambda _: signal.raise_signal(signal.SIGINT))
+    graph = tf.Graph().as_graph_def().SerializeToString()
+    with pytest.raises(KeyboardInterrupt):
+        _context.Context().run(graph, [], [])
+    monkeypatch.setattr(_context.pickle, "load", load)
+    assert sepconv.explain(*arrays, **attributes, numerics="tensorflow-constant") == expected
 
 
 def test_a_reveal_must_not_take_the_machines_memory(begun):

@@ -144,17 +144,26 @@ def test_a_folder_that_is_not_writable(tmp_path: pathlib.Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "restored"]
 
 
-TERMINATED = """
+ENDED = """
 import os, signal
-from sepconv import _files
-_files.shutil.copytree = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+from sepconv import _check, _files
+def end(*_, **__):
+    os.kill(os.getpid(), signal.{signal})
+{function} = end
 """
 
 
-def test_a_command_that_is_terminated(tmp_path: pathlib.Path):
-    """As by an interrupt: nothing stays."""
-    ended = attempt(TERMINATED + COMMAND, "restore", str(SAVED), str(tmp_path / "out"))
-    assert (ended.status, ended.output, [*tmp_path.iterdir()]) == (143, "", [])
+@pytest.mark.parametrize("signal, status, said", [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
+def test_a_command_that_is_ended(signal, status, said, tmp_path: pathlib.Path):
+    """Nothing half-written stays, and a model whose check was ended does not look as if it were checked."""
+    copying = ENDED.format(signal=signal, function="_files.shutil.copytree")
+    ended = attempt(copying + COMMAND, "restore", str(SAVED), str(tmp_path / "out"))
+    assert (ended.status, ended.output, [*tmp_path.iterdir()]) == (status, "", [])
+    assert ended.errors.splitlines()[-1] == f"sepconv: {said}"
+    checking = ENDED.format(signal=signal, function="_check._finish")
+    ended = attempt(checking + COMMAND, "rewrite", str(SAVED), str(tmp_path / "out"), "--check")
+    assert (ended.status, [path.name for path in tmp_path.iterdir()]) == (status, ["out"])
+    assert ended.errors.splitlines()[-1] == f"sepconv: {said}: {tmp_path / 'out'} is written, but was not checked"
 
 
 def test_a_model_from_a_pipe(good, tmp_path: pathlib.Path):

@@ -1,6 +1,7 @@
 """`python -m sepconv COMMAND`: what the package does on the command line.
 
-Exit status: 0 it went well, 1 something given cannot be used, in one line on the standard error.
+Exit status: 0 it went well, 1 something given cannot be used, 130 it was interrupted, 143 terminated; what went wrong
+stands in one line on the standard error.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import signal
 import sys
 
 from sepconv import _inspect, _restore_command, _rewrite_command
-from sepconv._command import BadInput
+from sepconv._command import BadInput, Terminated, status_of
 
 COMMANDS = {"inspect": _inspect, "rewrite": _rewrite_command, "restore": _restore_command}
 
@@ -19,10 +20,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise BadInput(message)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as an interrupt: whoever cleans up after one does so after this too."""
 
 
 def terminate(*_):
@@ -40,16 +37,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    try:
+    def run():
         options = parser().parse_args(arguments)
         return options.run(options)
-    except BadInput as error:
-        print(f"sepconv: error: {error}", file=sys.stderr)
-        return 1
-    except Terminated:
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+
+    try:
+        return status_of("sepconv", run)
     except BrokenPipeError:  # a pager that was left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

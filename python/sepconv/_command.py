@@ -1,13 +1,40 @@
-"""What the package's commands and examples share: bad input, types of options, files to write, paths as shown."""
+"""What the package's commands and examples share: bad input, how they end, types of options, files to write, paths as
+shown."""
 
 import argparse
 import contextlib
 import os
+import signal
+import sys
 from pathlib import Path
 
 
 class BadInput(Exception):
     """What the user gave cannot be used; the message is one line."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as an interrupt: whoever cleans up after one does so after this too."""
+
+
+def status_of(program: str, run, refused: int = 1) -> int:
+    """The exit status that `run` gives, or that of its early end, which is said in one line on the standard error.
+
+    Args:
+        program: Its name.
+        run: Called without arguments. An interrupt that it raises may say what became of the work.
+        refused: The status after `BadInput`.
+    """
+    try:
+        return run()
+    except BadInput as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return refused
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        end = "terminated" if terminated else "interrupted"
+        print(f"{program}: {': '.join([end, *map(str, interrupt.args)])}", file=sys.stderr)
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
 
 
 def positive(text):

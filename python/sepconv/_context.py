@@ -79,6 +79,10 @@ def _ask(kind, *question):
             status = child.wait()
             del _children[kind]
             raise RuntimeError(f"the process that reveals the context ended with status {status}") from error
+        except BaseException:  # an interrupt: its answer would be taken for the next one's
+            child.kill()
+            del _children[kind]
+            raise
     if not ok:
         raise RuntimeError(answer)
     return answer

@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 
-from sepconv import _library, _probes
+from sepconv import _library, _probes, _signals
 from sepconv._arguments import Call
 from sepconv._context import Context
 
@@ -98,7 +98,8 @@ def _ask(call: Call, request: dict, parts: dict) -> Order:
             raised.append(error)
             return 1
 
-    answer = _library.reveal({**call.request(), "dtype": call.dtype.name, **request}, ask)
+    with _signals.waiting():
+        answer = _library.reveal({**call.request(), "dtype": call.dtype.name, **request}, ask)
     if raised and not isinstance(raised[0], Exception):
         raise raised[0]
     if raised:

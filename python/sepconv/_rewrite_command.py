@@ -39,6 +39,9 @@ def run(arguments) -> int:
         if checked:
             with _model_command.waiting("running both models"):
                 outputs = _check.check(arguments.input, arguments.output, arguments.inputs, arguments.seed)
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (f"{arguments.output} is written, but was not checked",)
+        raise
     finally:
         _model_command.show(report, arguments, outputs)
     return int(any(output.same is False for output in outputs or ()))

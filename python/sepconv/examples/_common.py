@@ -5,6 +5,7 @@ import os
 from sepconv._command import BadInput as BadInput
 from sepconv._command import positive as positive
 from sepconv._command import shown as shown
+from sepconv._command import status_of as status_of
 
 TENSORFLOW_COLOR, SEPCONV_COLOR = "#c97b2d", "#1f5fa8"
 

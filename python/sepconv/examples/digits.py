@@ -28,7 +28,14 @@ except ModuleNotFoundError as missing:
     sys.exit(2)
 
 import sepconv
-from sepconv.examples._common import SEPCONV_COLOR, TENSORFLOW_COLOR, BadInput, positive, shown, writable_folder
+from sepconv.examples._common import (
+    SEPCONV_COLOR,
+    TENSORFLOW_COLOR,
+    positive,
+    shown,
+    status_of,
+    writable_folder,
+)
 
 FUNCTIONS = {"tf.nn.separable_conv2d": tf.nn.separable_conv2d, "sepconv.separable_conv2d": sepconv.separable_conv2d}
 COLORS = dict(zip(FUNCTIONS, (TENSORFLOW_COLOR, SEPCONV_COLOR), strict=True))
@@ -253,11 +260,7 @@ def run(options, console):
 
 def main():
     options = arguments()
-    try:
-        return run(options, Console(highlight=False))
-    except BadInput as error:
-        print(f"digits: error: {error}", file=sys.stderr)
-        return 2
+    return status_of("digits", lambda: run(options, Console(highlight=False)), refused=2)
 
 
 if __name__ == "__main__":

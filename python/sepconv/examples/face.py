@@ -32,7 +32,15 @@ except ModuleNotFoundError as missing:
     sys.exit(2)
 
 import sepconv
-from sepconv.examples._common import SEPCONV_COLOR, TENSORFLOW_COLOR, BadInput, positive, shown, writable_folder
+from sepconv.examples._common import (
+    SEPCONV_COLOR,
+    TENSORFLOW_COLOR,
+    BadInput,
+    positive,
+    shown,
+    status_of,
+    writable_folder,
+)
 
 PACKAGE = "@vladmandic/face-api"
 VERSION = "1.7.15"  # pinned: another version may carry other weights, or other constants than those below
@@ -419,11 +427,7 @@ def run(options, console):
 
 def main():
     options = arguments()
-    try:
-        return run(options, Console(highlight=False))
-    except BadInput as error:
-        print(f"face: error: {error}", file=sys.stderr)
-        return 2
+    return status_of("face", lambda: run(options, Console(highlight=False)), refused=2)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ except ModuleNotFoundError as missing:
 
 import sepconv
 from sepconv import _arguments, _library, _orders, _probes
-from sepconv._command import BadInput, check_place, natural, one_line, positive, shown
+from sepconv._command import BadInput, check_place, natural, one_line, positive, shown, status_of
 
 BLOCKS = range(1, 14)
 STRIDE_1 = [1, 1, 1, 1]
@@ -198,15 +198,11 @@ def run(options):
         raise BadInput(f"{options.output}: {one_line(error)}") from None
     numbers = sum(array.size for array in tensors.values())
     print(f"wrote {shown(options.output)}: {len(tensors)} tensors, {numbers} numbers, {len(BLOCKS)} blocks' orders")
+    return 0
 
 
 def main():
-    try:
-        run(arguments())
-    except BadInput as error:
-        print(f"mobilenet_export: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status_of("mobilenet_export", lambda: run(arguments()))
 
 
 if __name__ == "__main__":
