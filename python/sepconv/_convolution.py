@@ -24,7 +24,8 @@ class Explanation:
     Attributes:
         path: "op", or "tensorflow" for TensorFlow's own operations.
         reason: Why, in a sentence.
-        numerics: The text of the order of sums, as the `numerics` argument takes it; None on TensorFlow's path.
+        numerics: The text of the order of sums, as the `numerics` argument takes it; of a gradient that of its own
+            sum, which no argument takes, for gradients follow from the call's numerics. None on TensorFlow's path.
         exact: True where the bits that were asked for are certain; False where they are a prediction.
     """
 

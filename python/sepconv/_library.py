@@ -144,9 +144,14 @@ def stats() -> dict[str, Any]:
     """What the library's kernels really did in this process.
 
     Returns:
-        A dictionary: `kernel_calls` and `shape_function_calls`, counts (refused calls do not count);
-        `kernel_calls_by_dtype`, the former by dtype's name; `packings`, pointwise filters packed to be kept; `threads`,
-        how many the kernels use.
+        A dictionary of counts since the library was loaded, in which refused calls do not count:
+        `kernel_calls`: of the op, whichever of its three forms; `kernel_calls_by_dtype`: these by dtype's name.
+        `fused_calls`, `depthwise_calls`: those of `kernel_calls` that were of the op with steps, and of a depthwise
+        part alone, as `rewrite` puts them into models.
+        `gradient_calls`: of the gradients' ops, of which one backward pass calls up to four.
+        `shape_function_calls`: how often TensorFlow asked for a result's shape while a graph was built.
+        `packings`: how many pointwise filters were packed to be kept.
+        `threads`, no count: how many the kernels use.
 
     Example:
         >>> before = sepconv.stats()["kernel_calls"]
