@@ -331,16 +331,37 @@ def test_refused_in_one_line(arguments, broken, models, capsys):
 def test_a_name_that_is_nearly_right(capsys):
     assert __main__.main(["inspect", "Xceptoin", "--no-measure"]) == 1
     assert "did you mean Xception?" in capsys.readouterr().err
+    assert __main__.main(["inspect", "mobilenet", "--no-measure"]) == 1
+    assert "did you mean MobileNet?" in capsys.readouterr().err
+    assert __main__.main(["inspect", "nofile", "--no-measure"]) == 1
+    assert capsys.readouterr().err.endswith("nor an architecture of keras.applications\n")
     assert __main__.main([]) == 1
     assert "required: COMMAND" in capsys.readouterr().err
 
 
-def test_help(capsys):
+def test_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
         __main__.main(["inspect", "--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "alpha^2 * rho^2" in printed and "float32" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", __main__.COMMANDS)
+def test_every_option_says_its_default(command):
+    [commands] = [action for action in __main__.parser()._actions if action.choices]
+    for action in commands.choices[command]._actions:
+        if action.option_strings and action.dest != "help":
+            assert "(default: " in action.help, action.option_strings
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"sepconv {sepconv.__version__}, TensorFlow {tf.__version__}\n"
 
 
 def test_it_runs_as_a_module(models):

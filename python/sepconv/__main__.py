@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 
-from sepconv import _inspect, _restore_command, _rewrite_command
+import tensorflow as tf
+
+from sepconv import __version__, _inspect, _restore_command, _rewrite_command
 from sepconv._command import BadInput, Terminated, status_of
 
 COMMANDS = {"inspect": _inspect, "rewrite": _rewrite_command, "restore": _restore_command}
@@ -28,6 +30,7 @@ def terminate(*_):
 
 def parser() -> argparse.ArgumentParser:
     main = Parser(prog="python -m sepconv", description="A command's own --help says more.")
+    main.add_argument("--version", action="version", version=f"sepconv {__version__}, TensorFlow {tf.__version__}")
     commands = main.add_subparsers(metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP)

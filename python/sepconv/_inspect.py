@@ -20,20 +20,22 @@ ALPHAS, RHOS = "1,0.75,0.5,0.25", "1,6/7,5/7,4/7"  # MobileNet's own; its images
 MOST = 4  # a width or resolution multiplier
 HELP = "parameters, multiply-adds and times of a model's layers, as standard and as depthwise separable convolutions"
 DESCRIPTION = """\
-Per layer and in total: parameters and multiply-adds as standard convolutions and as depthwise
-separable ones, their ratio beside 1/out_channels + 1/(kernel*kernel), and where the work lies; a
-layer's cost from one group of channels to one group per channel; the cost with MobileNet's width
-multiplier alpha and resolution multiplier rho beside alpha^2 * rho^2; and the time that layers
-take with TensorFlow's ops and with sepconv's, as a part of the machine's peak.
+Per layer and in total: parameters and multiply-adds as standard convolutions
+and as depthwise separable ones, their ratio beside 1/out_channels +
+1/(kernel*kernel), and where the work lies; a layer's cost from one group of
+channels to one group per channel; the cost with MobileNet's width multiplier
+alpha and resolution multiplier rho beside alpha^2 * rho^2; and the time that
+layers take with TensorFlow's ops and with sepconv's, as a part of the
+machine's peak.
 
-Parameters are those of filters and matrices; biases and normalisation are left out. Exit status:
-0, or 1 where something given cannot be used."""
+Parameters are those of filters and matrices; biases and normalisation are left
+out. Exit status: 0, or 1 where something given cannot be used."""
 EPILOG = """\
-Times are the best of some calls; --json has their medians too. The peak is the best rate of
-TensorFlow's products of 768x768 float32 matrices, on the same threads in the same run. It stands
-in for the peak of the processor's multiply-add units, which ci/bench measures and which is
-somewhat higher: a layer can come out above 100 %. Needs rich; charts need matplotlib, Keras
-models Keras 3."""
+Times are the best of some calls; --json has their medians too. The peak is the
+best rate of TensorFlow's products of 768x768 float32 matrices, on the same
+threads in the same run. It stands in for the peak of the processor's multiply-
+add units, which ci/bench measures and which is somewhat higher: a layer can
+come out above 100 %. Needs rich; charts need matplotlib, Keras models Keras 3."""
 
 
 def add_arguments(parser) -> None:
@@ -44,20 +46,34 @@ def add_arguments(parser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     add = parser.add_argument
     add("model", metavar="MODEL", help=f"{KINDS}, which is built with random weights")
-    help = "an input's extents without the batch, where the model leaves them open; an unknown batch is 1"
+    help = (
+        "extents of the model's input, or of that called NAME, without the batch, where the model leaves them open "
+        "(default: the model's own); an unknown batch is 1"
+    )
     add("--input-shape", action="append", type=_input_shape, default=[], metavar="[NAME=]224,224,3", help=help)
-    add("--signature", metavar="NAME", help="which of a SavedModel's signatures (default serving_default)")
-    add("--layer", metavar="NAME", help="whose groups are shown (default: the kind of layer with most multiply-adds)")
-    help = "channels that Inception's 1x1 product leaves of that layer (default a sixth of its in_channels)"
+    add("--signature", metavar="NAME", help="which of a SavedModel's signatures (default: serving_default)")
+    help = "the layer whose cost is shown by groups of channels (default: of the geometry with most multiply-adds)"
+    add("--layer", metavar="NAME", help=help)
+    help = (
+        "how many channels the 1x1 product of an Inception tower leaves of that layer's in_channels, at most all "
+        "(default: a sixth)"
+    )
     add("--squeeze", type=positive, metavar="N", help=help)
-    add("--alpha", type=_multipliers, default=ALPHAS, metavar="LIST", help="width multipliers (default %(default)s)")
-    add("--rho", type=_multipliers, default=RHOS, metavar="LIST", help="resolution multipliers (default %(default)s)")
-    add("--measure", action=argparse.BooleanOptionalAction, default=True, help="take times (the default)")
-    add("--threads", type=positive, default=1, metavar="N", help="threads that layers compute on (default %(default)s)")
-    help = "how long each way to compute a layer is measured, at least (default %(default)s)"
+    numbers = f"as numbers or fractions above 0 and up to {MOST} with commas between (default: %(default)s)"
+    help = f"MobileNet's width multipliers, which scale every layer's numbers of channels, {numbers}"
+    add("--alpha", type=_multipliers, default=ALPHAS, metavar="LIST", help=help)
+    help = f"MobileNet's resolution multipliers, which scale every image's height and width, {numbers}"
+    add("--rho", type=_multipliers, default=RHOS, metavar="LIST", help=help)
+    help = "whether layers are timed on this machine (default: --measure)"
+    add("--measure", action=argparse.BooleanOptionalAction, default=True, help=help)
+    help = "how many threads layers are timed on (default: %(default)s)"
+    add("--threads", type=positive, default=1, metavar="N", help=help)
+    help = "for how many seconds each way to compute a layer is timed, at least, from 0 to 60 (default: %(default)s)"
     add("--seconds", type=_seconds, default=0.2, metavar="S", help=help)
-    add("--json", metavar="PATH", help="writes the report for machines; to the standard output for -, and nothing else")
-    add("--chart", metavar="PATH", type=Path, help="draws the report: a .png, or an .html page of one file")
+    help = "a file for the report as JSON, beside the tables; - for the standard output, without the tables"
+    add("--json", metavar="PATH", help=f"{help} (default: the tables alone)")
+    help = "a file for a drawing of the report, a picture (.png) or a page (.html) (default: none is drawn)"
+    add("--chart", metavar="PATH", type=Path, help=help)
 
 
 def run(options) -> int:

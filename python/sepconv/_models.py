@@ -104,8 +104,9 @@ def _application(path, shapes, _):
     applications = {name: getattr(_keras().applications, name) for name in dir(_keras().applications)}
     known = [name for name, value in applications.items() if name[0].isupper() and callable(value)]
     if path.name not in known:
-        near = difflib.get_close_matches(path.name, known, 1, 0.5)
-        hint = f": did you mean {near[0]}?" if near else ""
+        names = {name.lower(): name for name in known}
+        near = difflib.get_close_matches(path.name.lower(), names, 1, 0.6)
+        hint = f": did you mean {names[near[0]]}?" if near else ""
         raise BadInput(f"MODEL {path.name}: no such file or folder, nor an architecture of keras.applications{hint}")
     given = list(shapes.values())[:1]
     try:

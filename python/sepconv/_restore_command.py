@@ -4,7 +4,7 @@ import argparse
 
 from sepconv import _model_command, _rewriting
 
-HELP = "put TensorFlow's own operations back in its place"
+HELP = "put TensorFlow's own operations back in the place of sepconv's op"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
