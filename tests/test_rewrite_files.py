@@ -1,6 +1,7 @@
 """Models in files are rewritten and restored with all that belongs to them, also by the command, which can check
 the bits."""
 
+import functools
 import json
 import pathlib
 
@@ -25,7 +26,9 @@ from rewriting import (
     statistics,
     usual,
 )
-from sepconv import __main__, _check
+from rich.console import Console
+from sepconv import __main__, _check, _model_command
+from sepconv._report import Layer, Report
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 v1 = tf.compat.v1
@@ -255,6 +258,59 @@ def test_a_check_of_those_signatures_that_can_be_run(tmp_path: pathlib.Path, cap
     other = saved(tmp_path / "other", numbers=(lambda x: tf.gather(x, [2]), tf.TensorSpec([None])))
     with pytest.raises(sepconv.BadModel, match="other: cannot be run: numbers"):
         _check.check(model, other, None, 0)
+
+
+def test_names_of_inputs_are_checked_before_any_work(tmp_path: pathlib.Path, capsys):
+    """As the check takes them: all of one signature, and of each that is named; without loading the model."""
+    model, inputs = saved(tmp_path / "m"), tmp_path / "i.npz"
+    takes = "has the arrays {}, and " + f"{model} takes numbers/x, pairs/x, texts/x"
+    for names, said in (
+        ("z", takes.format("z")),
+        ("texts/z numbers/x", takes.format("numbers/x, texts/z")),
+        ("", takes.format("none")),
+        ("texts/x z", None),
+        ("x", None),
+    ):
+        np.savez(inputs, **dict.fromkeys(names.split(), np.ones(2)))
+        if said is None:
+            _check.check_names(inputs, _check.arrays_of(inputs), model)
+            continue
+        assert __main__.main(["rewrite", str(model), str(tmp_path / "ours"), "--inputs", str(inputs)]) == 1
+        assert capsys.readouterr().err == f"sepconv: error: --inputs {inputs}: {said}\n"
+        assert not (tmp_path / "ours").exists()
+
+
+def test_the_table_in_80_columns(tmp_path: pathlib.Path, monkeypatch, capsys):
+    """Every word of it whole but for names that are longer than a line."""
+    call = {"input": (None, 14, 14, 512), "depthwise_filter": (3, 3, 512, 1), "pointwise_filter": (1, 1, 512, 512)}
+    call |= {"dtype": "float32", "strides": (1, 1), "padding": "SAME", "rate": (2, 2), "pointwise_steps": "add relu6"}
+    reason = "the shape is unknown: the kernel picks the order revealed for the nearest one"
+    layers = [
+        Layer("model/block_1/separable_conv2d", "__inference_1", True, reason, **call),
+        Layer("x" * 100, "", False, "no 1x1 convolution takes what it gives"),
+    ]
+    console = functools.partial(Console, width=80)
+    monkeypatch.setattr(_model_command, "Console", lambda **_: console())
+    _model_command._print_table(Report(tuple(layers)))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert lines[:3] == [
+        "in function __inference_1:",
+        "replaced  model/block_1/separable_conv2d",
+        "          ?x14x14x512, 3x3x512x1 to 512, float32, SAME, rate 2x2, - / add relu6",
+    ]
+    assert " ".join(" ".join(lines[3:5]).split()) == reason
+    assert lines[5:] == ["in the graph:", f"left  {'x' * 74}", f"      {'x' * 26}", f"      {layers[1].reason}"]
+
+
+def test_a_model_that_is_rewritten_already(tmp_path: pathlib.Path, arrays, capsys):
+    x, *filters = arrays
+    definition = graph_of(lambda x: sepconv.separable_conv2d(x, *filters, **PLAIN), x.shape)
+    assert sepconv.rewrite(definition).report.already == 1 and sepconv.restore(definition).report.already == 0
+    assert __main__.main(["rewrite", str(SAVED), str(tmp_path / "ours"), "--threads", str(THREADS)]) == 0
+    assert capsys.readouterr().out == (
+        f"{tmp_path / 'ours'}: already rewritten: 3 ops of sepconv; nothing to replace, the model is the same\n"
+    )
 
 
 def test_a_difference_is_the_exit_status(tmp_path: pathlib.Path, monkeypatch, capsys):

@@ -187,6 +187,7 @@ REFUSED = {
     "--inputs none.npz": "--inputs none.npz: no such file",
     "--inputs broken.npz": "--inputs broken.npz: is no npz file",
     "--inputs text.npz": "--inputs text.npz: cannot be read: ",
+    "--inputs other.npz": "--inputs other.npz: has the arrays y, and good takes x0",
     "--json .": "--json .: cannot be written",
     "--json none/report.json": "--json none/report.json: no folder none",
     "--json good": "--json good: would be written over good, or into it",
@@ -202,6 +203,7 @@ def test_what_cannot_be_used_is_said_before_any_work(options, good, tmp_path: pa
     pathlib.Path("broken.npz").write_bytes(b"zzz")
     np.savez("text.npz", x0=np.array([object()]))
     np.savez("good.npz", x0=np.ones(2))
+    np.savez("other.npz", y=np.ones(2))
     before = contents(tmp_path)
     assert __main__.main(["rewrite", "good", "out", "--check", *options.split()]) == 1
     [line] = capsys.readouterr().err.splitlines()
@@ -247,7 +249,7 @@ def test_arguments_of_other_types():
     for given, said in (
         (("model",), "output must say where the result is written"),
         ((v1.GraphDef(), "output"), "output is for a model that is given by its path"),
-        ((3,), "model must be a GraphDef, a concrete function or a path, got int"),
+        ((3,), "model must be a GraphDef, a concrete function or a path, got int; a Keras model is exported first"),
     ):
         for function in (sepconv.rewrite, sepconv.restore):
             with pytest.raises(TypeError, match=said):

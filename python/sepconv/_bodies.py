@@ -177,6 +177,12 @@ def bodies(definition, types: set, kept=()) -> list:
     return found
 
 
+def count_of(definition, types: set) -> int:
+    """How many operations of these types the graph and its functions hold."""
+    functions = [function.node_def for function in definition.library.function]
+    return sum(node.op in types for nodes in (definition.node, *functions) for node in nodes)
+
+
 def called(nodes) -> set:
     """Names of all functions that some nodes call, or hand on; and the types of the nodes, which may be such."""
     return {node.op for node in nodes} | {function.name for node in nodes for function in functions_of(node)}

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from sepconv import _bits
+from sepconv import _bits, _files
 from sepconv._bodies import BadModel
 from sepconv._command import one_line
 
@@ -79,6 +79,33 @@ def arrays_of(inputs: pathlib.Path) -> dict:
         raise BadModel(f"--inputs {inputs}: cannot be read: {one_line(error)}") from error
 
 
+def check_names(inputs: pathlib.Path, given, model: pathlib.Path) -> None:
+    """Before any work is done: whether the names of the arrays given are those that a model takes.
+
+    Raises:
+        BadModel: Those of no signature are all there, or not all of one that some are given for by its name.
+    """
+    signatures = _files.inputs_of(model)
+    lacking = {
+        signature: [name for name in names if _key(signature, name, given) is None]
+        for signature, names in signatures.items()
+    }
+    wanted = [signature for signature in signatures if _is_asked_for(signature, given)]
+    if any(lacking[signature] for signature in wanted) or signatures and all(lacking.values()):
+        takes = ", ".join("/".join(filter(None, (name, input))) for name in signatures for input in signatures[name])
+        has = ", ".join(sorted(given)) or "none"
+        raise BadModel(f"--inputs {inputs}: has the arrays {has}, and {model} takes {takes}")
+
+
+def _is_asked_for(signature, given) -> bool:
+    return any(key.startswith(f"{signature}/") for key in given)
+
+
+def _key(signature, name, given) -> str | None:
+    """Under which of these names the array of an input is given."""
+    return next((key for key in (f"{signature}/{name}", name) if key in given), None)
+
+
 def _start(model, inputs, seed, results):
     threads = str(tf.config.threading.get_intra_op_parallelism_threads())
     command = [sys.executable, "-m", "sepconv._check", *map(str, (model, inputs or "", seed, results, threads))]
@@ -117,7 +144,7 @@ def _main():
                     found = function(_feeds(signature, specs, given, int(seed), batch))
                     found = {name: _plain(tensor.numpy()) for name, tensor in found.items()}
                 except Exception as error:  # whatever a model raises
-                    if any(key.startswith(f"{signature}/") for key in given or ()):
+                    if _is_asked_for(signature, given or ()):
                         raise  # it was asked for
                     idle[(signature + where).strip()] = one_line(error)
                     continue
@@ -148,7 +175,7 @@ def _feeds(signature, specs, given, seed, batch) -> dict:
         if given is None:
             feeds[name] = _random(rng, name, spec, batch)
             continue
-        key = next((key for key in (f"{signature}/{name}", name) if key in given), None)
+        key = _key(signature, name, given)
         if key is None:
             raise BadModel(f"the file of inputs has no array {name}, only {', '.join(sorted(given))}")
         feeds[name] = tf.constant(given[key], spec.dtype)
@@ -176,8 +203,6 @@ def _signatures(model) -> dict:
             name: (function.structured_input_signature[1], lambda feeds, function=function: function(**feeds))
             for name, function in loaded.signatures.items()
         }
-    from sepconv import _files
-
     return {"": _graph_function(_files.graph_of(model))}
 
 

@@ -30,7 +30,7 @@ def transform(path: pathlib.Path, output: pathlib.Path, overwrite: bool, change)
         path, output: The model's and the result's.
         overwrite: Whether there may be something at `output`.
         change: Called with a GraphDef and the names of the tensors that are taken from outside; changes it in place,
-            and gives a list of layers and a set of the names of changed functions.
+            and gives a report and a set of the names of changed functions.
     """
     if not path.exists():
         raise BadModel(f"{path}: no such file or folder")
@@ -97,6 +97,17 @@ def graph_of(path: pathlib.Path):
     return _read(path)[0]
 
 
+def inputs_of(path: pathlib.Path) -> dict:
+    """The names of the inputs of a SavedModel's signatures, by these; of a file's graph, those of its placeholders
+    under "". The model is not loaded."""
+    if not path.is_dir():
+        return {"": [node.name for node in graph_of(path).node if node.op == "Placeholder"]}
+    model = _read_saved_model(path)
+    signatures = {name: s for graph in model.meta_graphs for name, s in graph.signature_def.items()}
+    # TensorFlow's loader has signatures of its own.
+    return {name: sorted(s.inputs) for name, s in sorted(signatures.items()) if not name.startswith("__saved_model_")}
+
+
 def _read(path) -> tuple:
     """The same, and the file's bytes: a pipe gives them once."""
     if hint := _HINTS.get(path.name, _HINTS.get(path.suffix)):
@@ -108,26 +119,26 @@ def _read(path) -> tuple:
     return definition, content
 
 
-_EXPORTED = "a Keras model is exported first: model.export(folder)"
+EXPORTED = "a Keras model is exported first: model.export(folder)"
 _HINTS = {
-    **{_SAVED: "of a SavedModel the folder is given", ".keras": _EXPORTED, ".h5": _EXPORTED},
+    **{_SAVED: "of a SavedModel the folder is given", ".keras": EXPORTED, ".h5": EXPORTED},
     ".tflite": "a LiteRT model has no graph of TensorFlow's",
 }
 
 
 def _graph(path, place, change) -> Report:
     definition, content = _read(path)
-    layers, functions = change(definition)
-    if not any(layer.replaced for layer in layers):
+    report, functions = change(definition)
+    if not report.replaced:
         place.write_bytes(content)
-        return Report(tuple(layers))
+        return report
     _functions.give_new_names(definition, functions)
     text = path.suffix in _TEXT
     place.write_bytes(text_format.MessageToString(definition).encode() if text else _serialized(definition))
-    return Report(tuple(layers))
+    return report
 
 
-def _saved_model(path, place, change) -> Report:
+def _read_saved_model(path) -> saved_model_pb2.SavedModel:
     text = not (path / _SAVED).exists()
     if text and not (path / _SAVED_TEXT).exists():
         raise BadModel(f"{path}: holds no {_SAVED}, so it is no SavedModel")
@@ -135,16 +146,19 @@ def _saved_model(path, place, change) -> Report:
     model = _parsed(file, _content(file), saved_model_pb2.SavedModel(), text)
     if not model.meta_graphs:
         raise BadModel(f"{path}: its {_SAVED} holds no graph")
-    layers = []
+    return model
+
+
+def _saved_model(path, place, change) -> Report:
+    model, report = _read_saved_model(path), Report()
     for graph in model.meta_graphs:
         found, _ = change(graph.graph_def, _kept(graph))
-        layers += found
+        report += found
         _mend_captures(graph)
-        if any(layer.replaced for layer in found) and graph.meta_info_def.HasField("stripped_op_list"):
+        if found.replaced and graph.meta_info_def.HasField("stripped_op_list"):
             operations = meta_graph.stripped_op_list_for_graph(graph.graph_def)
             graph.meta_info_def.stripped_op_list.CopyFrom(operations)
-    replaced = any(layer.replaced for layer in layers)
-    changed = {_SAVED, _SAVED_TEXT, _FINGERPRINT} if replaced else set()
+    changed = {_SAVED, _SAVED_TEXT, _FINGERPRINT} if report.replaced else set()
 
     def ignored(folder, names):
         return changed.intersection(names) if pathlib.Path(folder) == path else ()
@@ -153,11 +167,11 @@ def _saved_model(path, place, change) -> Report:
         shutil.copytree(path, place, ignore=ignored, dirs_exist_ok=True)
     finally:
         _for_their_owner(place)
-    if replaced:
+    if report.replaced:
         (place / _SAVED).write_bytes(_serialized(model))
         if (path / _FINGERPRINT).exists():
             _write_fingerprint(place)
-    return Report(tuple(layers))
+    return report
 
 
 def _for_their_owner(place) -> None:

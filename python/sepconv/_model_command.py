@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
@@ -15,25 +16,37 @@ try:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.table import Table
+    from rich.text import Text
 except ImportError:  # the same without colours, bars and borders
     Console = None
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "input", type=pathlib.Path, metavar="IN", help="a SavedModel's folder, or a file with a GraphDef"
+        "input",
+        type=pathlib.Path,
+        metavar="IN",
+        help="the model: a SavedModel's folder, or a file with a GraphDef (a frozen graph; .pbtxt and .txt: as text)",
     )
-    parser.add_argument("output", type=pathlib.Path, metavar="OUT", help="where the new model is written")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT, if it is a model")
     parser.add_argument(
-        "--json", metavar="PATH", help="write the report as JSON; - for the standard output, without the table"
+        "output", type=pathlib.Path, metavar="OUT", help="the path of the new model, of the kind that IN is"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace OUT if it is a model already (default: refuse)"
+    )
+    parser.add_argument(
+        "--json",
+        metavar="PATH",
+        help="a file for the report as JSON, beside the table; - for the standard output, without the table "
+        "(default: the table alone)",
     )
     parser.add_argument(
         "--threads",
         type=positive,
         default=0,
         metavar="N",
-        help="TensorFlow's threads within an operation (default: all)",
+        help="how many threads TensorFlow computes an operation on, which its bits may depend on: as many as where the "
+        "model will run (default: one for each processor)",
     )
 
 
@@ -97,11 +110,16 @@ def _print_table(report) -> None:
     if Console is None:
         print(report)
         return
-    if not report.layers:
-        return
-    table = Table(show_lines=False)
-    for column in ("layer", "in", "computes", "", "why"):
-        table.add_column(column, overflow="fold")
-    for node, function, what, replaced, reason in report.rows():
-        table.add_row(node, function or "graph", what, "replaced" if replaced else "left", reason)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for function, rows in itertools.groupby(report.rows(), key=lambda row: row[1]):
+        console.print(Text(f"in function {function}:" if function else "in the graph:"))
+        # What belongs to a layer stands below its name: beside it, nothing would fit into 80 columns.
+        table = Table.grid(padding=(0, 2))
+        table.add_column()
+        table.add_column(overflow="fold")
+        for node, _, what, replaced, reason in rows:
+            done = Text("replaced", "green") if replaced else Text("left", "yellow")
+            table.add_row(done, Text(node, "bold"))
+            for line in filter(None, [what, reason]):
+                table.add_row("", Text(line))
+        console.print(table)

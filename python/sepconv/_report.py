@@ -58,9 +58,19 @@ def _extents(shape) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was done with every separable convolution of a model, in `layers`; printed, it is a table."""
+    """What was done with every separable convolution of a model; printed, it is a table.
 
-    layers: tuple[Layer, ...]
+    Attributes:
+        layers: A `Layer` for each that was looked at.
+        already: How many of sepconv's ops the model that was rewritten held before.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    already: int = 0
+
+    def __add__(self, other: "Report") -> "Report":
+        """Of both graphs of a model."""
+        return Report(self.layers + other.layers, self.already + other.already)
 
     @property
     def replaced(self) -> tuple[Layer, ...]:
@@ -71,9 +81,9 @@ class Report:
         return tuple(layer for layer in self.layers if not layer.replaced)
 
     def as_dict(self) -> dict:
-        """The counts `replaced` and `left` and the list `layers`, as JSON takes them."""
+        """The counts `replaced`, `left` and `already` and the list `layers`, as JSON takes them."""
         layers = [dataclasses.asdict(layer) for layer in self.layers]
-        return {"replaced": len(self.replaced), "left": len(self.left), "layers": layers}
+        return {"replaced": len(self.replaced), "left": len(self.left), "already": self.already, "layers": layers}
 
     def json(self) -> str:
         return json.dumps(self.as_dict(), indent=2)
@@ -91,9 +101,12 @@ class Report:
 
     def summary(self) -> str:
         """One line."""
+        done = f"{len(self.replaced)} replaced, {len(self.left)} left"
         if not self.layers:
-            return "nothing to replace, the model is the same"
-        return f"{len(self.replaced)} replaced, {len(self.left)} left"
+            done = "nothing to replace, the model is the same"
+        if not self.already:
+            return done
+        return f"already rewritten: {self.already} {'op' if self.already == 1 else 'ops'} of sepconv; {done}"
 
     def __str__(self) -> str:
         lines = [

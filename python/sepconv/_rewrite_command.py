@@ -15,24 +15,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="run both models, each in a fresh process, and compare the bits of all signatures that random numbers or "
-        "the arrays of --inputs fit; 1 if any differ",
+        help="then run both models, each in a fresh process, and compare the bits of all signatures that random "
+        "numbers or the arrays of --inputs fit; the exit status is 1 if any differ (default: run neither)",
     )
     parser.add_argument(
         "--inputs",
         type=pathlib.Path,
         metavar="NPZ",
-        help="--check on these arrays, by the inputs' names (default: random numbers)",
+        help="an npz file with an array for each input, by its name or SIGNATURE/NAME, for --check, which it implies "
+        "(default: random numbers; 1 and 2 where a batch is unknown, 64 for other unknown extents)",
     )
-    parser.add_argument("--seed", type=natural, default=0, help="of the random inputs (default: %(default)s)")
+    parser.add_argument(
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="seed of --check's random numbers, a whole number of 0 or more (default: %(default)s)",
+    )
 
 
 def run(arguments) -> int:
     checked = arguments.check or arguments.inputs is not None
-    if arguments.inputs is not None:
-        _check.arrays_of(arguments.inputs)
     if checked and arguments.input.exists() and not (arguments.input.is_file() or arguments.input.is_dir()):
         raise BadInput(f"--check: {arguments.input} can be read only once, and would be run too: give a file")
+    if arguments.inputs is not None:
+        given = _check.arrays_of(arguments.inputs)
+        if arguments.input.exists():
+            _check.check_names(arguments.inputs, given, arguments.input)
     _model_command.prepare(arguments)
     report, outputs = _model_command.transform(_rewriting.rewrite, arguments), None
     try:

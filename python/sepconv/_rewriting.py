@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from sepconv import _chains, _convolution, _files, _functions, _restoring
-from sepconv._bodies import Body, bodies
+from sepconv._bodies import Body, bodies, count_of
 from sepconv._chains import Left
 from sepconv._places import Places
 from sepconv._report import Layer, Report
@@ -91,6 +91,7 @@ def restore(
 
 def _transform(model, output, overwrite, progress, types, changer) -> Rewritten:
     def changed(definition, kept=()) -> tuple:
+        already = count_of(definition, _restoring.TYPES - types)
         found, change = bodies(definition, types, kept), changer(definition, kept)
         total = sum(node.op in types for body in found for node in body.nodes)
         done = []
@@ -106,7 +107,7 @@ def _transform(model, output, overwrite, progress, types, changer) -> Rewritten:
             layers += layers_here
             if body.function and any(layer.replaced for layer in layers_here):
                 functions.add(body.function)
-        return layers, functions
+        return Report(tuple(layers), already), functions
 
     _convolution.use_threads()  # for a model that runs in this process
     with context.eager_mode():
@@ -122,14 +123,17 @@ def _transformed(model, output, overwrite, changed) -> Rewritten:
         raise TypeError("output is for a model that is given by its path")
     if isinstance(model, tf.compat.v1.GraphDef):
         definition = tf.compat.v1.GraphDef.FromString(model.SerializeToString())
-        layers, functions = changed(definition)
+        report, functions = changed(definition)
         _functions.give_new_names(definition, functions)
-        return Rewritten(definition, Report(tuple(layers)))
+        return Rewritten(definition, report)
     if isinstance(model, ConcreteFunction):
         definition = _functions.library_of(model)
-        layers, _ = changed(definition)
-        return Rewritten(_functions.like(model, definition), Report(tuple(layers)))
-    raise TypeError(f"model must be a GraphDef, a concrete function or a path, got {type(model).__name__}")
+        report, _ = changed(definition)
+        return Rewritten(_functions.like(model, definition), report)
+    raise TypeError(
+        f"model must be a GraphDef, a concrete function or a path, got {type(model).__name__}; {_files.EXPORTED}, "
+        "or traced: tf.function(model).get_concrete_function(tf.TensorSpec(...))"
+    )
 
 
 def _rewriter(definition, kept):
