@@ -145,9 +145,9 @@ def stats() -> dict[str, Any]:
 
     Returns:
         A dictionary of counts since the library was loaded, in which refused calls do not count:
-        `kernel_calls`: of the op, whichever of its three forms; `kernel_calls_by_dtype`: these by dtype's name.
-        `fused_calls`, `depthwise_calls`: those of `kernel_calls` that were of the op with steps, and of a depthwise
-        part alone, as `rewrite` puts them into models.
+        `kernel_calls`: of the whole convolution's op; `kernel_calls_by_dtype`: these by dtype's name.
+        `fused_calls`: those of `kernel_calls` with steps between the parts or behind them, as `rewrite` makes them.
+        `depthwise_calls`: of the op of a depthwise part alone, which `rewrite` makes; `kernel_calls` is without them.
         `gradient_calls`: of the gradients' ops, of which one backward pass calls up to four.
         `shape_function_calls`: how often TensorFlow asked for a result's shape while a graph was built.
         `packings`: how many pointwise filters were packed to be kept.
