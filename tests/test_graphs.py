@@ -315,9 +315,9 @@ def test_filters_of_unknown_extents_in_a_graph_of_tensorflow_1(unknown, tensors)
         shapes[n] = [None if n == unknown and axis in axes else extent for axis, extent in enumerate(shapes[n])]
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         placeholders = [tf.compat.v1.placeholder(tensors[0].dtype, shape) for shape in shapes]
-        y = sepconv.separable_conv2d(*placeholders, **PLAIN)
-        found = session.run(y, dict(zip(placeholders, [tensor.numpy() for tensor in tensors], strict=True)))
-    np.testing.assert_allclose(found, sepconv.separable_conv2d(*tensors, **PLAIN), rtol=1e-5, atol=1e-5)
+        both = [function(*placeholders, **PLAIN) for function in (sepconv.separable_conv2d, tensorflows)]
+        found = session.run(both, dict(zip(placeholders, [tensor.numpy() for tensor in tensors], strict=True)))
+    assert same(*found)
 
 
 @pytest.mark.parametrize("context", [lambda f: f, tf.function], ids=["eager", "function"])
