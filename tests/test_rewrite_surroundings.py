@@ -10,7 +10,8 @@ import tensorflow as tf
 from conftest import THREADS
 from fresh import at_once
 from helpers import same
-from rewriting import conv, depthwise, graph_of, replaced
+from rewriting import bias_comes_first, conv, depthwise, graph_of, replaced
+from sepconv._functions import give_new_names
 
 RNG = np.random.default_rng(1)
 DEPTHWISE, POINTWISE, OF_DEPTHWISE, OF_BOTH, SCALE, BIAS = [
@@ -144,3 +145,33 @@ def test_a_function_that_is_called_too_often():
     rewritten = sepconv.rewrite(original)
     [layer] = rewritten.report.left
     assert layer.reason == "the function is called in more than 32 ways" and rewritten.model == original
+
+
+doubled = function(lambda a: a * 2)
+# Functions of constants: the parts of a model that are tried by themselves take along what they call.
+CALLED = {
+    "call": function(lambda a: doubled(a)),
+    "call that stays": tf.function(lambda a: a * 2, autograph=False, experimental_attributes={"_noinline": True}),
+    "condition": lambda a: tf.cond(tf.constant(True), lambda: a * 2, lambda: a * 3),
+    "loop": lambda a: tf.while_loop(lambda n, a: n < 2, lambda n, a: (n + 1, a * 1.5), [0, a])[1],
+}
+MADE = {
+    "filter": lambda x, made: separable(x, p=made(POINTWISE)),
+    "bias": lambda x, made: tf.nn.relu(tf.nn.bias_add(separable(x), made(BIAS))),
+    "scale": lambda x, made: separable(x) * made(SCALE),
+}
+
+
+@pytest.mark.parametrize("part", MADE)
+@pytest.mark.parametrize("name", CALLED)
+def test_constants_that_functions_make(name, part, tmp_path: pathlib.Path):
+    original = graph_of(lambda x: MADE[part](x, lambda a: CALLED[name](tf.constant(a))), [2, 9, 9, 16])
+    # As those of a file, which nobody has called in this process.
+    give_new_names(original, {function.signature.name for function in original.library.function})
+    rewritten = sepconv.rewrite(original)
+    [layer] = rewritten.report.layers
+    # What TensorFlow does not know to be constant, it does not multiply into a filter either.
+    left = part == "scale" and "gives other bits" in layer.reason
+    assert layer.replaced or left or bias_comes_first(layer), layer.reason
+    theirs, ours = results(tmp_path, original, rewritten.model)
+    assert same(ours, theirs)

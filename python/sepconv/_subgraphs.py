@@ -4,6 +4,9 @@ import hashlib
 
 import tensorflow as tf
 
+from sepconv._bodies import called
+from sepconv._functions import give_new_names
+
 # Not functions of their inputs alone, or parts of loops.
 _SOURCES = {
     *("Placeholder", "PlaceholderWithDefault", "ReadVariableOp", "VarHandleOp", "Variable", "VariableV2"),
@@ -54,6 +57,19 @@ class Subgraph:
                 self.input = names[name]
             else:
                 self.others[names[name]] = leaf
+        self._take_functions(operations.values())
+
+    def _take_functions(self, operations) -> None:
+        """Takes the functions that are called along, under new names: whoever runs several parts of models would find
+        one name for two of them."""
+        graphs = [op.graph for op in operations if _calls(op)]
+        functions = {f.signature.name: f for f in graphs[0].as_graph_def().library.function} if graphs else {}
+        wanted, waiting = set(), called(self.definition.node)
+        while waiting := (waiting & functions.keys()) - wanted:
+            wanted |= waiting
+            waiting = set().union(*[called(functions[name].node_def) for name in waiting])
+        self.definition.library.function.extend(functions[name] for name in sorted(wanted))
+        give_new_names(self.definition, wanted)
 
     def _holds(self, tensor) -> bool:
         op = tensor.op
@@ -89,8 +105,13 @@ def stays(tensor: tf.Tensor) -> bool:
 
 def opaque(op: tf.Operation) -> bool:
     """Whether it is more than a function of its inputs that TensorFlow's optimiser looks into."""
-    graph, kinds = op.graph, {attribute.type for attribute in op.op_def.attr}
-    return op.type in _SOURCES or op.op_def.is_stateful or "func" in kinds or graph._is_function(op.type)
+    return op.type in _SOURCES or op.op_def.is_stateful or _calls(op)
+
+
+def _calls(op: tf.Operation) -> bool:
+    """Whether it calls functions, or is named after one."""
+    kinds = {attribute.type for attribute in op.op_def.attr}
+    return not kinds.isdisjoint({"func", "list(func)"}) or op.graph._is_function(op.type)
 
 
 def made_of(tensor: tf.Tensor, inside, input: tf.Tensor) -> dict | None:
