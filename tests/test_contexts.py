@@ -3,6 +3,7 @@ variables of every dtype; and TensorFlow's names for the resulting tensors.
 """
 
 import pathlib
+import re
 import threading
 import time
 
@@ -205,6 +206,28 @@ def test_dtypes_that_differ():
                     context(lambda c=convolve, g=given: c(*g, **attributes))()
                 refusals.append(type(refused.value))
             assert refusals[0] == refusals[1]
+            wrong = "pointwise_filter must be float32, as input is, got float16"
+            if given[2].dtype == np.float32:
+                wrong = "depthwise_filter must be float(32, as input is, got float64|64, as input is, got float32)"
+            assert re.search(wrong, str(refused.value))
+
+
+@pytest.mark.parametrize(
+    "dilations", [2, True, "ab", [1, 2, 2, 1], (2.0, 2.0), [[2, 2]], tf.constant([2.0, 2.0])], ids=str
+)
+def test_dilations_that_are_none(dilations):
+    """TensorFlow's classes, and words that name the argument; it takes a single integer, too."""
+    arrays, attributes = small()
+    for context in (lambda f: f, tf.function):
+        refusals = []
+        for convolve in (tensorflows, sepconv.separable_conv2d):
+            with pytest.raises((TypeError, ValueError)) as refused:
+                context(lambda c=convolve: c(*arrays, **attributes | {"dilations": dilations}))()
+            refusals.append(type(refused.value))
+        assert refusals[0] == refusals[1]
+        assert f"dilations must be two positive integers, or an integer tensor of shape [2], got {dilations!r}" in str(
+            refused.value
+        )
 
 
 def test_integers_are_refused_as_tensorflow_refuses_them():

@@ -1,5 +1,6 @@
 """The arguments of one call, taken as TensorFlow takes them and refused with TensorFlow's error classes."""
 
+import contextlib
 import dataclasses
 import operator
 from collections.abc import Sequence
@@ -50,9 +51,9 @@ class Call:
         return None not in self.input + self.depthwise_filter + self.pointwise_filter
 
 
-def refusal(message: str) -> Exception:
+def refusal(message: str, in_graph: type = ValueError) -> Exception:
     """The class that TensorFlow uses for a refused argument: eager, or while a graph is built."""
-    return tf.errors.InvalidArgumentError(None, None, message) if tf.executing_eagerly() else ValueError(message)
+    return tf.errors.InvalidArgumentError(None, None, message) if tf.executing_eagerly() else in_graph(message)
 
 
 def shape_of(name: str, tensor) -> tuple:
@@ -94,6 +95,28 @@ def check_numerics(numerics) -> str:
         names = ", ".join(map(repr, NUMERICS))
         raise refusal(f"numerics must be {names} or a text that `explain` gave, got {numerics!r}")
     return numerics
+
+
+def check_dtypes(input, depthwise_filter, pointwise_filter) -> None:
+    for name, filter in (("depthwise_filter", depthwise_filter), ("pointwise_filter", pointwise_filter)):
+        if filter.dtype.base_dtype != input.dtype.base_dtype:
+            raise refusal(f"{name} must be {input.dtype.name}, as input is, got {filter.dtype.name}", TypeError)
+
+
+def check_rate(rate) -> None:
+    """Refuses what TensorFlow's function refuses too, of what is no pair of constants: it takes one integer, and
+    three."""
+    message = f"dilations must be two positive integers, or an integer tensor of shape [2], got {rate!r}"
+    if not tf.is_tensor(rate):
+        try:
+            # Nothing of this belongs into a graph that is being built.
+            with contextlib.nullcontext() if tf.executing_eagerly() else tf.Graph().as_default():
+                rate = tf.convert_to_tensor(rate, tf.int32)
+        except (TypeError, ValueError) as error:
+            raise type(error)(message) from error
+    fits = any(rate.shape.is_compatible_with([length]) for length in (1, 2, 3))
+    if rate.dtype.base_dtype != tf.int32 or not fits:
+        raise ValueError(message)
 
 
 def normalise(input, depthwise_filter, pointwise_filter, strides, padding, data_format, rate) -> Call:

@@ -313,6 +313,7 @@ def _way(tensors, attributes, numerics) -> _Way:
     strides, padding, data_format, rate = attributes
     _arguments.check_numerics(numerics)
     data_format = _arguments.check_format(data_format)
+    _arguments.check_dtypes(*tensors)
     call = _arguments.normalise(*tensors, strides, padding, data_format, rate)
     certainly, numerics = numerics == CERTAIN, "tensorflow" if numerics == CERTAIN else numerics
     named = numerics in _orders.CONTEXTS
@@ -321,6 +322,7 @@ def _way(tensors, attributes, numerics) -> _Way:
     if call.rate is None:
         if not named:
             raise refusal(f"dilations must be two integers for numerics={numerics!r}, got {rate!r}")
+        _arguments.check_rate(rate)
         # TensorFlow pads otherwise where it cannot see in time that nothing is dilated.
         return _tensorflow("dilations are not two integers known when the call is built", tf.executing_eagerly())
     geometry = _library.geometry(call.request() | ({} if named else {"numerics": numerics}))
@@ -332,8 +334,6 @@ def _way(tensors, attributes, numerics) -> _Way:
         if not named:
             raise refusal(f"numerics={numerics!r} is not to be had under jit_compile=True: XLA has no kernel of the op")
         return _tensorflow(_pipeline.COMPILED_BY_XLA, False)
-    if len({t.dtype.base_dtype for t in tensors}) > 1:
-        return _tensorflow("the dtypes of the arguments differ", certain)
     if call.dtype not in DTYPES and not named:
         raise refusal(f"numerics={numerics!r} takes float16, bfloat16, float32 and float64, got {call.dtype.name}")
     if call.dtype not in DTYPES:
