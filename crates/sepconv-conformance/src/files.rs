@@ -1,4 +1,5 @@
-//! Nothing half-written stays: files and directories are made under another name beside their own, and moved when done.
+//! Nothing half-written stays: files and directories are made under another name beside their own, and moved when done;
+//! signals wait until then.
 //! Nothing is waited for: only regular files are read.
 
 use std::fs::{self, File};
@@ -6,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
+
+use crate::signals::Deferred;
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,7 @@ pub fn check(path: &Path) -> Result<(), Error> {
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return Err(Error::NotRegular { path: path.into() });
     }
+    let _deferred = Deferred::begin();
     beside(path, |path| File::create_new(path)).map(drop).map_err(|error| Error::Write { path: path.into(), error })
 }
 
@@ -47,6 +51,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Writes a whole file.
 pub fn write(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |error| Error::Write { path: path.into(), error };
+    let _deferred = Deferred::begin();
     let file = beside(path, |path| File::create_new(path)).map_err(failed)?;
     fs::write(file.path(), text).map_err(failed)?;
     readable(file.path()).map_err(failed)?;
@@ -57,6 +62,7 @@ pub fn write(path: &Path, text: &str) -> Result<(), Error> {
 pub struct Unfinished {
     path: PathBuf,
     destination: PathBuf,
+    _deferred: Deferred,
 }
 
 impl Unfinished {
@@ -65,9 +71,10 @@ impl Unfinished {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.into() });
         }
+        let deferred = Deferred::begin();
         let made = beside(path, |path| fs::create_dir(path)).and_then(|made| Ok(made.keep()?));
         let ((), unfinished) = made.map_err(|error| Error::Write { path: path.into(), error })?;
-        Ok(Self { path: unfinished, destination: path.into() })
+        Ok(Self { path: unfinished, destination: path.into(), _deferred: deferred })
     }
 
     pub fn path(&self) -> &Path {
@@ -75,7 +82,7 @@ impl Unfinished {
     }
 
     pub fn finish(self) -> Result<(), Error> {
-        let Self { path, destination } = &self;
+        let Self { path, destination, .. } = &self;
         // Should it have been made meanwhile: only an empty one is replaced.
         let moved = readable(path).and_then(|()| fs::rename(path, destination));
         moved.map_err(|error| Error::Write { path: destination.clone(), error })

@@ -28,6 +28,7 @@ pub mod reveal;
 pub mod run;
 pub mod semantics;
 pub mod session;
+mod signals;
 pub mod tally;
 pub mod trials;
 pub mod vectors;

@@ -15,6 +15,7 @@ use crate::cases::{Case, Operands};
 use crate::group::Group;
 use crate::implementation::{self, Implementation};
 use crate::session::Element;
+use crate::signals::Deferred;
 
 /// The exit status by which a program says that it does not do such cases.
 const NOT_SUPPORTED: i32 = 3;
@@ -135,6 +136,7 @@ impl Implementation for Program {
         numerics: Option<&Numerics>,
         operands: &Operands<T>,
     ) -> Result<Vec<T>, implementation::Error> {
+        let _deferred = Deferred::begin();
         let scratch = tempfile::tempdir().map_err(Error::Scratch)?;
         let order = numerics.cloned().ok_or_else(String::new);
         case_directory::write(scratch.path(), case, &order, operands).map_err(Error::Files)?;

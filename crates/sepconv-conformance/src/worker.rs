@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cases::Case;
 use crate::program::last_line;
 use crate::session::{self, Mode, ONEDNN};
+use crate::signals::{self, Deferred, Waited};
 use crate::{reveal, run, vectors};
 
 /// The hidden subcommand.
@@ -98,6 +99,7 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message) -> io::Result<()
     let mut command = Command::new(env::current_exe().map_err(Error::Start)?);
     command.arg(SUBCOMMAND).arg(serde_json::to_string(task).expect("tasks are made of texts and numbers"));
     command.env(ONEDNN, if mode.onednn { "1" } else { "0" }).stdin(Stdio::null()).stdout(Stdio::piped());
+    let _deferred = Deferred::begin();
     // Where the child keeps its files for a while, so that they go even if it cannot clear them away.
     let scratch = tempfile::tempdir().map_err(Error::Start)?;
     command.env("TMPDIR", scratch.path());
@@ -105,6 +107,7 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message) -> io::Result<()
     let mut log = tempfile::tempfile().map_err(Error::Start)?;
     command.stderr(log.try_clone().map_err(Error::Start)?);
     let mut child = command.spawn().map_err(Error::Start)?;
+    signals::wait_for(Waited::Process(child.id()));
     let (mut trying, mut stopped, mut told) = (None, None, Ok(()));
     let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     for line in lines.map_while(Result::ok) {
@@ -127,6 +130,7 @@ pub fn run(task: &Task, mode: Mode, mut on: impl FnMut(Message) -> io::Result<()
         }
     }
     let status = child.wait().map_err(Error::Start)?;
+    signals::wait_for(Waited::Nothing);
     told?;
     if let Some(why) = stopped {
         return Err(Error::Stopped(why));

@@ -159,12 +159,14 @@ fn awaited<T>(done: impl Fn() -> Option<T>) -> T {
 
 #[test]
 fn what_a_program_starts_is_ended_with_it() {
-    let directory = tempdir().unwrap();
+    let (directory, temporary) = (tempdir().unwrap(), tempdir().unwrap());
     let started = directory.path().join("program.started");
     for timeout in ["2", "60"] {
         let arguments =
             ["reveal", SQUARE, "--timeout", timeout, "--implementation", &script(directory.path(), WRAPPER)];
-        let mut revealing = Command::new(EXECUTABLE).args(arguments).stdout(Stdio::null()).spawn().unwrap();
+        let mut command = Command::new(EXECUTABLE);
+        command.args(arguments).env("TMPDIR", temporary.path()).stdout(Stdio::null());
+        let mut revealing = command.spawn().unwrap();
         let sleeper = awaited(|| fs::read_to_string(&started).ok());
         if timeout == "60" {
             // As INT, which a terminal sends for Ctrl-C; that may be ignored here.
@@ -172,6 +174,7 @@ fn what_a_program_starts_is_ended_with_it() {
         }
         let status = revealing.wait().unwrap();
         assert_eq!((status.code(), status.signal()), if timeout == "2" { (Some(1), None) } else { (None, Some(15)) });
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing half-written stays");
         // Gone, or dead and not yet waited for by whoever inherited it.
         awaited(|| match fs::read_to_string(format!("/proc/{}/stat", sleeper.trim())) {
             Ok(stat) => stat.contains(") Z ").then_some(()),
@@ -212,6 +215,23 @@ fn output_that_nobody_can_read_is_an_error() {
     let ended = running.wait_with_output().unwrap();
     let told = String::from_utf8(ended.stderr).unwrap();
     assert_eq!((ended.status.code(), &*told), (Some(2), "error: standard output: Broken pipe (os error 32)\n"));
+}
+
+#[test]
+fn an_export_that_a_signal_ends_leaves_nothing() {
+    let (directory, temporary) = (tempdir().unwrap(), tempdir().unwrap());
+    let mut command = Command::new(EXECUTABLE);
+    command.args(["vectors", "export", "vectors", "--dtype", "f32"]).current_dir(directory.path());
+    let mut exporting = command.env("TMPDIR", temporary.path()).stdout(Stdio::null()).spawn().unwrap();
+    awaited(|| {
+        let unfinished = fs::read_dir(directory.path()).unwrap().next()?.unwrap().path();
+        unfinished.join("0001").exists().then_some(())
+    });
+    assert!(Command::new("kill").args(["-TERM", &exporting.id().to_string()]).status().unwrap().success());
+    assert_eq!(exporting.wait().unwrap().signal(), Some(15));
+    for place in [directory, temporary] {
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "nothing half-written stays");
+    }
 }
 
 #[test]
