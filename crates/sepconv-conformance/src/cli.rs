@@ -1,5 +1,5 @@
 //! The command line: what it takes, and what its exit status says: 0 if all is well, 1 if a case failed or all were skipped, 2 for bad usage
-//! and for what keeps a command from being done at all.
+//! and for what keeps a command from being done at all. Where nobody reads on, as behind `| head`, it is 2 with no word.
 
 mod deviations;
 mod progress;
@@ -10,6 +10,7 @@ mod vectors;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::iter::successors;
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,7 +61,9 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            complain(&*error);
+            if !unread(&*error) {
+                complain(&*error);
+            }
             ExitCode::from(2)
         }
     }
@@ -70,6 +73,12 @@ pub fn main() -> ExitCode {
 fn print(line: impl Display) -> io::Result<()> {
     let printed = writeln!(io::stdout(), "{line}");
     printed.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
+}
+
+/// Whether whoever read the output has closed the pipe: they have had enough.
+fn unread(error: &(dyn Error + 'static)) -> bool {
+    let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    successors(Some(error), |&error| error.source()).any(|error| error.downcast_ref().is_some_and(closed))
 }
 
 /// The status tells it to those who do not read it.

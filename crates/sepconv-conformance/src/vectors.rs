@@ -43,7 +43,7 @@ pub enum Error {
     #[error(transparent)]
     Case(#[from] crate::case_directory::Error),
     /// What came of a case could not be told.
-    #[error(transparent)]
+    #[error("{0}")]
     Untold(#[from] io::Error),
 }
 

@@ -90,7 +90,7 @@ pub enum Error {
     #[error("the process for TensorFlow ended after {done} of {all} cases")]
     Missing { done: usize, all: usize },
     /// What came of it could not be told.
-    #[error(transparent)]
+    #[error("{0}")]
     Untold(#[from] io::Error),
 }
 

@@ -207,14 +207,28 @@ fn output_that_nobody_can_read_is_an_error() {
         // What is said of it may be as unreadable.
         assert_eq!(ended(Command::new(EXECUTABLE).args(arguments).stdout(full()).stderr(full())).status, Some(2));
     }
-    // Closed between two lines: the second is that of the failure.
-    let arguments = ["run", "--case", SQUARE, "--implementation", &script(directory.path(), COPY)];
-    let mut running =
-        Command::new(EXECUTABLE).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    BufReader::new(running.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
-    let ended = running.wait_with_output().unwrap();
-    let told = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!((ended.status.code(), &*told), (Some(2), "error: standard output: Broken pipe (os error 32)\n"));
+}
+
+#[test]
+fn whoever_reads_no_further_is_told_nothing() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("vectors");
+    let vectors = path.to_str().unwrap();
+    let exported = sepconv_conformance(&["vectors", "export", vectors, "--cases", "0", "--dtype", "f32"]);
+    assert_eq!(exported.status, Some(0), "{}", exported.stderr);
+    let slow = script(directory.path(), "sleep 0.5; exit 1");
+    for arguments in [
+        &["run", "--case", SQUARE, "--implementation", &slow][..],
+        &["vectors", "check", vectors, "--implementation", &slow],
+    ] {
+        let mut running =
+            Command::new(EXECUTABLE).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Closed between two lines: the second is that of the first failure.
+        BufReader::new(running.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        let ended = running.wait_with_output().unwrap();
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), &*told), (Some(2), ""), "{arguments:?}");
+    }
 }
 
 #[test]
