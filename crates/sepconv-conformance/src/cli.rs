@@ -11,8 +11,9 @@ use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::iter::successors;
-use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -98,11 +99,11 @@ enum Switch {
 /// How TensorFlow is to run.
 #[derive(Args)]
 struct Settings {
-    /// oneDNN on or off [default: as TensorFlow itself would have it in this environment]
-    #[arg(long)]
+    /// Whether TensorFlow uses oneDNN [default: as TensorFlow itself would have it in this environment]
+    #[arg(long, value_name = "SWITCH")]
     onednn: Option<Switch>,
-    /// Intra-op threads of TensorFlow
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=127))]
+    /// How many threads TensorFlow has within one operation (intra-op), 1 to 127
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, allow_negative_numbers = true, value_parser = number(1..=127u8))]
     threads: u8,
 }
 
@@ -118,20 +119,44 @@ impl Settings {
 }
 
 fn cases_help(default: u32) -> String {
-    format!("Random cases, besides the named ones [default: {default}]")
+    format!("How many random cases follow the named ones [default: {default}]")
+}
+
+/// Below the options of those commands that take cases from the user.
+fn case_help() -> String {
+    let names: Vec<_> = corpus(ElementType::F32).map(|(name, _)| name).collect();
+    format!(
+        "A case is one of these names, behind an element type if that is not f32 (\"mbv1_7\", \"f16 mbv1_7\"):\n  {}\n\
+         or a text, which values and a seed may follow, as they do where failures are printed:\n  \"{CASE}\"",
+        names.join(" ")
+    )
+}
+
+/// The example of a text.
+const CASE: &str = "f32 input 1,8,8,3 kernel 3,3 multiplier 1 columns 5 strides 1,1 padding same rate 1,1";
+
+/// Reads a number of that range. (`allow_negative_numbers` lets it say so of -1, which would be an unknown option otherwise.)
+fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Clone,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
+    }
 }
 
 /// Which cases.
 #[derive(Args)]
 struct Selection {
     // Its help is each command's own: `cases_help`.
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = number(0..=u32::MAX))]
     cases: Option<u32>,
-    /// Of the random cases [default: another one each time]
-    #[arg(long)]
+    /// Seed of the random cases: the same ones for the same options [default: another one each time, which is printed]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = number(0..=u64::MAX))]
     seed: Option<u64>,
-    /// Element type: f32, f64, f16, bf16 or all
-    #[arg(long, default_value = "all", value_parser = element)]
+    /// Element type of the cases: f32, f64, f16, bf16 or all
+    #[arg(long, value_name = "TYPE", default_value = "all", value_parser = element)]
     dtype: Dtype,
 }
 
@@ -165,13 +190,13 @@ impl Selection {
 /// How long a program may take for one case.
 #[derive(Args)]
 struct Timeout {
-    /// Seconds that a program may take for one case
-    #[arg(long, value_name = "SECONDS", default_value = "60")]
-    timeout: NonZeroU64,
+    /// Seconds that the program of command:PROGRAM may take for one case before it is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true, value_parser = number(1..=u64::MAX))]
+    timeout: u64,
 }
 
 impl Timeout {
     fn duration(&self) -> Duration {
-        Duration::from_secs(self.timeout.get())
+        Duration::from_secs(self.timeout)
     }
 }

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use program::{EXECUTABLE, ended, script, sepconv_conformance};
+use sepconv_conformance::cases::Case;
 use serde_json::Value;
 use tempfile::tempdir;
 
@@ -232,6 +233,16 @@ fn whoever_reads_no_further_is_told_nothing() {
 }
 
 #[test]
+fn the_cases_that_help_shows_are_taken() {
+    for command in ["run", "reveal"] {
+        let help = sepconv_conformance(&[command, "--help"]).stdout;
+        let shown: Vec<_> = help.split('"').skip(1).step_by(2).collect();
+        assert_eq!(shown.len(), 3, "{help}");
+        assert!(shown.iter().all(|case| Case::given(case).is_ok()), "{shown:?}");
+    }
+}
+
+#[test]
 fn an_export_that_a_signal_ends_leaves_nothing() {
     let (directory, temporary) = (tempdir().unwrap(), tempdir().unwrap());
     let mut command = Command::new(EXECUTABLE);
@@ -267,8 +278,21 @@ fn bad_usage_is_refused_with_one_line_and_status_2() {
         assert!(error.contains(part), "no {part} in {error}");
     };
     refused(&["run", "--dtype", "f8"], "expected f32, f64, f16, bf16 or all");
-    refused(&["run", "--threads", "0"], "0 is not in 1..=127");
-    refused(&["run", "--case", "nonsense"], "`nonsense` is no name of the corpus");
+    for (option, value, range) in [
+        ("--threads", "0", "1 to 127"),
+        ("--threads", "many", "1 to 127"),
+        ("--cases", "-1", "0 to 4294967295"),
+        ("--seed", "-1", "0 to 18446744073709551615"),
+        ("--timeout", "-1", "1 to 18446744073709551615"),
+        ("--timeout", "0", "1 to 18446744073709551615"),
+    ] {
+        let name = if option == "--timeout" { "SECONDS" } else { "NUMBER" };
+        let why = format!("invalid value '{value}' for '{option} <{name}>': expected a whole number from {range}");
+        refused(&["run", option, value], &why);
+    }
+    refused(&["vectors", "export", "vectors", "--cases", "-1"], "invalid value '-1' for '--cases <NUMBER>'");
+    refused(&["reveal", "tiny", "--threads", "-1"], "invalid value '-1' for '--threads <NUMBER>'");
+    refused(&["run", "--case", "nonsense"], "`nonsense` is none of the named cases");
     refused(&["run", "--implementation", "gpu"], "expected crate, op or command:PROGRAM, got `gpu`");
     refused(&["run", "--implementation", "command:/no/such"], "the program /no/such cannot be started");
     refused(

@@ -8,7 +8,7 @@ const LARGEST: usize = 1 << 28;
 /// Why a case was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCase {
-    #[error("`{given}` is no name of the corpus ({}), and {why}", names())]
+    #[error("`{given}` is none of the named cases ({}), and {why}", names())]
     Text { given: String, why: NotACase },
     #[error(transparent)]
     Geometry(#[from] sepconv::Error),
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_its_values() {
         let error = |text: &str| Case::given(text).unwrap_err().to_string();
-        assert!(error("mbv9").starts_with("`mbv9` is no name of the corpus (mbv1_1, "), "{}", error("mbv9"));
+        assert!(error("mbv9").starts_with("`mbv9` is none of the named cases (mbv1_1, "), "{}", error("mbv9"));
         let with = |input: &str, strides: &str| {
             error(&format!(
                 "f32 input {input} kernel 3,3 multiplier 1 columns 5 strides {strides} padding valid rate 1,1"

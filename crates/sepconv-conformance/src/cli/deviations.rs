@@ -9,7 +9,7 @@ use crate::observe::{observable, observe};
 /// List where sepconv deliberately differs from one of TensorFlow's modes, and why
 #[derive(Args)]
 pub struct Arguments {
-    /// As one JSON array, for machines
+    /// Print them as one JSON array, for machines
     #[arg(long)]
     json: bool,
 }

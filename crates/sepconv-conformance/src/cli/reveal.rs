@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use sepconv::Numerics;
 
-use super::{Done, Settings, Timeout, case, print};
+use super::{Done, Settings, Timeout, case, case_help, print};
 use crate::cases::Case;
 use crate::implementation::{Choice, Chosen};
 use crate::reference::Filters;
@@ -14,17 +14,18 @@ use crate::worker::{self, Message};
 
 /// Find and print the order in which sums are taken
 #[derive(Args)]
+#[command(after_help = case_help())]
 pub struct Arguments {
-    /// Texts of cases, values and seed optional, or names of the corpus: `mbv1_7`, `f16 mbv1_7`
-    #[arg(required = true, value_name = "SHAPE", value_parser = case)]
+    /// Whose sums: one or more cases, see below
+    #[arg(required = true, value_name = "CASE", value_parser = case)]
     shapes: Vec<Case>,
-    /// tensorflow, crate or command:PROGRAM
-    #[arg(long, default_value = "tensorflow")]
+    /// Who takes the sums: tensorflow, crate or command:PROGRAM, a program of yours (see PROTOCOL.md)
+    #[arg(long, value_name = "NAME", default_value = "tensorflow")]
     implementation: Whose,
-    /// What the crate is to follow
+    /// The order that the crate is to follow, for --implementation crate: reproducible, or a text that `reveal` printed
     #[arg(long, value_name = "TEXT", default_value = "reproducible")]
     numerics: Numerics,
-    /// What TensorFlow's filters are in its graph
+    /// Whether the filters are fed to TensorFlow's graph or constants of it, as in a frozen model
     #[arg(long, value_enum, default_value = "fed")]
     filters: Filters,
     #[command(flatten)]

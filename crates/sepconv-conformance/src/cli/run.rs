@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::progress::bar;
-use super::{Done, Selection, Settings, Timeout, case, cases_help, complain, print};
+use super::{Done, Selection, Settings, Timeout, case, case_help, cases_help, complain, print};
 use crate::cases::Case;
 use crate::compare::Told;
 use crate::files;
@@ -21,25 +21,25 @@ use crate::worker::{self, Error, Message};
 
 /// Compare the crate, the op or a program with TensorFlow over named and random cases
 #[derive(Args)]
-#[command(mut_arg("cases", |cases| cases.help(cases_help(CASES))))]
+#[command(mut_arg("cases", |cases| cases.help(cases_help(CASES))), after_help = case_help())]
 pub struct Arguments {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     settings: Settings,
-    /// crate, op or command:PROGRAM (see PROTOCOL.md)
-    #[arg(long, default_value = "crate")]
+    /// What is compared with TensorFlow: crate, op or command:PROGRAM, a program of yours (see PROTOCOL.md)
+    #[arg(long, value_name = "NAME", default_value = "crate")]
     implementation: Choice,
-    /// What TensorFlow's filters are in its graph
+    /// Whether the filters are fed to TensorFlow's graph or constants of it, as in a frozen model
     #[arg(long, value_enum, default_value = "fed")]
     filters: Filters,
-    /// Only this case: its text, or a name of the corpus
-    #[arg(long, value_name = "TEXT", value_parser = case, conflicts_with_all = ["cases", "seed", "dtype"])]
+    /// Try this case only, see below [default: named and random ones]
+    #[arg(long, value_name = "CASE", value_parser = case, conflicts_with_all = ["cases", "seed", "dtype"])]
     case: Option<Case>,
-    /// Write all results to FILE as JSON, and as a page beside it with the ending .html
+    /// Write all results to FILE as JSON, and as a page beside it with the ending .html [default: neither]
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// The op's library [default: what SEPCONV_LIBRARY names, or libsepconv_tensorflow.so beside this executable]
+    /// The library of the op, for --implementation op [default: what SEPCONV_LIBRARY names, or libsepconv_tensorflow.so beside this executable]
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
     #[command(flatten)]

@@ -25,13 +25,13 @@ pub enum Command {
 #[derive(Args)]
 #[command(mut_arg("cases", |cases| cases.help(cases_help(CASES))))]
 pub struct ExportArguments {
-    /// Must not exist yet
+    /// The directory that is made; it must not exist yet
     directory: PathBuf,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     settings: Settings,
-    /// What TensorFlow's filters are in its graph
+    /// Whether the filters are fed to TensorFlow's graph or constants of it, as in a frozen model
     #[arg(long, value_enum, default_value = "fed")]
     filters: Filters,
 }
@@ -39,10 +39,10 @@ pub struct ExportArguments {
 /// Compare an implementation with golden vectors; needs no TensorFlow
 #[derive(Args)]
 pub struct CheckArguments {
-    /// That `vectors export` wrote
+    /// A directory that `vectors export` wrote
     directory: PathBuf,
-    /// crate or command:PROGRAM (see PROTOCOL.md)
-    #[arg(long, value_parser = without_tensorflow)]
+    /// What is compared with the vectors: crate or command:PROGRAM, a program of yours (see PROTOCOL.md)
+    #[arg(long, value_name = "NAME", value_parser = without_tensorflow)]
     implementation: Choice,
     #[command(flatten)]
     timeout: Timeout,
