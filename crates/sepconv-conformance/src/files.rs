@@ -81,6 +81,11 @@ impl Unfinished {
         &self.path
     }
 
+    /// Bytes of all files so far.
+    pub fn size(&self) -> Result<u64, Error> {
+        size(&self.path).map_err(|error| Error::Write { path: self.destination.clone(), error })
+    }
+
     pub fn finish(self) -> Result<(), Error> {
         let Self { path, destination, .. } = &self;
         // Should it have been made meanwhile: only an empty one is replaced.
@@ -94,6 +99,14 @@ impl Drop for Unfinished {
         // Once moved it is not there.
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+fn size(path: &Path) -> io::Result<u64> {
+    let metadata = path.metadata()?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
 }
 
 /// Temporary files and directories are for their owner only; results are for those who may read others.

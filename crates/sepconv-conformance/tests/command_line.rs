@@ -243,6 +243,17 @@ fn the_cases_that_help_shows_are_taken() {
 }
 
 #[test]
+fn an_export_says_how_much_it_takes() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("vectors");
+    let arguments = ["vectors", "export", path.to_str().unwrap(), "--cases", "0", "--dtype", "f32"];
+    let exported = sepconv_conformance(&arguments);
+    assert!(exported.last().ends_with("/vectors, 73 MB"), "{}{}", exported.stdout, exported.stderr);
+    let help = sepconv_conformance(&["vectors", "export", "--help"]).stdout;
+    assert!(help.contains("those of f32 alone 73 MB"), "{help}");
+}
+
+#[test]
 fn an_export_that_a_signal_ends_leaves_nothing() {
     let (directory, temporary) = (tempdir().unwrap(), tempdir().unwrap());
     let mut command = Command::new(EXECUTABLE);

@@ -23,7 +23,7 @@ pub enum Command {
 
 /// Write cases with TensorFlow's output into a new directory
 #[derive(Args)]
-#[command(mut_arg("cases", |cases| cases.help(cases_help(CASES))))]
+#[command(mut_arg("cases", |cases| cases.help(cases_help(CASES))), after_help = SIZE)]
 pub struct ExportArguments {
     /// The directory that is made; it must not exist yet
     directory: PathBuf,
@@ -47,6 +47,9 @@ pub struct CheckArguments {
     #[command(flatten)]
     timeout: Timeout,
 }
+
+/// What depends on no seed is said to the megabyte.
+const SIZE: &str = "The named cases take 293 MB, those of f32 alone 73 MB; 100 random ones take some 70 MB more.";
 
 /// Besides the named cases.
 const CASES: u32 = 100;
@@ -81,8 +84,10 @@ fn export(arguments: &ExportArguments) -> Done {
         Ok(())
     })?;
     bar.finish_and_clear();
+    let megabytes = unfinished.size()? as f64 / 1e6;
     unfinished.finish()?;
-    print(format_args!("{count} cases (seed {seed}) of TensorFlow, {reference}: {}", directory.display()))?;
+    let directory = directory.display();
+    print(format_args!("{count} cases (seed {seed}) of TensorFlow, {reference}: {directory}, {megabytes:.0} MB"))?;
     Ok(true)
 }
 
