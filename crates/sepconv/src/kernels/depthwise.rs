@@ -101,7 +101,11 @@ impl<T: Element> Depthwise<T> {
         let new = Self {
             alone: if listed { kernel.depthwise_listed } else { loops.alone[usize::from(spread)] },
             shared: loops.shared.zip(shape).map(|(shared, shape)| shared[shape].map(|by| by[usize::from(spread)])),
-            two_lines: loops.two_lines.zip(shape).filter(|_| two_lines).map(|(loops, shape)| loops[shape]),
+            two_lines: loops
+                .two_lines
+                .zip(shape)
+                .and_then(|(lines, shape)| lines.get(shape).copied())
+                .filter(|_| two_lines),
             numerics,
             filter: pack(filter, geometry, filter_stride, dots.map_or(kernel.widen, |dots| dots.widen))?,
             dots,

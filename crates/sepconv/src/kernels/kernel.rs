@@ -1,6 +1,6 @@
 //! The inner loops of an element type in an instruction set, as functions to be called.
 
-use super::sharing::SHARED;
+use super::sharing::{IN_TWO_LINES, SHARED};
 use super::{Block, Correlation, Finish, Pack, Rows, Run};
 use crate::element::Element;
 use crate::numerics::Products;
@@ -67,7 +67,7 @@ pub(super) struct Depthwises<T: Element> {
     /// By shape (see [`SHARED`]), how many pixels share values (see [`sharing`](super::sharing::sharing)), spread.
     pub shared: Option<[[[DepthwiseFn<T>; 2]; 2]; SHARED.len()]>,
     /// Of pixels that share them with those of another line too (see [`Run::below`]), by shape and how many do in a line.
-    pub two_lines: Option<[[DepthwiseFn<T>; 2]; SHARED.len()]>,
+    pub two_lines: Option<[[DepthwiseFn<T>; 2]; IN_TWO_LINES]>,
 }
 
 /// Multiplies so many successive blocks, and gives what is to be asked for next.

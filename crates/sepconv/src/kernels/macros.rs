@@ -106,7 +106,7 @@ macro_rules! depthwises {
             ],
             // Constants, so that what is never called is not compiled.
             shared: if const { shares::<$element, $vector>() } {
-                Some([shared!(0), shared!(1), shared!(2)])
+                Some([shared!(0), shared!(1), shared!(2), shared!(3), shared!(4)])
             } else {
                 None
             },

@@ -132,6 +132,9 @@ unsafe fn shared_sums<
         add_row!(0);
         add_row!(1);
         add_row!(2);
+    } else if EDGE != ANY_EDGE && WIDTH <= 2 && rows == (0..2) {
+        add_row!(0);
+        add_row!(1);
     } else {
         for i in rows {
             add_row!(i);

@@ -7,8 +7,12 @@ use crate::element::Element;
 /// the latency of the additions.
 pub const PIXELS: usize = 4;
 
-/// Columns of taps and strides for which there are loops that share values between pixels.
-pub const SHARED: [[usize; 2]; 3] = [[3, 1], [3, 2], [5, 1]];
+/// Columns of taps and strides for which there are loops over pixels that share values. The last two are what the input's gradient
+/// takes of three columns at stride 2; of a single one nothing is shared, but these loops have less to do for each pixel.
+pub const SHARED: [[usize; 2]; 5] = [[3, 1], [3, 2], [5, 1], [2, 1], [1, 1]];
+
+/// So many of them, the first ones, have loops over two lines as well.
+pub const IN_TWO_LINES: usize = 3;
 
 /// Whether there are such loops: not where they are much code for little, as 16-bit types spend their time on conversions.
 pub const fn shares<S: Element<Sum = V::Element>, V: Widen<S>>() -> bool {
