@@ -104,12 +104,13 @@ mod unix {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
-                // SAFETY: `came` calls nothing that a handler may not.
+                // SAFETY: `came` calls nothing that a handler may not; `before` is written before it is read.
                 unsafe {
-                    let before = libc::signal(signal, came as extern "C" fn(c_int) as sighandler_t);
+                    let mut before = std::mem::zeroed::<libc::sigaction>();
+                    libc::sigaction(signal, std::ptr::null(), &mut before);
                     // Ignored (`nohup`) or another's: it stays so.
-                    if before != SIG_DFL {
-                        libc::signal(signal, before);
+                    if before.sa_sigaction == SIG_DFL {
+                        libc::signal(signal, came as extern "C" fn(c_int) as sighandler_t);
                     }
                 }
             }

@@ -226,30 +226,37 @@ fn large_images() {
     for (input, multiplier, out_channels, strides, rate) in [
         ([2, 40, 37, 70], 1, 90, [1, 1], [1, 1]),
         ([1, 60, 60, 8], 1, 16, [2, 2], [1, 1]),
+        // Runs of pixels that are taken together, of one column of taps, two and three, by two vectors.
+        ([1, 9, 31, 40], 1, 8, [2, 2], [1, 1]),
+        ([2, 12, 50, 64], 1, 8, [2, 2], [1, 1]),
         ([1, 33, 33, 40], 1, 24, [1, 1], [2, 3]),
         ([1, 9, 8, 300], 1, 300, [1, 1], [1, 1]),
         ([1, 5, 12, 101], 3, 40, [1, 1], [1, 1]),
         // Few pixels, sums of two blocks, and a last panel that is not whole.
         ([1, 17, 19, 150], 1, 120, [1, 1], [1, 1]),
     ] {
-        let case = Case {
-            input,
-            kernel: [3, 3, multiplier],
-            out_channels,
-            attributes: Attributes { strides, padding: Padding::Same, rate },
-            products: Products::Fused,
-            taps: Taps::Inside,
-            direction: Direction::Ascending,
-            pixels: Pixels::Chain,
-            strips: Some(15),
-            block: if input[1] == 17 { 200 } else { 700 },
-            subnormals: Subnormals::Kept,
-            special: false,
-            seed: 7,
-            threads: 3,
-        };
-        check::<f32>(&case).unwrap();
-        check::<f64>(&case).unwrap();
+        for (taps, direction) in
+            [(Taps::Inside, Direction::Ascending), (Taps::Inside, Direction::Descending), (Taps::All, Direction::Apart)]
+        {
+            let case = Case {
+                input,
+                kernel: [3, 3, multiplier],
+                out_channels,
+                attributes: Attributes { strides, padding: Padding::Same, rate },
+                products: Products::Fused,
+                taps,
+                direction,
+                pixels: Pixels::Chain,
+                strips: Some(15),
+                block: if input[1] == 17 { 200 } else { 700 },
+                subnormals: Subnormals::Kept,
+                special: false,
+                seed: 7,
+                threads: 3,
+            };
+            check::<f32>(&case).unwrap();
+            check::<f64>(&case).unwrap();
+        }
     }
 }
 

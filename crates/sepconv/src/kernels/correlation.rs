@@ -20,7 +20,7 @@ pub struct Correlation<'a, T: Element> {
     pub rows: usize,
     /// Those of each row that have all taps.
     pub pixels: usize,
-    /// If taps come in threes, each as far from the one before as the next pixel's is.
+    /// If taps come in threes, those of a line, equally far apart in all lines.
     pub threes: Option<Threes>,
     /// For each tap, the elements from where tap (0, 0) would read to where it does, and from the first sum to its own.
     pub taps: &'a [(isize, usize)],

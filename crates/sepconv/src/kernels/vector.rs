@@ -123,19 +123,18 @@ pub fn prefetch<T, const FAR: bool>(place: *const T) {
 
 /// The same pointer, of which the compiler no longer knows how it came about: where it would keep each sum of pointer and
 /// offset of a loop in a register of its own, and has not enough of them.
-#[cfg_attr(
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written through it")
-)]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written through it")]
 #[inline(always)]
 pub fn unpredicted<T>(mut place: *const T) -> *const T {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     // SAFETY: no instruction at all.
-    unsafe {
-        std::arch::asm!("/* {} */", inout(reg) place, options(pure, nomem, nostack, preserves_flags));
-    }
+    unsafe { std::arch::asm!("/* {} */", inout(reg) place, options(pure, nomem, nostack, preserves_flags)) }
     place
 }
+
+/// The same pointer, where what there are of registers is not known.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub use std::convert::identity as unpredicted;
 
 /// A [`Vector`] on one kind of register.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
