@@ -216,7 +216,7 @@ def test_dtypes_that_differ():
     "dilations", [2, True, "ab", [1, 2, 2, 1], (2.0, 2.0), [[2, 2]], tf.constant([2.0, 2.0])], ids=str
 )
 def test_dilations_that_are_none(dilations):
-    """TensorFlow's classes, and words that name the argument; it takes a single integer, too."""
+    """TensorFlow's classes, and words that name the argument; it takes `[2]`, too."""
     arrays, attributes = small()
     for context in (lambda f: f, tf.function):
         refusals = []
@@ -228,6 +228,21 @@ def test_dilations_that_are_none(dilations):
         assert f"dilations must be two positive integers, or an integer tensor of shape [2], got {dilations!r}" in str(
             refused.value
         )
+
+
+@pytest.mark.parametrize("number", [tf.constant, tf.Variable, "fed"], ids=str)
+def test_dilations_among_which_are_numbers_of_a_graph(number):
+    arrays, attributes = small()
+    results = []
+    for convolve in (tensorflows, sepconv.separable_conv2d):
+        rate = None if number == "fed" else number(2)
+
+        @tf.function
+        def call(given, convolve=convolve, rate=rate):
+            return convolve(*arrays, **attributes | {"dilations": [given if rate is None else rate, 2]})
+
+        results.append(call(tf.constant(2)))
+    assert same(*results)
 
 
 def test_integers_are_refused_as_tensorflow_refuses_them():

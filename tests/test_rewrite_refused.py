@@ -147,6 +147,7 @@ def test_a_folder_that_is_not_writable(tmp_path: pathlib.Path):
 ENDED = """
 import os, signal
 from sepconv import _check, _files
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's & may have left ignored
 def end(*_, **__):
     os.kill(os.getpid(), signal.{signal})
 {function} = end

@@ -104,8 +104,10 @@ def check_dtypes(input, depthwise_filter, pointwise_filter) -> None:
 
 
 def check_rate(rate) -> None:
-    """Refuses what TensorFlow's function refuses too, of what is no pair of constants: it takes one integer, and
-    three."""
+    """Refuses what TensorFlow's function refuses too, of what is no pair of constants: it takes a list of one integer,
+    and of three, and numbers of a graph among others."""
+    if isinstance(rate, list | tuple) and any(map(tf.is_tensor, rate)):
+        return
     message = f"dilations must be two positive integers, or an integer tensor of shape [2], got {rate!r}"
     if not tf.is_tensor(rate):
         try:

@@ -6,6 +6,7 @@ that only ever runs functions with filters of that kind. It lives until its pare
 """
 
 import atexit
+import contextlib
 import dataclasses
 import os
 import pickle
@@ -80,8 +81,9 @@ def _ask(kind, *question):
             del _children[kind]
             raise RuntimeError(f"the process that reveals the context ended with status {status}") from error
         except BaseException:  # an interrupt: its answer would be taken for the next one's
-            child.kill()
             del _children[kind]
+            with contextlib.suppress(OSError), child:  # which closes the pipes, and waits
+                child.kill()
             raise
     if not ok:
         raise RuntimeError(answer)

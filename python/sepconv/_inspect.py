@@ -29,7 +29,8 @@ layers take with TensorFlow's ops and with sepconv's, as a part of the
 machine's peak.
 
 Parameters are those of filters and matrices; biases and normalisation are left
-out. Exit status: 0, or 1 where something given cannot be used."""
+out. Exit status: 0, 1 where something given cannot be used, 130 after an
+interrupt."""
 EPILOG = """\
 Times are the best of some calls; --json has their medians too. The peak is the
 best rate of TensorFlow's products of 768x768 float32 matrices, on the same

@@ -91,14 +91,17 @@ def _ask(call: Call, request: dict, parts: dict) -> Order:
     def ask(_, part, input, filter, output):
         function, *extents = parts[part]
         try:
-            arrays = [_array(p, shape, call.dtype) for p, shape in zip((input, filter, output), extents, strict=True)]
-            arrays[2][...] = function(*arrays[:2])
+            with handlers.let_run():
+                arrays = [
+                    _array(p, shape, call.dtype) for p, shape in zip((input, filter, output), extents, strict=True)
+                ]
+                arrays[2][...] = function(*arrays[:2])
             return 0
         except BaseException as error:  # nothing may unwind into Rust; raised again below
             raised.append(error)
             return 1
 
-    with _signals.waiting():
+    with _signals.Waiting() as handlers:
         answer = _library.reveal({**call.request(), "dtype": call.dtype.name, **request}, ask)
     if raised and not isinstance(raised[0], Exception):
         raise raised[0]

@@ -76,7 +76,7 @@ class Subgraph:
         return op in self._inside or constant(op) or tensor.dtype.is_integer and constant(op, self._cut)
 
     def fingerprint(self) -> bytes:
-        """The same for graphs that differ in nothing but the names of their nodes."""
+        """The same for graphs that differ in nothing but the names of their nodes, unless they call functions."""
         names = {node.name: str(n) for n, node in enumerate(self.definition.node)}
         hashed = hashlib.sha256()
         for node in self.definition.node:
