@@ -341,17 +341,17 @@ fn strips(width: &Axis, phase: usize, order: &DepthwiseFilterOrder) -> Vec<Vec<A
         let (first, inside) = columns[0].clone();
         Alike { inside, first, origin: width.origin(first), count: columns.len(), threes: None }
     };
-    let strip = |strip: &[Column]| -> Vec<Alike> {
+    // Of columns whose results are all there, or all taken off.
+    let part = |part: &[Column]| -> Vec<Alike> {
         let [before, count, behind] =
-            [1..3, 0..3, 0..2].map(|taps| strip.iter().filter(|column| column.1 == taps).count());
-        let in_one = width.kernel == 3 && count > 0 && before + count + behind == strip.len();
-        if in_one && strip.iter().all(is_there) {
+            [1..3, 0..3, 0..2].map(|taps| part.iter().filter(|column| column.1 == taps).count());
+        if width.kernel == 3 && count > 0 && before + count + behind == part.len() {
             let threes = Some(Threes { before, behind, zeros: order.taps == Taps::All });
-            return vec![Alike { inside: 0..3, count, threes, ..alike(strip) }];
+            return vec![Alike { inside: 0..3, count, threes, ..alike(part) }];
         }
-        let same = |a: &Column, b: &Column| a.1 == b.1 && is_there(a) == is_there(b);
-        strip.chunk_by(same).map(alike).collect()
+        part.chunk_by(|a, b| a.1 == b.1).map(alike).collect()
     };
+    let strip = |strip: &[Column]| strip.chunk_by(|a, b| is_there(a) == is_there(b)).flat_map(part).collect();
     all.chunks(order.strips.unwrap_or(usize::MAX)).map(strip).collect()
 }
 
