@@ -11,6 +11,7 @@ mod carrier;
 mod copies;
 mod depthwise;
 mod exports;
+mod form;
 mod gradient;
 mod guard;
 mod keeper;

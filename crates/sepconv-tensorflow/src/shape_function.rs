@@ -39,6 +39,28 @@ impl ShapeFunction for DepthwiseShape {
     }
 }
 
+/// Of the pointwise part alone.
+pub struct PointwiseShape;
+
+impl ShapeFunction for PointwiseShape {
+    fn infer(inference: &Inference) -> Result<(), Failure> {
+        statistics::SHAPE_FUNCTION_CALLS.add();
+        let [input, filter, geometry] = [0, 1, 2].map(|i| inference.input(i));
+        let output = pointwise_shape([input?, filter?, geometry?])?;
+        let known = |extent| Option::map_or(extent, Extent::Unknown, Extent::Known);
+        let batch = Extent::Of { input: 0, rank: 4, axis: 0 };
+        let out_channels = Extent::Of { input: 1, rank: 4, axis: 3 };
+        inference.set_output(0, &[batch, known(output[1]), known(output[2]), out_channels])
+    }
+}
+
+/// From the shapes of its three inputs: as behind a depthwise filter of one tap.
+fn pointwise_shape([input, filter, geometry]: [Shape; 3]) -> Result<[Option<usize>; 4], Failure> {
+    let input = rank_4("input", input)?;
+    let depthwise_filter = vec![Some(1), Some(1), input[3], Some(1)];
+    output_shape([Some(input.to_vec()), Some(depthwise_filter), filter, geometry])
+}
+
 /// From the shapes of the four inputs.
 fn output_shape(shapes: [Shape; 4]) -> Result<[Option<usize>; 4], Failure> {
     let [input, depthwise_filter, pointwise_filter, geometry] = shapes;
@@ -92,6 +114,24 @@ mod tests {
             assert_eq!(of(known(&[2, 8, 9, 2]), geometry), Ok([Some(2), None, None, Some(5)]));
         }
         assert_eq!(output_shape([None, None, None, None]), Ok([None; 4]));
+    }
+
+    #[test]
+    fn shapes_of_the_pointwise_part_are_kept_and_checked() {
+        let strided = || known(&[0, 2, 3, 1, 1, 0]);
+        let of = |input, filter| pointwise_shape([input, filter, strided()]);
+        let filter = || known(&[1, 1, 2, 5]);
+        assert_eq!(of(known(&[2, 8, 9, 2]), filter()), Ok([Some(2), Some(4), Some(3), Some(5)]));
+        assert_eq!(of(Some(vec![None, Some(8), None, None]), filter()), Ok([None, Some(4), None, Some(5)]));
+        assert_eq!(of(known(&[2, 8, 9, 2]), None), Ok([Some(2), Some(4), Some(3), None]));
+        assert_eq!(pointwise_shape([None, filter(), None]), Ok([None, None, None, Some(5)]));
+        assert_eq!(pointwise_shape([None, None, None]), Ok([None; 4]));
+        assert!(message(of(known(&[2, 8, 9, 3]), filter())).starts_with("pointwise_filter must have shape [1, 1, 3,"));
+        assert!(message(of(Some(vec![None, None, None, Some(3)]), filter())).contains("got [1, 1, 2, out_channels]"));
+        assert!(message(of(None, known(&[3, 3, 2, 5]))).contains("got [3, 3, 2, out_channels]"));
+        assert!(message(of(known(&[7]), filter())).starts_with("input must have 4 dimensions"));
+        assert!(message(of(None, known(&[1, 2]))).starts_with("pointwise_filter must have 4 dimensions"));
+        assert!(message(pointwise_shape([None, None, known(&[0, 1])])).starts_with("geometry must have shape"));
     }
 
     #[test]

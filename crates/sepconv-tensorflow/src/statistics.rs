@@ -28,6 +28,8 @@ pub static FLOAT32_CALLS: Counter = Counter::new();
 pub static FLOAT64_CALLS: Counter = Counter::new();
 /// Of the depthwise part's op.
 pub static DEPTHWISE_CALLS: Counter = Counter::new();
+/// Of the pointwise part's.
+pub static POINTWISE_CALLS: Counter = Counter::new();
 /// Those with steps behind their parts.
 pub static FUSED_CALLS: Counter = Counter::new();
 /// Pointwise filters packed for more calls than one.
@@ -40,7 +42,7 @@ pub static SHAPE_FUNCTION_CALLS: Counter = Counter::new();
 pub fn json() -> String {
     format!(
         "{{\"kernel_calls\": {}, \"kernel_calls_by_dtype\": {{\"float16\": {}, \"bfloat16\": {}, \"float32\": {}, \
-         \"float64\": {}}}, \"fused_calls\": {}, \"depthwise_calls\": {}, \
+         \"float64\": {}}}, \"fused_calls\": {}, \"depthwise_calls\": {}, \"pointwise_calls\": {}, \
          \"packings\": {}, \"gradient_calls\": {}, \"shape_function_calls\": {}, \"threads\": {}}}",
         KERNEL_CALLS.value(),
         FLOAT16_CALLS.value(),
@@ -49,6 +51,7 @@ pub fn json() -> String {
         FLOAT64_CALLS.value(),
         FUSED_CALLS.value(),
         DEPTHWISE_CALLS.value(),
+        POINTWISE_CALLS.value(),
         PACKINGS.value(),
         GRADIENT_CALLS.value(),
         SHAPE_FUNCTION_CALLS.value(),

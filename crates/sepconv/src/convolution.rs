@@ -121,6 +121,31 @@ impl SeparableConv2d {
         self.with_steps(&Epilogues::NONE).depthwise(input, depthwise_filter)
     }
 
+    /// The pointwise part alone: (batch, height, width, out_channels) of an input that has k channels and a filter of shape
+    /// (1, 1, k, out_channels), a 1x1 convolution. It takes up the input's own values, of as many pixels apart as the strides
+    /// say (with a rate above 1, in TensorFlow's way), and zeros where it is padded. Of the numerics only its own half counts.
+    ///
+    /// ```
+    /// use ndarray::{Array4, array};
+    /// use sepconv::{Padding, SeparableConv2d};
+    ///
+    /// let input = Array4::from_shape_fn((1, 4, 4, 1), |(_, y, x, _)| (4 * y + x) as f32);
+    /// let filter = array![[[[1.0, -1.0]]]];
+    /// let output = SeparableConv2d::new([2, 2], Padding::Same, [1, 1]).pointwise(input.view(), filter.view())?;
+    /// assert_eq!(output, array![[[[0.0, -0.0], [2.0, -2.0]], [[8.0, -8.0], [10.0, -10.0]]]]);
+    /// # Ok::<(), sepconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), the input's channels being the pointwise filter's.
+    pub fn pointwise<T: Element>(
+        &self,
+        input: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+    ) -> Result<Array4<T>, Error> {
+        self.with_steps(&Epilogues::NONE).pointwise(input, pointwise_filter)
+    }
+
     /// Does ahead what the calls of one geometry with the same filters share, above all packing the filters.
     ///
     /// # Errors
@@ -144,7 +169,7 @@ impl SeparableConv2d {
         if (height, width) != (1, 1) {
             return Err(Error::Pointwise { got: [height, width, k], k });
         }
-        self.numerics.check(k)?;
+        self.numerics.pointwise.check(k)?;
         let Workers { set, pool, threads } = self.workers(k.saturating_mul(columns));
         let filter = pointwise_filter.slice_move(s![0, 0, .., ..]);
         Ok(PackedFilter(Arc::new(Packed::new(T::kernel(set), filter, &self.numerics, pool, threads)?)))
@@ -213,12 +238,7 @@ impl<T: Element> WithSteps<'_, T> {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Array4<T>, Error> {
-        let geometry = self.geometry(input.shape(), &depthwise_filter, pointwise_filter.shape())?;
-        let shape = geometry.output_shape();
-        let elements = plan::allocate(shape.iter().product(), |output| {
-            self.compute(input, depthwise_filter, pointwise_filter, &geometry, output)
-        })?;
-        Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
+        self.result(input, Some(depthwise_filter), pointwise_filter)
     }
 
     /// As [`SeparableConv2d::run_into`].
@@ -232,8 +252,7 @@ impl<T: Element> WithSteps<'_, T> {
         pointwise_filter: ArrayView4<T>,
         output: ArrayViewMut4<T>,
     ) -> Result<(), Error> {
-        let geometry = self.geometry(input.shape(), &depthwise_filter, pointwise_filter.shape())?;
-        into(output, &geometry, |elements| self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements))
+        self.result_into(input, Some(depthwise_filter), pointwise_filter, output)
     }
 
     /// As [`SeparableConv2d::depthwise`], with the steps behind that part.
@@ -263,6 +282,27 @@ impl<T: Element> WithSteps<'_, T> {
         into(output, &geometry, |elements| self.compute_depthwise(input, depthwise_filter, &geometry, elements))
     }
 
+    /// As [`SeparableConv2d::pointwise`], with the steps behind that part.
+    ///
+    /// # Errors
+    /// Its own, and steps that have not a number for each channel.
+    pub fn pointwise(&self, input: ArrayView4<T>, pointwise_filter: ArrayView4<T>) -> Result<Array4<T>, Error> {
+        self.result(input, None, pointwise_filter)
+    }
+
+    /// The same, into an array of the output's shape.
+    ///
+    /// # Errors
+    /// Those of [`pointwise`](Self::pointwise), and an output of another shape.
+    pub fn pointwise_into(
+        &self,
+        input: ArrayView4<T>,
+        pointwise_filter: ArrayView4<T>,
+        output: ArrayViewMut4<T>,
+    ) -> Result<(), Error> {
+        self.result_into(input, None, pointwise_filter, output)
+    }
+
     /// As [`SeparableConv2d::plan`]; the steps' numbers are packed with the filters.
     ///
     /// # Errors
@@ -274,7 +314,7 @@ impl<T: Element> WithSteps<'_, T> {
         pointwise_filter: ArrayView4<T>,
     ) -> Result<Plan<T>, Error> {
         // Before anything is packed.
-        self.geometry(&input_shape, &depthwise_filter, pointwise_filter.shape())?;
+        self.geometry(&input_shape, Some(&depthwise_filter), pointwise_filter.shape())?;
         self.plan_packed(input_shape, depthwise_filter, &self.convolution.pack(pointwise_filter)?)
     }
 
@@ -288,9 +328,32 @@ impl<T: Element> WithSteps<'_, T> {
         depthwise_filter: ArrayView4<T>,
         pointwise_filter: &PackedFilter<T>,
     ) -> Result<Plan<T>, Error> {
+        self.plan_of(input_shape, Some(depthwise_filter), pointwise_filter)
+    }
+
+    /// The same of the [pointwise part](Self::pointwise) alone.
+    ///
+    /// # Errors
+    /// Those of [`pointwise`](Self::pointwise) that do not depend on the input's values, and a filter that is not
+    /// [for](PackedFilter::is_for) this convolution.
+    pub fn plan_pointwise(
+        &self,
+        input_shape: [usize; 4],
+        pointwise_filter: &PackedFilter<T>,
+    ) -> Result<Plan<T>, Error> {
+        self.plan_of(input_shape, None, pointwise_filter)
+    }
+
+    /// Of both parts, or of the pointwise part alone.
+    fn plan_of(
+        &self,
+        input_shape: [usize; 4],
+        depthwise_filter: Option<ArrayView4<T>>,
+        pointwise_filter: &PackedFilter<T>,
+    ) -> Result<Plan<T>, Error> {
         let (convolution, epilogues, PackedFilter(filter)) = (self.convolution, self.epilogues, pointwise_filter);
         let [k, columns] = filter.shape();
-        let geometry = self.geometry(&input_shape, &depthwise_filter, &[1, 1, k, columns])?;
+        let geometry = self.geometry(&input_shape, depthwise_filter.as_ref(), &[1, 1, k, columns])?;
         let Workers { set, threads, .. } = convolution.workers(plan::multiplications(&geometry));
         let layer = Layer { depthwise_filter, epilogues };
         let plan = plan::Plan::packed(set, threads, &geometry, &convolution.numerics, &layer, filter.clone())?;
@@ -321,24 +384,56 @@ impl<T: Element> WithSteps<'_, T> {
         plan::depthwise_part(&workers, geometry, numerics, input, depthwise_filter, steps, output)
     }
 
-    /// Of a call; its numerics and its steps are checked.
+    /// Of both parts, or of the pointwise part alone, whose numerics and steps are checked.
     fn geometry(
         &self,
         input_shape: &[usize],
-        depthwise_filter: &ArrayView4<T>,
+        depthwise_filter: Option<&ArrayView4<T>>,
         pointwise_filter: &[usize],
     ) -> Result<Geometry, Error> {
         let SeparableConv2d { attributes, numerics, .. } = self.convolution;
+        let Some(depthwise_filter) = depthwise_filter else {
+            let geometry = Geometry::pointwise(input_shape, pointwise_filter, attributes)?;
+            numerics.pointwise.check(geometry.k())?;
+            self.epilogues.check_pointwise(geometry.out_channels)?;
+            return Ok(geometry);
+        };
         let geometry = Geometry::new(input_shape, depthwise_filter.shape(), pointwise_filter, attributes)?;
         numerics.check(geometry.k())?;
         self.epilogues.check(geometry.k(), geometry.out_channels)?;
         Ok(geometry)
     }
 
+    /// Of both parts, or of the pointwise part alone.
+    fn result(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: Option<ArrayView4<T>>,
+        pointwise_filter: ArrayView4<T>,
+    ) -> Result<Array4<T>, Error> {
+        let geometry = self.geometry(input.shape(), depthwise_filter.as_ref(), pointwise_filter.shape())?;
+        let shape = geometry.output_shape();
+        let elements = plan::allocate(shape.iter().product(), |output| {
+            self.compute(input, depthwise_filter, pointwise_filter, &geometry, output)
+        })?;
+        Ok(Array4::from_shape_vec(shape, elements).expect("as many elements as the shape has"))
+    }
+
+    fn result_into(
+        &self,
+        input: ArrayView4<T>,
+        depthwise_filter: Option<ArrayView4<T>>,
+        pointwise_filter: ArrayView4<T>,
+        output: ArrayViewMut4<T>,
+    ) -> Result<(), Error> {
+        let geometry = self.geometry(input.shape(), depthwise_filter.as_ref(), pointwise_filter.shape())?;
+        into(output, &geometry, |elements| self.compute(input, depthwise_filter, pointwise_filter, &geometry, elements))
+    }
+
     fn compute(
         &self,
         input: ArrayView4<T>,
-        depthwise_filter: ArrayView4<T>,
+        depthwise_filter: Option<ArrayView4<T>>,
         pointwise_filter: ArrayView4<T>,
         geometry: &Geometry,
         output: &mut [MaybeUninit<T>],

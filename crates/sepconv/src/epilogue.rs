@@ -56,12 +56,17 @@ impl<T: Element> Epilogues<'_, T> {
     /// That each step is of the type, and has a number for each channel.
     pub(crate) fn check(&self, k: usize, out_channels: usize) -> Result<(), Error> {
         self.check_depthwise(k)?;
-        check("pointwise", &self.pointwise, out_channels)
+        self.check_pointwise(out_channels)
     }
 
     /// The same of the depthwise part alone.
     pub(crate) fn check_depthwise(&self, k: usize) -> Result<(), Error> {
         check("depthwise", &self.depthwise, k)
+    }
+
+    /// The same of the pointwise part alone.
+    pub(crate) fn check_pointwise(&self, out_channels: usize) -> Result<(), Error> {
+        check("pointwise", &self.pointwise, out_channels)
     }
 }
 

@@ -156,6 +156,13 @@ impl Axis {
         (each * self.stride * self.rate + phase) as isize - self.pad_before as isize
     }
 
+    /// The outputs whose tap 0 lies inside the image.
+    pub fn outputs_inside(&self) -> Range<usize> {
+        let apart = self.stride.saturating_mul(self.rate);
+        let from = |place: usize| self.output.min(place / apart * self.rate + self.rate.min(place % apart));
+        from(self.pad_before)..from(self.pad_before + self.input)
+    }
+
     /// The taps of output `output` that lie inside the image.
     pub fn inside(&self, output: usize) -> Range<usize> {
         self.taps_within(&self.within(output))
@@ -234,6 +241,13 @@ impl Geometry {
             _ => 0,
         };
         Self::new(input, depthwise_filter, &[1, 1, k, k], attributes)
+    }
+
+    /// Of the pointwise part alone, which takes up the image's own pixels, as many apart as the strides say, and zeros where
+    /// it is padded: as behind a depthwise part of one tap. Arguments and errors as for [`new`](Self::new).
+    pub fn pointwise(input: &[usize], pointwise_filter: &[usize], attributes: &Attributes) -> Result<Self, Error> {
+        let channels = input.last().copied().unwrap_or_default();
+        Self::new(input, &[1, 1, channels, 1], pointwise_filter, attributes)
     }
 
     /// The output's shape as far as it follows from what is known; `None` is what is not known. Whatever is known is
@@ -342,6 +356,39 @@ mod tests {
         assert_eq!(partial([None, None, Some(8), None], Some(&SAME)), Ok([None, None, Some(8), Some(5)]));
         assert_eq!(partial([None; 4], Some(&SAME)), Ok([None, None, None, Some(5)]));
         assert_eq!(Geometry::partial([None; 4], [None; 4], [None; 4], None), Ok([None; 4]));
+    }
+
+    #[test]
+    fn outputs_are_inside_where_their_tap_is() {
+        let axes =
+            (0..30).flat_map(|input| (1..5).flat_map(move |stride| (1..5).map(move |rate| (input, stride, rate))));
+        for (input, stride, rate) in axes {
+            for padding in [Padding::Valid, Padding::Explicit([[5, 0], [0, 7]]), Padding::Explicit([[29, 40], [2, 1]])]
+            {
+                let attributes = Attributes { strides: [stride, stride], padding, rate: [rate, 1] };
+                for axis in AxisName::BOTH {
+                    let axis = Axis::new(&attributes, axis, input, 1).unwrap();
+                    let inside = axis.outputs_inside();
+                    assert!(inside.start <= inside.end && inside.end <= axis.output, "{axis:?}: {inside:?}");
+                    let right = |output| inside.contains(&output) != axis.inside(output).is_empty();
+                    assert!((0..axis.output).all(right), "{axis:?}: {inside:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pointwise_part_is_refused_for_its_own_arguments() {
+        let refused = |input: &[usize], filter: &[usize]| Geometry::pointwise(input, filter, &SAME).unwrap_err();
+        let rank = |argument, shape: &[usize]| Error::Rank { argument, shape: shape.to_vec() };
+        assert_eq!(refused(&[2, 9, 3], &[1, 1, 3, 5]), rank("input", &[2, 9, 3]));
+        assert_eq!(refused(&[], &[1, 1, 3, 5]), rank("input", &[]));
+        assert_eq!(refused(&[2, 9, 8, 3], &[3, 5]), rank("pointwise_filter", &[3, 5]));
+        assert_eq!(refused(&[2, 9, 8, 3], &[1, 1, 4, 5]), Error::Pointwise { got: [1, 1, 4], k: 3 });
+        assert_eq!(refused(&[2, 9, 8, 3], &[3, 1, 3, 5]), Error::Pointwise { got: [3, 1, 3], k: 3 });
+        assert_eq!(refused(&[2, 9, 8, 1], &[1, 1, 1, usize::MAX]), Error::TooLarge);
+        let geometry = Geometry::pointwise(&[2, 9, 8, 3], &[1, 1, 3, 5], &SAME).unwrap();
+        assert_eq!((geometry.k(), geometry.output_shape()), (3, [2, 5, 8, 5]));
     }
 
     #[test]

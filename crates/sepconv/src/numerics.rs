@@ -222,6 +222,22 @@ impl Pointwise {
         let elsewhere = self.elsewhere.iter().rev().find(holds);
         elsewhere.map_or((self.products, &self.sum), |elsewhere| (elsewhere.products, &elsewhere.sum))
     }
+
+    /// Refuses sums that add another number of products than `k`, and what no text says.
+    pub(crate) fn check(&self, k: usize) -> Result<(), Error> {
+        let Self { sum, elsewhere, .. } = self;
+        if elsewhere.len() > MOST_PLACES {
+            return refused("places with an order of their own", format!("at most {MOST_PLACES}"), elsewhere.len());
+        }
+        let mut chains = 0;
+        for sum in std::iter::once(sum).chain(elsewhere.iter().map(|elsewhere| &elsewhere.sum)) {
+            sum.check(&mut chains)?;
+            if let Some(length) = sum.length().filter(|length| *length != k) {
+                return Err(Error::SumLength { sum: sum.to_string(), length, k });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Depthwise {
@@ -250,18 +266,7 @@ impl Numerics {
     /// Refuses sums that add another number of products than `k`, and what no text says.
     pub fn check(&self, k: usize) -> Result<(), Error> {
         self.depthwise.check()?;
-        let Pointwise { sum, elsewhere, .. } = &self.pointwise;
-        if elsewhere.len() > MOST_PLACES {
-            return refused("places with an order of their own", format!("at most {MOST_PLACES}"), elsewhere.len());
-        }
-        let mut chains = 0;
-        for sum in std::iter::once(sum).chain(elsewhere.iter().map(|elsewhere| &elsewhere.sum)) {
-            sum.check(&mut chains)?;
-            if let Some(length) = sum.length().filter(|length| *length != k) {
-                return Err(Error::SumLength { sum: sum.to_string(), length, k });
-            }
-        }
-        Ok(())
+        self.pointwise.check(k)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::element::{Element, is_sum};
 use crate::epilogue::{Epilogues, Step};
 use crate::error::Error;
 use crate::geometry::Geometry;
-use crate::kernels::depthwise::{Depthwise, adjacent};
+use crate::kernels::depthwise::{Copies, Depthwise, adjacent};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Output;
 use crate::kernels::pointwise::{Packed, Pointwise};
@@ -37,18 +37,26 @@ pub fn are_few(multiplications: usize) -> bool {
     multiplications < SMALL
 }
 
-/// What a layer has besides its pointwise filter: the steps are those behind the two parts, and have been checked.
+/// What a layer has besides its pointwise filter: the steps are those behind the parts that there are, and have been checked.
 pub struct Layer<'a, T> {
-    pub depthwise_filter: ArrayView4<'a, T>,
+    /// None of the pointwise part alone.
+    pub depthwise_filter: Option<ArrayView4<'a, T>>,
     pub epilogues: &'a Epilogues<'a, T>,
 }
 
-/// The whole operation for one geometry, in one order.
+/// The whole operation for one geometry, in one order, or its pointwise part alone.
 pub struct Plan<'a, T: Element> {
-    depthwise: Depthwise<T>,
+    pixels: Pixels<T>,
     pointwise: Pointwise<'a, T>,
     subnormals: Subnormals,
     split: Split,
+}
+
+/// What tiles are filled with.
+#[expect(clippy::large_enum_variant, reason = "a plan has one of them, and there are few plans")]
+enum Pixels<T: Element> {
+    Depthwise(Depthwise<T>),
+    Copied(Copies<T>),
 }
 
 impl<T: Element> Plan<'static, T> {
@@ -103,12 +111,20 @@ impl<'a, T: Element> Plan<'a, T> {
         let kernel = T::kernel(set);
         let taps = geometry.height.kernel * geometry.width.kernel;
         let Numerics { depthwise, subnormals, .. } = *numerics;
-        let depthwise = Depthwise::new(kernel, layer.depthwise_filter, geometry, depthwise, subnormals)?;
-        let split = Split::of(&depthwise, threads);
+        let (pixels, split) = match layer.depthwise_filter {
+            Some(filter) => {
+                let depthwise = Depthwise::new(kernel, filter, geometry, depthwise, subnormals)?;
+                let split = Split::of(&depthwise, threads);
+                let depthwise = depthwise.finished(Epilogue::new(kernel, &layer.epilogues.depthwise, geometry.k())?);
+                (Pixels::Depthwise(depthwise.in_pairs(pointwise.in_pairs())), split)
+            }
+            None => {
+                let split = Split::new::<T::Sum>(geometry.rows(), geometry.k(), threads, kernel.rows());
+                (Pixels::Copied(Copies::new(kernel, geometry)), split)
+            }
+        };
         Ok(Self {
-            depthwise: depthwise
-                .finished(Epilogue::new(kernel, &layer.epilogues.depthwise, geometry.k())?)
-                .in_pairs(pointwise.in_pairs()),
+            pixels,
             subnormals,
             split: split.with_columns(pointwise.panels(), 2 * kernel.lanes, taps),
             pointwise: pointwise.finished(Epilogue::new(kernel, &layer.epilogues.pointwise, geometry.out_channels)?),
@@ -116,7 +132,10 @@ impl<'a, T: Element> Plan<'a, T> {
     }
 
     pub fn geometry(&self) -> &Geometry {
-        self.depthwise.geometry()
+        match &self.pixels {
+            Pixels::Depthwise(depthwise) => depthwise.geometry(),
+            Pixels::Copied(copies) => copies.geometry(),
+        }
     }
 
     /// Into all of `output`; `input` has the geometry's shape. On the calling thread and those of the pool, or of rayon's
@@ -136,12 +155,28 @@ impl<'a, T: Element> Plan<'a, T> {
         let following = self.pointwise.following();
         let scratch = |rows| self.pointwise.scratch(rows);
         self.split.for_each(pool, self.subnormals, following, scratch, |tile, first, panels, scratch| {
-            self.depthwise.fill(&input, tile, first);
-            let ahead = self.depthwise.ahead(&input, first + tile.rows(), tile.rows());
+            let ahead = self.pixels.fill(&input, tile, first);
             // SAFETY: the tile is filled; the split gives each part of the output to one task.
             unsafe { self.pointwise.multiply(tile, panels, &output, first, ahead, scratch) };
             Ok(())
         })
+    }
+}
+
+impl<T: Element> Pixels<T> {
+    /// Fills the tile from that pixel on. Gives what the next one is made from: so many bytes from there on.
+    fn fill(&self, input: &ArrayView4<T>, tile: &mut Tile<T::Sum>, first: usize) -> (*const u8, usize) {
+        let next = first + tile.rows();
+        match self {
+            Self::Depthwise(depthwise) => {
+                depthwise.fill(input, tile, first);
+                depthwise.ahead(input, next, tile.rows())
+            }
+            Self::Copied(copies) => {
+                copies.fill(input, tile, first);
+                copies.ahead(input, next, tile.rows())
+            }
+        }
     }
 }
 

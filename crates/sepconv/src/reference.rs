@@ -38,10 +38,7 @@ pub fn with_steps<T: Element>(
     epilogues.check(geometry.k(), geometry.out_channels)?;
     let pixels = depthwise_result(input, depthwise_filter, &geometry, numerics);
     let pixels = finished(pixels, &epilogues.depthwise, numerics);
-    let filter = pointwise_filter.index_axis_move(ndarray::Axis(0), 0).index_axis_move(ndarray::Axis(0), 0);
-    let elements = finished(product(&pixels, filter, numerics), &epilogues.pointwise, numerics);
-    let elements = elements.into_iter().collect();
-    Ok(Array4::from_shape_vec(geometry.output_shape(), elements).expect("a row for each pixel"))
+    Ok(pointwise_result(&pixels, pointwise_filter, &geometry, numerics, epilogues))
 }
 
 /// As [`crate::WithSteps::depthwise`], likewise.
@@ -58,6 +55,21 @@ pub fn depthwise_with_steps<T: Element>(
     let pixels = depthwise_result(input, depthwise_filter, &geometry, numerics);
     let elements = finished(pixels, &epilogues.depthwise, numerics).into_iter().collect();
     Ok(Array4::from_shape_vec(geometry.output_shape(), elements).expect("a row for each pixel"))
+}
+
+/// As [`crate::WithSteps::pointwise`], likewise.
+pub fn pointwise_with_steps<T: Element>(
+    input: ArrayView4<T>,
+    pointwise_filter: ArrayView4<T>,
+    attributes: &Attributes,
+    numerics: &Numerics,
+    epilogues: &Epilogues<T>,
+) -> Result<Array4<T>, Error> {
+    let geometry = Geometry::pointwise(input.shape(), pointwise_filter.shape(), attributes)?;
+    numerics.pointwise.check(geometry.k())?;
+    epilogues.check_pointwise(geometry.out_channels)?;
+    let pixels = batch_to_space(&strided(&space_to_batch(input, &geometry), &geometry), &geometry);
+    Ok(pointwise_result(&pixels, pointwise_filter, &geometry, numerics, epilogues))
 }
 
 /// The depthwise result, one row per output pixel.
@@ -139,6 +151,16 @@ fn depthwise<T: Element>(
     sums
 }
 
+/// The pixel of every block that a single tap reads.
+fn strided<T: Element>(blocks: &Array4<Option<T>>, g: &Geometry) -> Array4<T> {
+    let extent = |axis: &Axis| (axis.output + axis.crop) / axis.rate;
+    let shape = [blocks.shape()[0], extent(&g.height), extent(&g.width), g.k()];
+    Array4::from_shape_fn(shape, |(block, y, x, k)| {
+        let pixel = blocks.get((block, y * g.height.stride, x * g.width.stride, k));
+        pixel.copied().flatten().unwrap_or(T::ZERO)
+    })
+}
+
 /// The rows after the steps, a column for each channel.
 fn finished<T: Element>(mut rows: Array2<T>, steps: &[Step<T>], numerics: &Numerics) -> Array2<T> {
     let _flushing = Flushing::set(numerics.subnormals);
@@ -156,6 +178,20 @@ fn batch_to_space<T: Element>(blocks: &Array4<T>, g: &Geometry) -> Array2<T> {
         let phase = y % g.height.rate * g.width.rate + x % g.width.rate;
         blocks[(phase * g.batch + n, y / g.height.rate, x / g.width.rate, k)]
     })
+}
+
+/// The result of the pointwise part, of one row per output pixel, with the steps behind it.
+fn pointwise_result<T: Element>(
+    pixels: &Array2<T>,
+    filter: ArrayView4<T>,
+    geometry: &Geometry,
+    numerics: &Numerics,
+    epilogues: &Epilogues<T>,
+) -> Array4<T> {
+    let filter = filter.index_axis_move(ndarray::Axis(0), 0).index_axis_move(ndarray::Axis(0), 0);
+    let elements = finished(product(pixels, filter, numerics), &epilogues.pointwise, numerics);
+    let elements = elements.into_iter().collect();
+    Array4::from_shape_vec(geometry.output_shape(), elements).expect("a row for each pixel")
 }
 
 /// The product of rows and a filter, in the order of the pointwise sum.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::Array4;
-use sepconv::{Padding, SeparableConv2d};
+use sepconv::epilogue::Epilogues;
+use sepconv::{Padding, Plan, SeparableConv2d};
 
 struct Counting;
 
@@ -40,15 +41,20 @@ fn a_plan_keeps_little_memory_and_asks_for_none() {
             let input = Array4::from_elem(input_shape, 0.5f32);
             let (depthwise_filter, pointwise_filter) = (Array4::ones((3, 3, 512, 1)), Array4::ones((1, 1, 512, 24)));
             let plan = convolution.plan(input_shape, depthwise_filter.view(), pointwise_filter.view()).unwrap();
-            let mut output = Array4::zeros(plan.output_shape());
-            let mut allocated = || {
+            let allocated = |plan: &Plan<f32>| {
+                let mut output = Array4::zeros(plan.output_shape());
                 let before = BYTES.load(Ordering::Relaxed);
                 plan.run_into(input.view(), output.view_mut()).unwrap();
                 BYTES.load(Ordering::Relaxed) - before
             };
-            let first = allocated();
+            let first = allocated(&plan);
             assert!(first <= 1 << 20, "{first} bytes for {input_shape:?} in the first run");
-            assert_eq!(allocated(), 0, "{input_shape:?}, {numerics}");
+            assert_eq!(allocated(&plan), 0, "{input_shape:?}, {numerics}");
+            let packed = convolution.pack(pointwise_filter.view()).unwrap();
+            let pointwise = convolution.with_steps(&Epilogues::NONE).plan_pointwise(input_shape, &packed).unwrap();
+            let first = allocated(&pointwise);
+            assert!(first <= 1 << 20, "{first} bytes for {input_shape:?} in the first run of the pointwise part");
+            assert_eq!(allocated(&pointwise), 0, "{input_shape:?}, the pointwise part, {numerics}");
         }
     }
 }

@@ -145,23 +145,7 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
     let (input, filter, pointwise) =
         (input.view(case.input), filter.view(filter_shape), pointwise.view(pointwise_shape));
     let numbers: Vec<T> = elements(k.max(case.out_channels) + 9, case.seed + 3, case.special);
-    let steps = |kinds: &[usize], channels: usize| {
-        let step = |(n, kind): (usize, &usize)| match kind {
-            0 => Step::Add(&numbers[n..][..channels]),
-            1 => Step::Multiply(&numbers[n + 4..][..channels]),
-            2 => Step::Relu,
-            3 => Step::Relu6,
-            4 => Step::LeakyRelu(T::from_f64(0.3)),
-            5 => Step::HardSwish,
-            6 => Step::HardSwishSixthFirst,
-            7 => Step::Swish,
-            8 => Step::SwishOneDnn,
-            9 => Step::ReluOneDnn,
-            10 => Step::Relu6OneDnn,
-            _ => Step::MultiplyAdd(&numbers[n + 2..][..channels], &numbers[n + 5..][..channels]),
-        };
-        kinds.iter().enumerate().map(step).collect::<Vec<_>>()
-    };
+    let steps = |kinds, channels| steps_of_kinds(kinds, channels, &numbers);
     let epilogues = Epilogues { depthwise: steps(&kinds[0], k), pointwise: steps(&kinds[1], case.out_channels) };
     let Attributes { strides, padding, rate } = case.attributes;
     let expected = bits(&reference::with_steps(input, filter, pointwise, &case.attributes, &case.numerics, &epilogues));
@@ -183,6 +167,74 @@ fn check_steps<T: Element>(case: &Case, kinds: &[Vec<usize>; 2]) -> Result<(), T
         prop_assert!(alone == depthwise, "{set:?} differs in the depthwise part with {kinds:?}: {case:?}");
     }
     Ok(())
+}
+
+/// With numbers for each of these channels from those, of which there are nine more.
+fn steps_of_kinds<'a, T: Element>(kinds: &[usize], channels: usize, numbers: &'a [T]) -> Vec<Step<'a, T>> {
+    let step = |(n, kind): (usize, &usize)| match kind {
+        0 => Step::Add(&numbers[n..][..channels]),
+        1 => Step::Multiply(&numbers[n + 4..][..channels]),
+        2 => Step::Relu,
+        3 => Step::Relu6,
+        4 => Step::LeakyRelu(T::from_f64(0.3)),
+        5 => Step::HardSwish,
+        6 => Step::HardSwishSixthFirst,
+        7 => Step::Swish,
+        8 => Step::SwishOneDnn,
+        9 => Step::ReluOneDnn,
+        10 => Step::Relu6OneDnn,
+        _ => Step::MultiplyAdd(&numbers[n + 2..][..channels], &numbers[n + 5..][..channels]),
+    };
+    kinds.iter().enumerate().map(step).collect()
+}
+
+/// The pointwise part alone with steps behind it, of these kinds: in one call, into a view that is not contiguous, and by plans.
+/// Of the case's kernel nothing counts.
+fn check_pointwise<T: Element>(case: &Case, kinds: &[usize]) -> Result<(), TestCaseError> {
+    let [_, _, _, k] = case.input;
+    let filter_shape = [1, 1, k, case.out_channels];
+    let input = Laid::<T>::new(case.input, case.seed, case.special, case.layout);
+    let filter = Laid::<T>::new(filter_shape, case.seed + 2, case.special, case.layout);
+    let (input, filter) = (input.view(case.input), filter.view(filter_shape));
+    let numbers: Vec<T> = elements(case.out_channels + 9, case.seed + 3, case.special);
+    let pointwise = steps_of_kinds(kinds, case.out_channels, &numbers);
+    // Those behind the other part do not count.
+    let epilogues = Epilogues { depthwise: vec![Step::Relu, Step::Add(&[])], pointwise };
+    let expected = reference::pointwise_with_steps(input, filter, &case.attributes, &case.numerics, &epilogues);
+    let expected = bits(&expected);
+    prop_assert!(expected.is_ok(), "{expected:?}: {case:?}");
+    let Attributes { strides, padding, rate } = case.attributes;
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(case.threads).build().unwrap());
+    for set in InstructionSet::available() {
+        let convolution =
+            SeparableConv2d::new(strides, padding, rate).numerics(case.numerics.clone()).pool(pool.clone()).on(set);
+        let op = convolution.with_steps(&epilogues);
+        let result = bits(&op.pointwise(input, filter));
+        prop_assert!(result == expected, "{set:?} differs with {kinds:?}: {case:?}");
+        let shape = &result.unwrap().0;
+        let mut memory = Array4::from_elem([shape[0], shape[1], shape[2], shape[3] + 1], T::from_f64(7.0));
+        op.pointwise_into(input, filter, memory.slice_mut(s![.., .., .., ..shape[3]])).unwrap();
+        let written = bits(&Ok(memory.slice(s![.., .., .., ..shape[3]]).to_owned()));
+        prop_assert!(written == expected, "{set:?} differs in pointwise_into with {kinds:?}: {case:?}");
+        prop_assert!(memory.index_axis(Axis(3), shape[3]).iter().all(|v| v.to_f64() == 7.0));
+        let packed = convolution.pack(filter).unwrap();
+        let planned = op.plan_pointwise(case.input, &packed).and_then(|plan| {
+            let mut output = Array4::from_elem(plan.output_shape(), T::ZERO);
+            plan.run_into(input, output.view_mut()).map(|()| output)
+        });
+        prop_assert!(bits(&planned) == expected, "{set:?} differs in a plan with {kinds:?}: {case:?}");
+    }
+    Ok(())
+}
+
+/// For every type of element.
+fn check_all_pointwise(case: &Case, kinds: &[usize]) -> Result<(), TestCaseError> {
+    check_pointwise::<f32>(case, kinds)?;
+    // The swishes are of f32 alone.
+    let kinds: Vec<_> = kinds.iter().copied().filter(|kind| ![7, 8].contains(kind)).collect();
+    check_pointwise::<f64>(case, &kinds)?;
+    check_pointwise::<f16>(case, &kinds)?;
+    check_pointwise::<bf16>(case, &kinds)
 }
 
 /// For every type of element.
@@ -425,6 +477,118 @@ proptest! {
     }
 }
 
+fn kinds() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(0usize..12, 0..4)
+}
+
+proptest! {
+    #![proptest_config(config(1000))]
+
+    #[test]
+    fn pointwise_part(case in case([0usize..3, 0..12, 0..12], (1usize..40, 1usize..2), 0usize..80), kinds in kinds()) {
+        check_all_pointwise(&case, &kinds)?;
+    }
+
+    /// The reference's, where a depthwise part multiplies by one what neither is zero nor rounded by that.
+    #[test]
+    fn pointwise_part_behind_ones(case in case([0usize..3, 0..12, 0..12], (1usize..20, 1usize..2), 0usize..20)) {
+        let [_, _, _, k] = case.input;
+        let (attributes, numerics) = (&case.attributes, &case.numerics);
+        let input = Laid::<f64>::new(case.input, case.seed, false, case.layout);
+        let filter = Laid::<f64>::new([1, 1, k, case.out_channels], case.seed + 2, case.special, case.layout);
+        let (input, filter) = (input.view(case.input), filter.view([1, 1, k, case.out_channels]));
+        let alone = reference::pointwise_with_steps(input, filter, attributes, numerics, &Epilogues::NONE);
+        let ones = Array4::ones((1, 1, k, 1));
+        let behind = reference::separable_conv2d(input, ones.view(), filter, attributes, numerics);
+        prop_assert!(bits(&alone) == bits(&behind), "{case:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    /// Long sums, more than a panel of a tile, and one-pixel images.
+    #[test]
+    fn pointwise_part_of_many_channels(
+        case in case([1usize..3, 1..4, 1..4], (200usize..1500, 1usize..2), 1usize..40),
+        kinds in kinds(),
+    ) {
+        check_all_pointwise(&case, &kinds)?;
+    }
+
+    /// Enough work for several threads, and many rows.
+    #[test]
+    fn pointwise_part_of_large_images(
+        case in case([1usize..3, 20..60, 20..60], (8usize..40, 1usize..2), 60usize..140),
+        kinds in kinds(),
+    ) {
+        check_pointwise::<f32>(&case, &kinds)?;
+    }
+
+    /// What instructions for pairs do.
+    #[test]
+    fn pointwise_part_in_pairs(
+        case in case([1usize..3, 1..7, 1..20], (1usize..400, 1usize..2), 1usize..80),
+        kinds in prop::collection::vec(0usize..7, 0..3),
+        halves in any::<bool>(),
+    ) {
+        let [_, _, _, k] = case.input;
+        let sum = if halves && k > 3 { Sum::blocks(&[k / 4 * 2, k - k / 4 * 2]) } else { Sum::Chain(k) };
+        let pointwise = Pointwise::everywhere(Products::Paired, sum);
+        let numerics = Numerics { pointwise, subnormals: Subnormals::Flushed, ..case.numerics };
+        check_pointwise::<bf16>(&Case { numerics, ..case }, &kinds)?;
+    }
+}
+
+/// The part alone is refused for what it has, and not for what it has not.
+#[test]
+fn a_pointwise_part_that_does_not_fit_is_an_error() {
+    let (input, filter) = (Array4::<f32>::ones((1, 3, 3, 2)), Array4::ones((1, 1, 2, 4)));
+    let convolution = SeparableConv2d::new([2, 2], Padding::Valid, [1, 1]);
+    let with = |numbers: &[f32]| {
+        let depthwise = vec![Step::Multiply(&[0.0; 5][..])];
+        let epilogues = Epilogues { depthwise, pointwise: vec![Step::Relu, Step::Add(numbers)] };
+        let op = convolution.with_steps(&epilogues);
+        let planned = op.plan_pointwise([1, 3, 3, 2], &convolution.pack(filter.view())?);
+        let result = op.pointwise(input.view(), filter.view());
+        assert_eq!(planned.err(), result.clone().err());
+        result
+    };
+    assert_eq!(with(&[1.0; 4]), Ok(Array4::from_elem((1, 2, 2, 4), 3.0)));
+    assert_eq!(
+        with(&[1.0; 2]).unwrap_err().to_string(),
+        "step 1 behind the pointwise part must have a number for each of 4 channels, got 2"
+    );
+    let run = |input: [usize; 4], filter: [usize; 4]| {
+        let [input, filter] = [input, filter].map(Array4::<f32>::ones);
+        convolution.pointwise(input.view(), filter.view()).map(|output| output.len())
+    };
+    assert_eq!(run([1, 3, 3, 2], [1, 1, 3, 4]), Err(Error::Pointwise { got: [1, 1, 3], k: 2 }));
+    assert_eq!(run([1, 3, 3, 2], [1, 3, 2, 4]), Err(Error::Pointwise { got: [1, 3, 2], k: 2 }));
+    assert_eq!(run([1, 3, 3, 0], [1, 1, 0, 4]), Err(Error::NoChannels { in_channels: 0, channel_multiplier: 1 }));
+    assert_eq!(run([1, 0, 3, 2], [1, 1, 2, 4]), Ok(0));
+    assert_eq!(run([1, 3, 3, 2], [1, 1, 2, 0]), Ok(0));
+    let other = convolution
+        .clone()
+        .numerics("v1 depthwise(fused, inside) pointwise(fused, 3) subnormals(kept)".parse().unwrap());
+    assert!(matches!(other.pointwise(input.view(), filter.view()), Err(Error::SumLength { length: 3, k: 2, .. })));
+    assert!(matches!(other.pack(filter.view()), Err(Error::SumLength { length: 3, k: 2, .. })));
+    let mut output = Array4::zeros((1, 2, 2, 3));
+    let result =
+        convolution.with_steps(&Epilogues::NONE).pointwise_into(input.view(), filter.view(), output.view_mut());
+    assert_eq!(result, Err(Error::Output { expected: [1, 2, 2, 4], got: [1, 2, 2, 3] }));
+    // Of the depthwise half nothing counts.
+    let numerics = Numerics {
+        depthwise: Depthwise { order: TapOrder::RowsAtOnce(0), ..Depthwise::REPRODUCIBLE },
+        ..Numerics::REPRODUCIBLE
+    };
+    let other = convolution.clone().numerics(numerics);
+    let ones = Array4::ones((1, 1, 2, 1));
+    assert!(matches!(other.run(input.view(), ones.view(), filter.view()), Err(Error::Order { .. })));
+    assert!(other.plan([1, 3, 3, 2], ones.view(), filter.view()).is_err());
+    assert_eq!(other.pointwise(input.view(), filter.view()), convolution.pointwise(input.view(), filter.view()));
+}
+
 /// Of every exponent and both signs, infinite and not a number; behind either part, and a zero may be negative.
 #[test]
 fn steps_of_any_number() {
@@ -464,12 +628,14 @@ fn steps_of<T: Element>(input: &Array4<T>, steps: &[Step<T>], subnormals: &str) 
         let expected = [
             reference::depthwise_with_steps(arrays.0, arrays.1, &attributes, &numerics, &depthwise),
             reference::with_steps(arrays.0, arrays.1, arrays.2, &attributes, &numerics, &pointwise),
+            reference::pointwise_with_steps(arrays.0, arrays.2, &attributes, &numerics, &pointwise),
         ];
         for set in InstructionSet::available() {
             let op = SeparableConv2d::new([1, 1], Padding::Valid, [1, 1]).numerics(numerics.clone()).on(set);
             let results = [
                 op.with_steps(&depthwise).depthwise(arrays.0, arrays.1),
                 op.with_steps(&pointwise).run(arrays.0, arrays.1, arrays.2),
+                op.with_steps(&pointwise).pointwise(arrays.0, arrays.2),
             ];
             for (result, expected) in results.iter().zip(&expected) {
                 assert_eq!(bits(result), bits(expected), "{set:?} differs with {step:?}");
@@ -755,6 +921,56 @@ mod guarded {
                     check::<f64>(loops, width, counts, at_end);
                     check::<f16>(loops, width, counts, at_end);
                     check::<bf16>(loops, width, counts, at_end);
+                }
+            }
+        }
+    }
+
+    /// The same of the pointwise part alone, padded on all sides or not.
+    fn check_pointwise<T: Element>(
+        [stride, rate]: [usize; 2],
+        width: usize,
+        [channels, out_channels]: [usize; 2],
+        at_end: bool,
+    ) {
+        let array = |shape, seed| array::<T>(shape, seed, at_end);
+        let (input, filter) = (array([2, 5, width, channels], 1), array([1, 1, channels, out_channels], 2));
+        let [overrun, paired] = ["overrun", "paired"].map(|products| {
+            let numerics = format!("v1 depthwise(fused, inside) pointwise({products}, {channels}) subnormals(flushed)");
+            numerics.parse().unwrap()
+        });
+        let orders = [Numerics::REPRODUCIBLE, overrun, paired];
+        for (padding, numerics) in [Padding::Same, Padding::Explicit([[1, 2], [3, 1]])]
+            .into_iter()
+            .flat_map(|padding| orders.each_ref().map(|order| (padding, order)))
+        {
+            let op = SeparableConv2d::new([stride as i64; 2], padding, [rate as i64; 2]).numerics(numerics.clone());
+            let attributes = sepconv::Attributes { strides: [stride as i64; 2], padding, rate: [rate as i64; 2] };
+            let geometry = sepconv::Geometry::pointwise(input.shape(), filter.shape(), &attributes).unwrap();
+            let mut output = array(geometry.output_shape(), 4);
+            // Turned round, and every second pixel.
+            let (turned, apart) = (input.slice(s![.., ..;-1, ..;-1, ..]), input.slice(s![.., .., ..;2, ..]));
+            for set in InstructionSet::available() {
+                let op = op.clone().on(set);
+                op.with_steps(&Epilogues::NONE).pointwise_into(input.view(), filter.view(), output.view_mut()).unwrap();
+                op.pointwise(turned, filter.view()).unwrap();
+                op.pointwise(apart, filter.view()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn nor_by_the_pointwise_part() {
+        for (at_end, loops) in
+            [true, false].into_iter().flat_map(|at_end| [[1, 1], [2, 1], [1, 2], [3, 2]].map(|loops| (at_end, loops)))
+        {
+            for channels in [1, 3, 17, 47, 64, 300] {
+                for (width, out_channels) in [(1, 1), (13, 7), (8, 16), (29, 33), (9, 61)] {
+                    let counts = [channels, out_channels];
+                    check_pointwise::<f32>(loops, width, counts, at_end);
+                    check_pointwise::<f64>(loops, width, counts, at_end);
+                    check_pointwise::<f16>(loops, width, counts, at_end);
+                    check_pointwise::<bf16>(loops, width, counts, at_end);
                 }
             }
         }

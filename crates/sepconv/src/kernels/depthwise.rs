@@ -1,6 +1,7 @@
 //! The depthwise half: fills tiles with the depthwise results of successive output pixels, reading the image where it
 //! lies, whatever strides, rate and padding are.
 
+mod copies;
 mod listed;
 mod packed;
 
@@ -21,6 +22,7 @@ use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
 use crate::numerics::{Depthwise as Numerics, Products, Rounding, Subnormals, TapOrder, Taps};
 use crate::tap_order::{self, Borders};
+pub use copies::Copies;
 pub use listed::Counted;
 use listed::usual;
 use packed::{pack, spreads};
@@ -263,17 +265,7 @@ impl<T: Element> Depthwise<T> {
     /// What so many results from `first` on read, and those before did not: from the last tap of the first of them on, so
     /// many bytes.
     pub fn ahead(&self, input: &ArrayView4<T>, first: usize, rows: usize) -> (*const u8, usize) {
-        let (height, width) = (&self.geometry.height, &self.geometry.width);
-        let (line, x) = (first / width.output, first % width.output);
-        let taps = (height.kernel as isize - 1).wrapping_mul(height.rate as isize);
-        let y = self.rows[line % height.output].origin.wrapping_add(taps);
-        let [of_image, of_row, of_column, _] = *input.strides() else { unreachable!("four dimensions") };
-        let places = [((line / height.output) as isize, of_image), (y, of_row), (self.columns[x].origin, of_column)];
-        let offset = places.iter().fold(0isize, |sum, (at, stride)| sum.wrapping_add(at.wrapping_mul(*stride)));
-        let rows = rows.min(self.geometry.rows().saturating_sub(first));
-        let pixels = rows.saturating_mul(height.stride).saturating_mul(width.stride);
-        let bytes = pixels.saturating_mul(self.geometry.in_channels).saturating_mul(size_of::<T>());
-        (input.as_ptr().wrapping_offset(offset).cast(), bytes)
+        ahead(&self.geometry, input, first, rows)
     }
 
     /// Pixels of one output row into the target from its `first` row on: those of these columns that share values with the first,
@@ -367,6 +359,21 @@ impl<T: Element> Depthwise<T> {
         let overruns = self.numerics.products == Products::Overrun;
         a.inside == b.inside && self.counted[1].stride == 1 && (!overruns || all_inside(a) && all_inside(b))
     }
+}
+
+/// What [`Depthwise::ahead`] says.
+fn ahead<T>(g: &Geometry, input: &ArrayView4<T>, first: usize, rows: usize) -> (*const u8, usize) {
+    let (height, width) = (&g.height, &g.width);
+    let (line, x) = (first / width.output, first % width.output);
+    let taps = (height.kernel as isize - 1).wrapping_mul(height.rate as isize);
+    let y = height.origin(line % height.output).wrapping_add(taps);
+    let [of_image, of_row, of_column, _] = *input.strides() else { unreachable!("four dimensions") };
+    let places = [((line / height.output) as isize, of_image), (y, of_row), (width.origin(x), of_column)];
+    let offset = places.iter().fold(0isize, |sum, (at, stride)| sum.wrapping_add(at.wrapping_mul(*stride)));
+    let rows = rows.min(g.rows().saturating_sub(first));
+    let pixels = rows.saturating_mul(height.stride).saturating_mul(width.stride);
+    let bytes = pixels.saturating_mul(g.in_channels).saturating_mul(size_of::<T>());
+    (input.as_ptr().wrapping_offset(offset).cast(), bytes)
 }
 
 /// Parts of so many pixels, as few as can be handed to the inner loop, none of which is much shorter than another.

@@ -118,15 +118,38 @@ impl<'a, T: Pod> Tile<'a, T> {
 
     /// Writes as many rows of these numbers as there are, zeros behind the last.
     pub fn set_rows<S: Element<Sum = T>>(&mut self, kernel: &Kernel<S>, values: &[S]) {
-        self.in_pairs = false;
         let rows = self.all_rows().min(values.len() / self.k.max(1));
-        for (first, to, columns) in self.pieces(0) {
-            let (from, to_stride) = (values.as_ptr().wrapping_add(first), row_stride::<T>() as isize);
-            let rows = Rows { from, from_stride: self.k, to: to.cast_mut(), to_stride, rows, columns };
-            // SAFETY: the values have the rows, and so has this panel, of whole vectors.
+        // SAFETY: the values have the rows.
+        unsafe { self.copy(kernel, 0..rows, values.as_ptr(), self.k as isize) };
+        self.clear(rows);
+    }
+
+    /// Writes these rows: the first one's numbers from there on, each other one's so many elements further on.
+    ///
+    /// # Safety
+    /// They are there.
+    pub unsafe fn copy<S: Element<Sum = T>>(
+        &mut self,
+        kernel: &Kernel<S>,
+        rows: Range<usize>,
+        from: *const S,
+        apart: isize,
+    ) {
+        self.in_pairs = false;
+        let Some(last) = rows.len().checked_sub(1) else { return };
+        // Numbers are read forwards; the last row's come first in an image that is turned round.
+        let to_stride = row_stride::<T>() as isize;
+        let (row, from, to_stride) = match apart {
+            0.. => (rows.start, from, to_stride),
+            _ => (rows.start + last, from.wrapping_offset(last as isize * apart), -to_stride),
+        };
+        assert!(rows.end <= self.all_rows());
+        for (first, to, columns) in self.pieces(row) {
+            let (from, from_stride) = (from.wrapping_add(first), apart.unsigned_abs());
+            let rows = Rows { from, from_stride, to: to.cast_mut(), to_stride, rows: rows.len(), columns };
+            // SAFETY: the caller's promise; this panel has the rows, of whole vectors.
             unsafe { kernel.widen(&rows) };
         }
-        self.clear(rows);
     }
 
     /// Writes elements `first..first + count` of some rows, from a whole vector's on: element (column, row) of `from`, a place
