@@ -13,6 +13,7 @@ from helpers import HERE
 v1 = tf.compat.v1
 OP = "Sepconv>SeparableConv2D"
 FUSED, DEPTHWISE = "Sepconv>FusedSeparableConv2D", "Sepconv>FusedDepthwiseConv2D"
+POINTWISE = "Sepconv>FusedPointwiseConv2D"
 PLAIN = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 # Saved with the op (`saved_models/save.py`).
 SAVED = sorted((HERE / "saved_models").glob("*/"))[0]

@@ -278,6 +278,14 @@ def test_what_an_older_version_saved(folder):
     assert kernel_calls() - before == 3  # each a way of giving attributes to the op
 
 
+@pytest.mark.parametrize("folder", sorted(SAVED.glob("*-pointwise")), ids=lambda f: f.name)
+def test_what_an_older_version_saved_of_a_pointwise_part(folder):
+    """`saved_models/save_pointwise.py` made it; it stays as well."""
+    example, before = np.load(folder / "example.npz"), sepconv.stats()["pointwise_calls"]
+    assert same(tf.saved_model.load(folder).convolve(example["x"]), example["y"])
+    assert sepconv.stats()["pointwise_calls"] - before == 1
+
+
 @pytest.mark.parametrize("folder", sorted(SAVED.glob("*-training")), ids=lambda f: f.name)
 def test_what_an_older_version_saved_of_training_and_rewriting(folder):
     """`saved_models/save_training.py` made it; it stays as well."""

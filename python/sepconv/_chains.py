@@ -1,6 +1,7 @@
 """Finds separable convolutions that a graph puts together from TensorFlow's operations: (Pad,) (SpaceToBatchND,)
 DepthwiseConv2dNative, (BatchToSpaceND,) steps between, a 1x1 Conv2D, steps behind; and says of each which call it is.
-Where no 1x1 Conv2D follows, or not by steps alone, it is the depthwise part with what stands behind that.
+Where no 1x1 Conv2D follows, or not by steps alone, it is the depthwise part with what stands behind that; and likewise
+a 1x1 Conv2D that belongs to none.
 
 A chain says why it is none that the op can take over; what is between and behind, it lists and does not judge.
 """
@@ -39,11 +40,12 @@ class Chain:
     `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there, all that is between is
     in `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`. Where
     the depthwise part stands alone, `pointwise` is None, there is nothing between, and the call has no out_channels.
+    Where the 1x1 convolution does, `depthwise` is None, and the call's depthwise filter is a single tap.
     With a `pad`, whose zeros are the call's padding, `padded` is the call on what that gives.
     `alone` is that chain where the op may not know how TensorFlow computes what is between.
     """
 
-    depthwise: tf.Operation
+    depthwise: tf.Operation | None = None
     pad: tf.Operation | None = None
     space_to_batch: tf.Operation | None = None
     batch_to_space: tf.Operation | None = None
@@ -64,11 +66,6 @@ class Chain:
     @property
     def filters(self) -> tuple:
         return tuple(op.inputs[1] for op in (self.depthwise, self.pointwise) if op is not None)
-
-    @property
-    def last(self) -> tf.Operation:
-        """The last of the operations that are looked at."""
-        return (*self.parts, *self.behind)[-1]
 
     @property
     def parts(self) -> tuple:
@@ -96,15 +93,8 @@ class Chain:
         return dataclasses.replace(self, pad=None, call=self.padded, padded=None)
 
 
-def find(graph: tf.Graph, kept: set):
-    """All chains of a graph, one after the other; `kept` holds the names of tensors that somebody outside of it takes,
-    and may get more of them meanwhile."""
-    for op in graph.get_operations():
-        if op.type == "DepthwiseConv2dNative":
-            yield _chain(op, kept)
-
-
-def _chain(depthwise, kept) -> Chain:
+def of_depthwise(depthwise: tf.Operation, kept: set) -> Chain:
+    """That of a depthwise convolution; `kept` holds the names of tensors that somebody outside of the graph takes."""
     whole = _with_pad(_separable(depthwise, kept), kept)
     if whole.hindrance is None and sure(whole.between_steps) == useful(whole.between_steps):
         return whole
@@ -115,6 +105,20 @@ def _chain(depthwise, kept) -> Chain:
     if whole.hindrance is None:
         return dataclasses.replace(whole, alone=alone if worthwhile else None)
     return alone if worthwhile else whole
+
+
+def of_pointwise(pointwise: tf.Operation, kept: set) -> Chain | None:
+    """That of a convolution that belongs to no depthwise one; None if it is not 1x1, or has no steps behind it: by
+    itself, TensorFlow's is one operation as well."""
+    if _shape(pointwise.inputs[1])[:2] != (1, 1) or pointwise.get_attr("data_format") != b"NHWC":
+        return None
+    chain = Chain(pointwise=pointwise, behind=_behind(pointwise, kept))
+    try:
+        call = _call(chain)
+    except Left as left:
+        return dataclasses.replace(chain, hindrance=str(left)) if chain.behind else None
+    steps = _useful(chain.behind, pointwise, call.pointwise_filter[3])
+    return dataclasses.replace(chain, call=call, behind_steps=steps) if any(step.word for step in steps) else None
 
 
 def _with_pad(chain: Chain, kept) -> Chain:
@@ -296,17 +300,20 @@ def _call(chain: Chain) -> Call:
     for op in chain.parts:
         if "GPU" in op.device.upper():
             raise Left(f"{op.name} is placed on a GPU")
-    for op in (depthwise, pointwise) if pointwise is not None else (depthwise,):
+    convolutions = [op for op in (depthwise, pointwise) if op is not None]
+    for op in convolutions:
         if op.get_attr("data_format") != b"NHWC":
             raise Left(f"{op.name} has the data format {op.get_attr('data_format').decode()}")
         if set(op.get_attr("dilations")) != {1}:
             raise Left(f"{op.name} has dilations of its own, {list(op.get_attr('dilations'))}")
     if pointwise is not None:
-        _check_pointwise(pointwise)
+        _check_pointwise(pointwise, depthwise is None)
     input, filters = chain.input, chain.filters
     if input.dtype not in _convolution.DTYPES:
         raise Left(f"the op does not take {input.dtype.name}")
     shapes = [_shape(tensor) for tensor in (input, *filters)]
+    if depthwise is None:
+        shapes.insert(1, (1, 1, shapes[0][3], 1))
     if pointwise is None and None not in shapes[1]:
         shapes.append((1, 1, shapes[1][2] * shapes[1][3], 0))
     elif pointwise is None:
@@ -319,7 +326,7 @@ def _call(chain: Chain) -> Call:
         raise Left("a filter is empty")
     if shapes[1][2] * shapes[1][3] != shapes[2][2]:
         raise Left(f"{pointwise.name} takes its channels in groups")
-    strides = tuple(depthwise.get_attr("strides")[1:3])
+    strides = tuple(convolutions[0].get_attr("strides")[1:3])
     call = Call(*shapes, input.dtype, strides, "VALID", (1, 1))
     call = dataclasses.replace(call, **(_plain(chain) if chain.space_to_batch is None else _dilated(chain, call)))
     geometry = _library.geometry(call.request())
@@ -332,11 +339,11 @@ def _shape(tensor) -> tuple:
     return tuple(tensor.shape.as_list()) if tensor.shape.rank == 4 else (None,) * 4
 
 
-def _check_pointwise(op) -> None:
+def _check_pointwise(op, alone) -> None:
     kernel, strides = _shape(op.inputs[1])[:2], list(op.get_attr("strides"))
     if kernel != (1, 1):
         raise Left(f"the filter of {op.name} is not known to be 1x1")
-    if strides != [1, 1, 1, 1]:
+    if strides != [1, 1, 1, 1] and not alone:
         raise Left(f"{op.name} has strides, {strides}")
     if any(op.get_attr("explicit_paddings")):
         raise Left(f"{op.name} has padding")
@@ -346,6 +353,8 @@ def _plain(chain: Chain) -> dict:
     """Padding and rate where nothing is dilated."""
     if chain.batch_to_space is not None:
         raise Left("there is a BatchToSpaceND and no SpaceToBatchND")
+    if chain.depthwise is None:  # of a single tap, SAME puts no zeros around images
+        return {}
     padding = chain.depthwise.get_attr("padding").decode()
     if padding == "EXPLICIT":
         pairs = chain.depthwise.get_attr("explicit_paddings")

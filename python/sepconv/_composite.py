@@ -7,6 +7,8 @@ from sepconv import _library, _numerics, _pipeline, _steps
 # The scope of the operations.
 NAME = "composite"
 
+_ALONE = {_library.DEPTHWISE: ("depthwise",), _library.POINTWISE: ("pointwise",)}
+
 
 class UnknownCall(ValueError):
     """The op's strides, padding and rate cannot be told; the message is a phrase."""
@@ -31,14 +33,19 @@ def call_of(op) -> dict:
     }
 
 
+def parts_of(op) -> tuple:
+    """Which of the two parts it computes."""
+    return _ALONE.get(op.type, ("depthwise", "pointwise"))
+
+
 def geometry_of(op) -> int:
-    """Which input has the geometry."""
-    return 2 if op.type == _library.DEPTHWISE else 3
+    """Which input has the geometry: the one behind the filters of its parts."""
+    return 1 + len(parts_of(op))
 
 
 def steps_of(op) -> dict:
     """The steps behind its parts, in words, by the names of the parts that may have some."""
-    parts = {_library.op_name(): (), _library.DEPTHWISE: ("depthwise",)}.get(op.type, ("depthwise", "pointwise"))
+    parts = () if op.type == _library.op_name() else parts_of(op)
     return {part: op.get_attr(f"{part}_steps").decode() for part in parts}
 
 
@@ -52,7 +59,7 @@ def composite(op, steps: dict | None = None):
     Raises:
         UnknownCall: What that is, is known only when it runs.
     """
-    call, alone = call_of(op), op.type == _library.DEPTHWISE
+    call, parts = call_of(op), parts_of(op)
     steps = steps_of(op) if steps is None else steps
     strides, padding, rate = [1, *call["strides"], 1], call["padding"], list(call["rate"])
     if not isinstance(padding, str):
@@ -60,18 +67,17 @@ def composite(op, steps: dict | None = None):
     # TensorFlow's operation may leave out products with zeros that it puts around an image itself.
     pads = not isinstance(padding, str) and rate == [1, 1] and _numerics.counts_zeros(op.get_attr("numerics").decode())
 
-    def run(input, depthwise_filter, *others):
+    def run(input, *others):
         image, zeros = (tf.pad(input, padding, name=f"{NAME}/padded"), "VALID") if pads else (input, padding)
-        if not alone and not any(steps.values()):
-            return _pipeline.separable_conv2d(image, depthwise_filter, *others, strides, zeros, None, rate, NAME)
-        numbers = iter(others)
+        if len(parts) == 2 and not any(steps.values()):
+            return _pipeline.separable_conv2d(image, *others, strides, zeros, None, rate, NAME)
+        filters, numbers = dict(zip(parts, others, strict=False)), iter(others[len(parts) :])
+        attributes = strides, zeros, rate
         with tf.name_scope(NAME):
-            pointwise_filter = None if alone else next(numbers)
-            image = _pipeline.depthwise_conv2d(image, depthwise_filter, strides, zeros, rate)
-            image = _steps.in_tensorflow(steps["depthwise"], image, numbers)
-            if not alone:
-                image = tf.nn.conv2d(image, pointwise_filter, 1, "VALID")
-                image = _steps.in_tensorflow(steps["pointwise"], image, numbers)
+            for part, filter in filters.items():
+                image = _pipeline.PARTS[part](image, filter, *attributes)
+                image = _steps.in_tensorflow(steps[part], image, numbers)
+                attributes = [1, 1, 1, 1], "VALID", [1, 1]
             return image
 
     return run

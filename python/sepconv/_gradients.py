@@ -178,6 +178,7 @@ def _again(inputs, upstream, name: str, tensors, first, carrier):
 
 @_gradient_of(_library.FUSED)
 @_gradient_of(_library.DEPTHWISE)
+@_gradient_of(_library.POINTWISE)
 def _with_steps(op, upstream):
     """Those of the op with steps behind its parts: computed again, and differentiated, as TensorFlow's operations."""
     place, skipped = _composite.geometry_of(op), getattr(op, "skip_input_indices", None) or ()

@@ -11,7 +11,7 @@ import re
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
-from sepconv import _library, _originals
+from sepconv import _composite, _library, _originals
 from sepconv._command import BadInput
 from sepconv._cost import Layer
 
@@ -19,7 +19,7 @@ from sepconv._cost import Layer
 _CONVOLUTIONS = ("Conv2D", "_FusedConv2D")
 _DEPTHWISE = ("DepthwiseConv2dNative", "_FusedDepthwiseConv2dNative")
 _PRODUCTS = ("MatMul", "_FusedMatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
-_OURS = (_library.op_name(), _library.FUSED, _library.DEPTHWISE)
+_OURS = (_library.op_name(), _library.FUSED, _library.DEPTHWISE, _library.POINTWISE)
 # They multiply too, and are not counted.
 _UNCOUNTED = ("Conv2DBackpropInput", "Conv3D", "Einsum", "XlaConvV2", "XlaDotV2")
 
@@ -85,6 +85,8 @@ class _Search:
                 continue
             if operation.type in _CONVOLUTIONS:
                 found.append(self._convolution(operation))
+            elif operation.type == _library.POINTWISE:
+                found.append(self._our_pointwise(operation))
             elif operation.type in _OURS and operation.type != _library.DEPTHWISE:
                 found.append(self._ours(operation))
             elif operation.type in _PRODUCTS:
@@ -112,7 +114,7 @@ class _Search:
         self.taken.add(pointwise.name)
         output = self._image(pointwise.outputs[0], pointwise)
         weights = self._weights(operation.inputs[1], pointwise.inputs[1])
-        nodes, common = (operation.name, pointwise.name), common | {"between": between, "weights": weights}
+        nodes, common = (operation.name, *_nodes(pointwise)), common | {"between": between, "weights": weights}
         return Layer("", nodes, "separable", layer["input"], output, **common), operation, pointwise
 
     def _convolution(self, operation):
@@ -121,7 +123,7 @@ class _Search:
         groups, output = layer["input"][3] // in_channels, layer["output"]
         kind = "grouped" if groups > 1 else "convolution"
         if (height, width) == (1, 1) and groups == 1:
-            kind = "dense" if output[1:3] == (1, 1) else "1x1"
+            kind = _kind_of_1x1(output)
         common = layer["common"] | {"kernel": (height, width), "groups": groups}
         weights = self._weights(operation.inputs[1])
         found = Layer("", (operation.name,), kind, layer["input"], output, weights=weights, **common)
@@ -129,29 +131,37 @@ class _Search:
 
     def _ours(self, operation):
         alone = operation.type == _library.DEPTHWISE
-        input, *filters, carrier = operation.inputs[: 3 if alone else 4]
-        attributes = _library.geometry({"carrier": self._shape(carrier)})
+        input, *filters = operation.inputs[: _composite.geometry_of(operation)]
         height, width, _, multiplier = self._shape(filters[0])
-        padding, original, end, between = attributes["padding"], _originals.original_of(operation), operation, ()
-        nodes = (operation.name,) if original is None else original.named("DepthwiseConv2dNative", "Conv2D")
+        nodes, end, between = _nodes(operation), operation, ()
         if alone:
             pointwise, between = self._pointwise_behind(operation.outputs[0], operation)
             if pointwise is not None:
                 self.taken.add(pointwise.name)
-                nodes, filters, end = (*nodes, pointwise.name), [*filters, pointwise.inputs[1]], pointwise
+                nodes, filters, end = (*nodes, *_nodes(pointwise)), [*filters, pointwise.inputs[1]], pointwise
         found = Layer(
             *("", nodes, "depthwise" if end is operation and alone else "separable"),
             *(self._shape(input), self._shape(end.outputs[0])),
             kernel=(height, width),
-            strides=tuple(attributes["strides"]),
-            rate=tuple(attributes["rate"]),
             channel_multiplier=multiplier,
-            padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
             between=between,
             weights=self._weights(*filters),
             dtype=input.dtype.name,
+            **self._call(operation),
         )
         return found, operation, end
+
+    def _our_pointwise(self, operation):
+        input, filter = operation.inputs[:2]
+        image, output = self._shape(input), self._shape(operation.outputs[0])
+        common = {"weights": self._weights(filter), "dtype": input.dtype.name, **self._call(operation)}
+        found = Layer("", _nodes(operation), _kind_of_1x1(output), image, output, **common)
+        return found, operation, operation
+
+    def _call(self, operation):
+        """What the geometry of an op of ours says."""
+        self._shape(operation.inputs[_composite.geometry_of(operation)])  # which has to be known
+        return _composite.call_of(operation)
 
     def _product(self, operation):
         left, right = operation.inputs[:2]
@@ -230,7 +240,13 @@ class _Search:
         return found[0], tuple(self.graph.get_operation_by_name(name).type for name in steps)
 
     def _is_pointwise(self, operation):
-        if operation.type not in _CONVOLUTIONS or self._pair(operation, "strides") != (1, 1):
+        if operation.type == _library.POINTWISE:
+            strides = self._call(operation)["strides"]
+        elif operation.type in _CONVOLUTIONS:
+            strides = self._pair(operation, "strides")
+        else:
+            return False
+        if strides != (1, 1):
             return False
         height, width, in_channels, _ = self._shape(operation.inputs[1])
         channels = self._image(operation.inputs[0], operation)[3]
@@ -296,6 +312,16 @@ def _reached(operations, following, seen=None):
 
 def _branches(operation):
     return operation.type in ("If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile")
+
+
+def _kind_of_1x1(output):
+    return "dense" if output[1:3] == (1, 1) else "1x1"
+
+
+def _nodes(operation):
+    """The names of the convolutions that a node is, or stands for."""
+    original = _originals.original_of(operation)
+    return (operation.name,) if original is None else original.named("DepthwiseConv2dNative", "Conv2D")
 
 
 def _channels_first(operation):

@@ -107,9 +107,10 @@ def op_name(gradient: str = "") -> str:
     return "Sepconv>SeparableConv2D" + ("Backprop" + gradient.title().replace("_", "") if gradient else "")
 
 
-# The op with steps behind its two parts, and that of the depthwise part alone.
+# The op with steps behind its two parts, and those of one part alone.
 FUSED = "Sepconv>FusedSeparableConv2D"
 DEPTHWISE = "Sepconv>FusedDepthwiseConv2D"
+POINTWISE = "Sepconv>FusedPointwiseConv2D"
 
 
 def executing_eagerly() -> bool:
@@ -147,7 +148,8 @@ def stats() -> dict[str, Any]:
         A dictionary of counts since the library was loaded, in which refused calls do not count:
         `kernel_calls`: of the whole convolution's op; `kernel_calls_by_dtype`: these by dtype's name.
         `fused_calls`: those of `kernel_calls` with steps between the parts or behind them, as `rewrite` makes them.
-        `depthwise_calls`: of the op of a depthwise part alone, which `rewrite` makes; `kernel_calls` is without them.
+        `depthwise_calls`, `pointwise_calls`: of the ops of one part alone, which `rewrite` makes; `kernel_calls` is
+            without them.
         `gradient_calls`: of the gradients' ops, of which one backward pass calls up to four.
         `shape_function_calls`: how often TensorFlow asked for a result's shape while a graph was built.
         `packings`: how many pointwise filters were packed to be kept.

@@ -66,15 +66,20 @@ def _separable_conv2d(input, depthwise_filter, pointwise_filter, strides, paddin
     return _tensorflows(input, *filters, strides, padding, data_format, rate, name)
 
 
-def depthwise_conv2d(input, depthwise_filter, strides, padding, rate):
-    """The first part alone, NHWC."""
+def _part(operation):
+    """One part alone, NHWC, by TensorFlow's operation for it."""
 
-    def native(input, _, padding):
-        return nn_ops.depthwise_conv2d_native(input, depthwise_filter, strides, padding)
+    def part(input, filter, strides, padding, rate):
+        def native(input, _, padding):
+            return operation(input, filter, strides, padding)
 
-    shape = depthwise_filter.shape
-    shape = shape if shape.is_fully_defined() else tf.shape(depthwise_filter)
-    return nn_ops.with_space_to_batch(input, rate, padding, native, filter_shape=shape)
+        shape = filter.shape if filter.shape.is_fully_defined() else tf.shape(filter)
+        return nn_ops.with_space_to_batch(input, rate, padding, native, filter_shape=shape)
+
+    return part
+
+
+PARTS = {"depthwise": _part(nn_ops.depthwise_conv2d_native), "pointwise": _part(tf.nn.conv2d)}
 
 
 def _takes(dtype, **attributes) -> bool:

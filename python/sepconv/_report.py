@@ -14,7 +14,7 @@ class Layer:
         replaced: Whether it was.
         reason: Why, in a phrase.
         input, depthwise_filter, pointwise_filter, dtype, strides, padding, rate: What it computes, where that is known;
-            of a depthwise part alone, pointwise_filter is None.
+            of one part alone, the other's filter is None.
         numerics: The text of the order of sums that the op follows, or followed; None where nothing was replaced.
         depthwise_steps, pointwise_steps: What the op does, or did, behind its two parts.
         exact: False where a shape is unknown, so that the order is a prediction.
@@ -41,14 +41,18 @@ class Layer:
         """Shapes and attributes in a line."""
         if self.input is None:
             return ""
-        image, kernel = [_extents(shape) for shape in (self.input, self.depthwise_filter)]
-        part = "depthwise" if self.pointwise_filter is None else f"to {self.pointwise_filter[3]}"
-        text = f"{image}, {kernel} {part}, {self.dtype}, {self.padding}"
+        parts = []
+        if self.depthwise_filter is not None:
+            parts.append(f"{_extents(self.depthwise_filter)}{'' if self.pointwise_filter else ' depthwise'}")
+        if self.pointwise_filter is not None:
+            parts.append(f"{'' if self.depthwise_filter else '1x1 '}to {self.pointwise_filter[3]}")
+        text = f"{_extents(self.input)}, {' '.join(parts)}, {self.dtype}, {self.padding}"
         if set(self.strides) != {1}:
             text += f", strides {_extents(self.strides)}"
         if set(self.rate) != {1}:
             text += f", rate {_extents(self.rate)}"
-        steps = (self.depthwise_steps, self.pointwise_steps)[: 1 if self.pointwise_filter is None else 2]
+        each = (self.depthwise_filter, self.depthwise_steps), (self.pointwise_filter, self.pointwise_steps)
+        steps = [steps for filter, steps in each if filter is not None]
         return text + (f", {' / '.join(step or '-' for step in steps)}" if any(steps) else "")
 
 

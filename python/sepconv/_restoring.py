@@ -7,7 +7,7 @@ from sepconv import _composite, _library, _originals, _steps
 from sepconv._bodies import Body
 from sepconv._report import Layer
 
-TYPES = {_library.op_name(), _library.FUSED, _library.DEPTHWISE}
+TYPES = {_library.op_name(), _library.FUSED, _library.DEPTHWISE, _library.POINTWISE}
 
 
 def restore_body(body: Body, progress) -> list:
@@ -28,10 +28,11 @@ def restore_body(body: Body, progress) -> list:
 def _attributes(op) -> dict:
     """What the layer computes, by the names of `Layer`."""
     place = _composite.geometry_of(op)
+    names = [f"{part}_filter" for part in _composite.parts_of(op)]
     image, *filters = [(tuple(t.shape.as_list()) if t.shape.rank == 4 else (None,) * 4) for t in op.inputs[:place]]
     known = all(None not in shape for shape in (image, *filters))
     return {
-        **{"input": image, **dict(zip(("depthwise_filter", "pointwise_filter"), filters, strict=False))},
+        **{"input": image, **dict(zip(names, filters, strict=True))},
         **{"dtype": op.inputs[0].dtype.name, **_composite.call_of(op)},
         **{f"{part}_steps": text for part, text in _composite.steps_of(op).items()},
         **{"numerics": op.get_attr("numerics").decode(), "exact": known},
@@ -40,7 +41,7 @@ def _attributes(op) -> dict:
 
 def _put(edit, op, in_function):
     place = _composite.geometry_of(op)
-    names = ["input", "depthwise_filter", "pointwise_filter"][:place]
+    names = ["input", *(f"{part}_filter" for part in _composite.parts_of(op))]
     node = edit.by_name[op.name]
     tensors = [input for input in node.input if input[0] != "^"]
     controls, (geometry, *numbers) = list(node.input[len(tensors) :]), tensors[place:]

@@ -42,10 +42,10 @@ def rewrite(
     """Replaces the separable convolutions of a model by the op, where that changes no bit of what the model computes.
 
     They are found in the graph and in all of its functions, whatever made them: depthwise convolutions, dilated or not,
-    that a 1x1 convolution follows. Names, signatures, variables and assets stay. The bits are those that TensorFlow
-    gives in the model's own context, in a fresh process with as many threads as this one: whether filters are
-    constants, and what is fused with them, matters there. Each layer is tried on random numbers in such a process, and
-    left where a bit differs.
+    that a 1x1 convolution follows; and either of these by itself, with the steps behind it. Names, signatures,
+    variables and assets stay. The bits are those that TensorFlow gives in the model's own context, in a fresh process
+    with as many threads as this one: whether filters are constants, and what is fused with them, matters there. Each
+    layer is tried on random numbers in such a process, and left where a bit differs.
 
     Args:
         model: A `GraphDef`, of which only tensors that no node takes are sure to stay; a concrete function
@@ -53,7 +53,7 @@ def rewrite(
             SavedModel's folder or of a file that holds a GraphDef.
         output: Where the result is written; for a path only, and needed there.
         overwrite: Whether `output` may be a model already, which is replaced then, or is `model` itself.
-        progress: Called with a count, the sum and a node's name, after each layer.
+        progress: Called with a count, the sum and a node's name, after each convolution that was looked at.
 
     Returns:
         A `Rewritten`, with the new `model` and the `report`; what was given stays as it is.
@@ -66,7 +66,7 @@ def rewrite(
         >>> print(rewritten.report)
         >>> function = sepconv.rewrite(function).model
     """
-    return _transform(model, output, overwrite, progress, {"DepthwiseConv2dNative"}, _rewriter)
+    return _transform(model, output, overwrite, progress, {"DepthwiseConv2dNative", "Conv2D"}, _rewriter)
 
 
 def restore(
@@ -149,26 +149,39 @@ def _rewrite_body(places: Places, body: Body, progress) -> list:
             here = places.of(body)
         except Left as left:
             hindrance = str(left)
-    kept = set(body.kept)
-    for chain in _chains.find(body.graph, kept):
-        if hindrance is not None:
-            chain = dataclasses.replace(chain, hindrance=hindrance, alone=None)
-        layers.append(_rewrite_chain(chain, edit, body.function, here, kept))
-        progress(layers[-1].node)
+    kept, taken, left = set(body.kept), set(), set()
+
+    def rewrite_each(type, chain_of):
+        for op in [op for op in body.graph.get_operations() if op.type == type]:
+            chain = None if op.name in taken else chain_of(op, kept)
+            if chain is not None:
+                if hindrance is not None:
+                    chain = dataclasses.replace(chain, hindrance=hindrance, alone=None)
+                layer = _rewrite_chain(chain, edit, body.function, here, kept, taken)
+                # Of a layer that was left, the 1x1 convolution may still be replaced.
+                if layer.replaced or op.name not in left:
+                    layers.append(layer)
+                if not layer.replaced and chain.pointwise is not None:
+                    left.add(chain.pointwise.name)
+            progress(op.name)
+
+    rewrite_each("DepthwiseConv2dNative", _chains.of_depthwise)
+    rewrite_each("Conv2D", _chains.of_pointwise)
     return layers
 
 
-def _rewrite_chain(chain, edit, function, places, kept) -> Layer:
+def _rewrite_chain(chain, edit, function, places, kept, taken) -> Layer:
     described = {"node": (chain.pointwise or chain.depthwise).name, "function": function}
     try:
         found = takeover(chain, places)
     except Left as left:
         if chain.alone is not None:
-            return _rewrite_chain(chain.alone, edit, function, places, kept)
+            return _rewrite_chain(chain.alone, edit, function, places, kept, taken)
         return Layer(replaced=False, reason=str(left), **described, **_of(chain))
     found.apply(edit)
     # What the op takes is no step of another chain any more.
     kept.update(tensor.name for tensor in found.given if tensor is not None)
+    taken.update(op.name for op in found.chain.parts)
     words = {"numerics": found.numerics, **found.words}
     return Layer(replaced=True, reason=found.reason, **words, **described, **_of(found.chain))
 
@@ -178,6 +191,7 @@ def _of(chain) -> dict:
     if chain.call is None:
         return {}
     call = {field.name: getattr(chain.call, field.name) for field in dataclasses.fields(chain.call)}
-    if chain.pointwise is None:
-        call["pointwise_filter"] = None
+    for part in ("depthwise", "pointwise"):
+        if getattr(chain, part) is None:
+            call[f"{part}_filter"] = None
     return {**call, "dtype": chain.call.dtype.name, "exact": chain.call.known}

@@ -65,7 +65,18 @@ class Takeover:
         behind = _steps.words(self.steps)
         if self.chain.pointwise is None:
             return {"depthwise_steps": behind}
+        if self.chain.depthwise is None:
+            return {"pointwise_steps": behind}
         return {"depthwise_steps": _steps.words(self.between), "pointwise_steps": behind}
+
+    @property
+    def op(self) -> str:
+        """What TensorFlow calls the op."""
+        if self.chain.pointwise is None:
+            return _library.DEPTHWISE
+        if self.chain.depthwise is None:
+            return _library.POINTWISE
+        return _library.FUSED if any(self.words.values()) else _library.op_name()
 
     @property
     def given(self) -> list:
@@ -75,32 +86,31 @@ class Takeover:
 
     def apply(self, edit: Edit) -> None:
         """Puts the op among the nodes, under the name of the last one that it stands for."""
-        chain, alone = self.chain, self.chain.pointwise is None
+        chain = self.chain
         operations = *chain.parts, *self.scales, *[step.op for step in self.steps]
         # What was cut out of a model lacks what nobody takes.
         nodes = [edit.by_name[op.name] for op in operations if op.name in edit.by_name]
         names, taken = {node.name for node in nodes}, [input for node in nodes for input in node.input]
-        convolutions = [chain.depthwise] if alone else [chain.depthwise, chain.pointwise]
+        convolutions = [op for op in (chain.depthwise, chain.pointwise) if op is not None]
         inputs = [nodes[0].input[0], *[edit.by_name[op.name].input[1] for op in convolutions]]
         last = nodes[-1]
         if self.scaled_filter is not None:
-            inputs[2] = edit.constant(f"{last.name}/pointwise_filter", self.scaled_filter)
+            inputs[-1] = edit.constant(f"{last.name}/pointwise_filter", self.scaled_filter)
         inputs.append(edit.nothing(f"{last.name}/geometry", _library.geometry(chain.call.request())["carrier"]))
         steps = *self.between, *self.steps
         numbers = [input for step in steps for input in step.inputs(edit)]
         inputs += numbers
         inputs += dict.fromkeys(input for input in taken if input[0] == "^" and input[1:] not in names)
         shapes = dict(last.attr).get("_output_shapes")
-        fused = alone or any(self.words.values())
-        last.op = _library.DEPTHWISE if alone else _library.FUSED if fused else _library.op_name()
+        last.op = self.op
         del last.input[:]
         last.input.extend(inputs)
         last.attr.clear()
         last.attr["T"].type = chain.call.dtype.as_datatype_enum
         last.attr["numerics"].s = self.numerics.encode()
-        if not alone:
-            last.attr["constant_filters"].b = constant(chain.filters[1].op) or stays(chain.filters[1])
-        if fused:
+        if chain.pointwise is not None:
+            last.attr["constant_filters"].b = constant(chain.filters[-1].op) or stays(chain.filters[-1])
+        if last.op != _library.op_name():
             last.attr["N"].i = len(numbers)
             for name, words in self.words.items():
                 last.attr[name].s = words.encode()
@@ -141,13 +151,15 @@ def _takeover(chain: Chain, places) -> Takeover:
         raise Left("its filters are constants where one function is called, and arguments elsewhere")
     if chain.pointwise is None:
         return _alone(chain, kinds, trials)
-    plain = Takeover(chain, *(_scaled(chain) if kinds[1] else ()), between=chain.between_steps)
+    plain = Takeover(chain, *(_scaled(chain) if kinds[-1] else ()), between=chain.between_steps)
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
     # With the steps behind it or, where these change bits, with fewer or without.
     known = chain.behind_steps[len(plain.scales) :]
     for behind in _steps.fewer(known):
+        if chain.depthwise is None and not (behind or plain.scales):
+            break  # one operation, as TensorFlow's is
         for bias in dict.fromkeys([biased, False]):
-            context = Context(kinds, bias)
+            context = Context((kinds[0], kinds[-1]), bias)
             order = _order(chain, context)
             if order.numerics is None:
                 raise Left(order.reason)
@@ -185,7 +197,7 @@ def _scaled(chain: Chain) -> tuple:
         if not constant(factor.op):
             break
         if filter is None:
-            [filter] = _values(chain.filters[1])
+            [filter] = _values(chain.filters[-1])
         [factor] = _values(factor)
         # One number for each channel, or one.
         if set(factor.shape[:-1]) - {1} or np.broadcast_shapes(filter.shape, factor.shape) != filter.shape:
