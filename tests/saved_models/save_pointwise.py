@@ -1,5 +1,5 @@
-"""Saves the op of a pointwise part alone with an example beside it, in a folder of this version's name. Of numerics that are
-the same everywhere.
+"""Saves the op of a pointwise part alone with an example beside it, in a folder of this version's name. Of numerics
+that are the same everywhere.
 """
 
 import pathlib
