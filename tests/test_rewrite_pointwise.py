@@ -218,6 +218,26 @@ def test_what_somebody_else_takes_is_no_step(given):
     assert same(run(rewritten.model, x), run(original, x))
 
 
+@pytest.mark.parametrize("first", ["1x1", "separable"])
+@pytest.mark.parametrize("activation", [tf.nn.relu, tf.nn.relu6, tf.nn.elu, tf.nn.leaky_relu], ids=lambda f: f.__name__)
+def test_two_that_are_added(activation, first, given):
+    """TensorFlow may compute the sum and its activation together with either of them: with the second one, where the
+    first is an op; alone, where both are. What is not a number shows it."""
+    x, filter, _, bias = given
+    x[1, 1, 1], x[1, 2, 2] = np.nan, np.inf
+
+    def build(x):
+        before = x if first == "1x1" else depthwise(x, np.ones([3, 3, 10, 1], np.float32))
+        y, z = [tf.nn.bias_add(conv(image, f), bias) for image, f in ((before, filter), (x, -filter))]
+        return activation(y + z)
+
+    original = graph_of(build, x.shape)
+    rewritten = sepconv.rewrite(original)
+    assert len(rewritten.report.layers) == 2
+    assert same(run(rewritten.model, x), run(original, x))
+    assert same(run(sepconv.restore(rewritten.model).model, x), run(original, x))
+
+
 def test_minus_zero_and_subnormal_numbers():
     """A sum that was flushed to -0 stays one where all that follows is -0: pixels are taken as they are."""
     tiny = np.finfo(np.float32).tiny

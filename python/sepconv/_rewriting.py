@@ -149,15 +149,15 @@ def _rewrite_body(places: Places, body: Body, progress) -> list:
             here = places.of(body)
         except Left as left:
             hindrance = str(left)
-    kept, taken, left = set(body.kept), set(), set()
+    kept, done, left = set(body.kept), [], set()
 
     def rewrite_each(type, chain_of):
         for op in [op for op in body.graph.get_operations() if op.type == type]:
-            chain = None if op.name in taken else chain_of(op, kept)
+            chain = None if any(op in found.chain.parts for found in done) else chain_of(op, kept)
             if chain is not None:
                 if hindrance is not None:
                     chain = dataclasses.replace(chain, hindrance=hindrance, alone=None)
-                layer = _rewrite_chain(chain, edit, body.function, here, kept, taken)
+                layer = _rewrite_chain(chain, edit, body.function, here, kept, done)
                 # Of a layer that was left, the 1x1 convolution may still be replaced.
                 if layer.replaced or op.name not in left:
                     layers.append(layer)
@@ -170,18 +170,18 @@ def _rewrite_body(places: Places, body: Body, progress) -> list:
     return layers
 
 
-def _rewrite_chain(chain, edit, function, places, kept, taken) -> Layer:
+def _rewrite_chain(chain, edit, function, places, kept, done) -> Layer:
     described = {"node": (chain.pointwise or chain.depthwise).name, "function": function}
     try:
-        found = takeover(chain, places)
+        found = takeover(chain, places, done)
     except Left as left:
         if chain.alone is not None:
-            return _rewrite_chain(chain.alone, edit, function, places, kept, taken)
+            return _rewrite_chain(chain.alone, edit, function, places, kept, done)
         return Layer(replaced=False, reason=str(left), **described, **_of(chain))
     found.apply(edit)
     # What the op takes is no step of another chain any more.
     kept.update(tensor.name for tensor in found.given if tensor is not None)
-    taken.update(op.name for op in found.chain.parts)
+    done.append(found)
     words = {"numerics": found.numerics, **found.words}
     return Layer(replaced=True, reason=found.reason, **words, **described, **_of(found.chain))
 

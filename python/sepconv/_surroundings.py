@@ -33,7 +33,7 @@ _MOST = 12
 _LARGE = 1 << 25
 
 
-def surroundings(first: tuple, input: tf.Tensor, kept: set) -> tuple:
+def surroundings(first: tuple, input: tf.Tensor, kept: set, others: list = ()) -> tuple:
     """Some operations, those that take what they give, up to the first that ends all moves, and those that make what
     these and the first ones take besides.
 
@@ -41,6 +41,7 @@ def surroundings(first: tuple, input: tf.Tensor, kept: set) -> tuple:
         first: The operations; what they give is what the last one gives.
         input: The tensor that they take, where the surroundings end.
         kept: Names of the tensors that somebody outside of the graph takes.
+        others: Tuples of operations, all of which are part of the surroundings where the last of them is.
 
     Returns:
         A set of operations, and a list of the tensors that anybody else takes of them.
@@ -58,6 +59,8 @@ def surroundings(first: tuple, input: tf.Tensor, kept: set) -> tuple:
 
     spread(first[-1:], _takers)
     spread([*inside], lambda op: _makers(op, input))
+    for other in others:
+        inside.update(dict.fromkeys(other if other[-1] in inside else ()))
     # Identities that lead out are nothing to the optimiser.
     for op in reversed([*inside]):
         if op.type == "Identity" and op not in first and inside.keys().isdisjoint(op.outputs[0].consumers()):

@@ -55,6 +55,11 @@ class Takeover:
         return self.chain.behind[len(self.scales) :]
 
     @property
+    def operations(self) -> tuple:
+        """Those that the op stands for."""
+        return *self.chain.parts, *self.scales, *[step.op for step in self.steps]
+
+    @property
     def spelling(self) -> tuple:
         """Of all steps."""
         return tuple((step.word, step.form) for step in (*self.between, *self.steps))
@@ -87,7 +92,7 @@ class Takeover:
     def apply(self, edit: Edit) -> None:
         """Puts the op among the nodes, under the name of the last one that it stands for."""
         chain = self.chain
-        operations = *chain.parts, *self.scales, *[step.op for step in self.steps]
+        operations = self.operations
         # What was cut out of a model lacks what nobody takes.
         nodes = [edit.by_name[op.name] for op in operations if op.name in edit.by_name]
         names, taken = {node.name for node in nodes}, [input for node in nodes for input in node.input]
@@ -124,12 +129,13 @@ class Takeover:
         edit.remove(names - {last.name}, taken)
 
 
-def takeover(chain: Chain, places: list) -> Takeover:
+def takeover(chain: Chain, places: list, done: list) -> Takeover:
     """How the op takes the place of a chain.
 
     Args:
         chain: The chain.
         places: The `Place`s that it runs at.
+        done: The `Takeover`s before it.
 
     Raises:
         Left: It does not; the message says why.
@@ -138,14 +144,14 @@ def takeover(chain: Chain, places: list) -> Takeover:
         raise Left(chain.hindrance)
     if chain.pad is not None:
         try:
-            return _takeover(chain, places)
+            return _takeover(chain, places, done)
         except Left:
             chain = chain.without_pad()
-    return _takeover(chain, places)
+    return _takeover(chain, places, done)
 
 
-def _takeover(chain: Chain, places) -> Takeover:
-    trials = [_Trial(chain.at(place.graph), place.kept) for place in places]
+def _takeover(chain: Chain, places, done) -> Takeover:
+    trials = [_Trial(chain.at(place.graph), place, done) for place in places]
     kinds = trials[0].kinds
     if any(trial.kinds != kinds for trial in trials):
         raise Left("its filters are constants where one function is called, and arguments elsewhere")
@@ -269,9 +275,12 @@ class _Trial:
         kinds: Whether its filters are constants there.
     """
 
-    def __init__(self, chain: Chain, kept: set):
+    def __init__(self, chain: Chain, place, done: list):
         self._chain, self.kinds = chain, tuple(constant(filter.op) for filter in chain.filters)
-        inside, outputs = surroundings((*chain.parts, *chain.behind), chain.input, kept)
+        # What TensorFlow's optimiser would compute together with the chain may be an op by now.
+        others = [tuple(place.graph.get_operation_by_name(op.name) for op in found.operations) for found in done]
+        inside, outputs = surroundings((*chain.parts, *chain.behind), chain.input, place.kept, others)
+        self._done = [found for found, other in zip(done, others, strict=True) if inside.issuperset(other)]
         self._part = Subgraph(outputs, chain.input, inside)
 
     @functools.cached_property
@@ -283,9 +292,10 @@ class _Trial:
         """How the bits differ on random numbers; "" where they do not."""
         part = self._part
         ours = tf.compat.v1.GraphDef.FromString(part.definition.SerializeToString())
-        found.apply(Edit(ours.node))
+        for each in (*self._done, found):
+            each.apply(Edit(ours.node))
         same = part.fingerprint(), context.constant
-        key = same, found.numerics, found.spelling, context
+        key = same, tuple((each.numerics, each.spelling) for each in (*self._done, found)), context
         if key not in _compared:
 
             def run(definition) -> list:
