@@ -238,6 +238,68 @@ def test_two_that_are_added(activation, first, given):
     assert same(run(sepconv.restore(rewritten.model).model, x), run(original, x))
 
 
+# What the optimiser multiplies into a constant filter, or does not: how many are replaced.
+IN_FRONT = {
+    "a number": (lambda x: x * 0.17, 0),
+    "divided by a number": (lambda x: x / 255, 0),
+    "Keras's Rescaling": (lambda x: x * (1 / 255) + 0.0, 0),
+    "the same twice": (lambda x: x + x, 0),
+    "behind what changes nothing": (lambda x: tf.transpose(x * 0.17, [0, 2, 1, 3]), 0),
+    "hard sigmoid": (lambda x: tf.nn.relu6(x + 3) * (1 / 6), 0),
+    "a scale": (lambda x: x * np.linspace(0.5, 1.5, 10, dtype=np.float32), 1),
+    "an offset": (lambda x: x + 0.5, 1),
+    "ReLU": (lambda x: tf.nn.relu(x * 0.17), 1),
+}
+
+
+@pytest.mark.parametrize("in_caller", [False, True], ids=["here", "in the caller"])
+@pytest.mark.parametrize("name", IN_FRONT)
+def test_what_stands_in_front(name, in_caller, given):
+    front, count = IN_FRONT[name]
+    x, filter, _, bias = given
+
+    def convolve(x):
+        return tf.nn.relu(conv(x, filter) + bias)
+
+    inner = tf.function(convolve) if in_caller else convolve
+    original = graph_of(lambda x: inner(front(tf.nn.relu(x))), x.shape)
+    rewritten = sepconv.rewrite(original)
+    assert len(rewritten.report.replaced) == count, str(rewritten.report)
+    assert same(run(rewritten.model, x), run(original, x))
+
+
+# Layers of which TensorFlow computes some once, and those that are each other's surroundings.
+TWINS = {
+    "scaled": lambda x, f, m, b: tf.concat([conv(x, f) * 0.3 + b, conv(x, f)[:, ::-1]], 3),
+    "activation": lambda x, f, m, b: tf.concat([tf.nn.relu(conv(x, f) + b), tf.nn.relu6(conv(x, f) + b)], 3),
+    "mixed": lambda x, f, m, b: tf.nn.relu(tf.nn.bias_add(conv(x, f), b) + (conv(x, f + 1) + m)),
+    "mixed, the other way": lambda x, f, m, b: tf.nn.relu((conv(x, f + 1) + m) + tf.nn.bias_add(conv(x, f), b)),
+    "three": lambda x, f, m, b: tf.nn.elu(tf.add_n([tf.nn.bias_add(conv(x, f * n), b) for n in (1, 2, 3)])),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twins(name, given):
+    x, *others = given
+    original = graph_of(lambda x: TWINS[name](x, *others), x.shape)
+    rewritten = sepconv.rewrite(original)
+    assert same(run(rewritten.model, x), run(original, x))
+    assert same(run(sepconv.restore(rewritten.model).model, x), run(original, x))
+
+
+def test_a_left_layer_whose_second_part_is_replaced(given):
+    """Each of them is named after its own convolution."""
+    x, filter, _, bias = given
+
+    def build(x):
+        pixels = tf.tanh(depthwise(x, np.ones([3, 3, 10, 1], np.float32), name="first"))
+        return tf.nn.relu6(conv(pixels, filter, name="second") + bias)[:, ::-1]
+
+    rewritten = sepconv.rewrite(graph_of(build, x.shape))
+    nodes = [(layer.node, layer.replaced) for layer in rewritten.report.layers]
+    assert nodes == [("first", False), ("second", True)], str(rewritten.report)
+
+
 def test_minus_zero_and_subnormal_numbers():
     """A sum that was flushed to -0 stays one where all that follows is -0: pixels are taken as they are."""
     tiny = np.finfo(np.float32).tiny

@@ -35,7 +35,8 @@ class Left(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """One depthwise convolution and what belongs to it, as operations of the graph that it was found in.
+    """One depthwise convolution and what belongs to it, or a 1x1 convolution alone, as operations of the graph that it
+    was found in.
 
     `hindrance` says why the op cannot take it over; otherwise `pointwise` and `call` are there, all that is between is
     in `between_steps`, and what the op can take of that which is behind, from the first on, in `behind_steps`. Where
@@ -353,11 +354,10 @@ def _plain(chain: Chain) -> dict:
     """Padding and rate where nothing is dilated."""
     if chain.batch_to_space is not None:
         raise Left("there is a BatchToSpaceND and no SpaceToBatchND")
-    if chain.depthwise is None:  # of a single tap, SAME puts no zeros around images
-        return {}
-    padding = chain.depthwise.get_attr("padding").decode()
+    convolution = chain.depthwise or chain.pointwise
+    padding = convolution.get_attr("padding").decode()
     if padding == "EXPLICIT":
-        pairs = chain.depthwise.get_attr("explicit_paddings")
+        pairs = convolution.get_attr("explicit_paddings")
         padding = tuple(pairs[2:4]), tuple(pairs[4:6])
     return {"padding": padding}
 

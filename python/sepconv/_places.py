@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 
 import tensorflow as tf
 
 from sepconv._bodies import BadModel, Body, read
 from sepconv._chains import Left
+from sepconv._subgraphs import opaque
 
 _CALLS = "PartitionedCall", "StatefulPartitionedCall"
 # More are not looked at.
@@ -25,6 +27,23 @@ class Place:
 
     graph: tf.Graph
     kept: set
+
+    @functools.cached_property
+    def twins(self) -> set:
+        """Names of the operations that compute what another one computes as well: TensorFlow's optimiser leaves one."""
+        digests, found = {}, {}
+        for op in self.graph.get_operations():
+            hashed = hashlib.sha256(op.type.encode())
+            if opaque(op):
+                hashed.update(op.name.encode())
+            for key in sorted(op.node_def.attr):
+                if not key.startswith("_"):
+                    hashed.update(key.encode() + op.node_def.attr[key].SerializeToString(deterministic=True))
+            for tensor in op.inputs:  # in a loop, some come later
+                hashed.update(digests.get(tensor.op, tensor.op.name.encode()) + str(tensor.value_index).encode())
+            digests[op] = hashed.digest()
+            found.setdefault(digests[op], []).append(op.name)
+        return {name for names in found.values() if len(names) > 1 for name in names}
 
 
 class Places:

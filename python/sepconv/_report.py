@@ -6,7 +6,7 @@ import json
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One separable convolution of a model.
+    """One separable convolution of a model, or one part of it alone.
 
     Attributes:
         node: The name of its last node.
@@ -62,7 +62,7 @@ def _extents(shape) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was done with every separable convolution of a model; printed, it is a table.
+    """What was done with the separable convolutions of a model, and the 1x1 ones with steps; printed, it is a table.
 
     Attributes:
         layers: A `Layer` for each that was looked at.

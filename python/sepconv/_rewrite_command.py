@@ -1,4 +1,5 @@
-"""Replaces the separable convolutions of a model by sepconv's op, wherever that changes no bit of what it computes."""
+"""Replaces the separable convolutions of a model, and the 1x1 ones with what stands behind them, by sepconv's op,
+wherever that changes no bit of what it computes."""
 
 import argparse
 import pathlib

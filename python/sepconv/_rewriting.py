@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from sepconv import _chains, _convolution, _files, _functions, _restoring
-from sepconv._bodies import Body, bodies, count_of
+from sepconv._bodies import BadModel, Body, bodies, count_of
 from sepconv._chains import Left
 from sepconv._places import Places
 from sepconv._report import Layer, Report
@@ -39,7 +39,8 @@ def rewrite(
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Rewritten:
-    """Replaces the separable convolutions of a model by the op, where that changes no bit of what the model computes.
+    """Replaces the separable convolutions of a model, and the 1x1 ones, by the op, where that changes no bit of what
+    it computes.
 
     They are found in the graph and in all of its functions, whatever made them: depthwise convolutions, dilated or not,
     that a 1x1 convolution follows; and either of these by itself, with the steps behind it. Names, signatures,
@@ -141,7 +142,13 @@ def _rewriter(definition, kept):
 
 
 def _rewrite_body(places: Places, body: Body, progress) -> list:
-    layers, edit, here, hindrance = [], body.edit(), [], None
+    layers, here, hindrance = [], [], None
+    if not any(node.op == "DepthwiseConv2dNative" for node in body.nodes):
+        try:
+            _ = body.graph
+        except BadModel:  # of a graph that holds no such layer, nobody has to know all operations
+            return []
+    edit = body.edit()
     if body.compiled:
         hindrance = "the function is compiled by XLA (jit_compile=True), which has no kernel of the op"
     else:
@@ -149,7 +156,7 @@ def _rewrite_body(places: Places, body: Body, progress) -> list:
             here = places.of(body)
         except Left as left:
             hindrance = str(left)
-    kept, done, left = set(body.kept), [], set()
+    kept, done, left = set(body.kept), [], {}
 
     def rewrite_each(type, chain_of):
         for op in [op for op in body.graph.get_operations() if op.type == type]:
@@ -159,10 +166,13 @@ def _rewrite_body(places: Places, body: Body, progress) -> list:
                     chain = dataclasses.replace(chain, hindrance=hindrance, alone=None)
                 layer = _rewrite_chain(chain, edit, body.function, here, kept, done)
                 # Of a layer that was left, the 1x1 convolution may still be replaced.
+                if layer.replaced and op.name in left:
+                    place, depthwise = left[op.name]
+                    layers[place] = dataclasses.replace(layers[place], node=depthwise)
                 if layer.replaced or op.name not in left:
                     layers.append(layer)
-                if not layer.replaced and chain.pointwise is not None:
-                    left.add(chain.pointwise.name)
+                if not layer.replaced and None not in (chain.depthwise, chain.pointwise):
+                    left[chain.pointwise.name] = len(layers) - 1, chain.depthwise.name
             progress(op.name)
 
     rewrite_each("DepthwiseConv2dNative", _chains.of_depthwise)

@@ -151,6 +151,12 @@ def takeover(chain: Chain, places: list, done: list) -> Takeover:
 
 
 def _takeover(chain: Chain, places, done) -> Takeover:
+    for place in places:
+        there = chain.at(place.graph)
+        if any(op.name in place.twins for op in (chain.depthwise, chain.pointwise) if op is not None):
+            raise Left("TensorFlow's optimiser computes it once for two layers that are the same")
+        if chain.depthwise is None and constant(there.filters[-1].op) and _scaled_in_front(there.input):
+            raise Left("TensorFlow's optimiser multiplies the number in front of it into its filter")
     trials = [_Trial(chain.at(place.graph), place, done) for place in places]
     kinds = trials[0].kinds
     if any(trial.kinds != kinds for trial in trials):
@@ -160,9 +166,10 @@ def _takeover(chain: Chain, places, done) -> Takeover:
     plain = Takeover(chain, *(_scaled(chain) if kinds[-1] else ()), between=chain.between_steps)
     biased = bool(plain.rest) and plain.rest[0].type in _ADDITIONS
     # With the steps behind it or, where these change bits, with fewer or without.
-    known = chain.behind_steps[len(plain.scales) :]
+    known, difference = chain.behind_steps[len(plain.scales) :], ""
     for behind in _steps.fewer(known):
-        if chain.depthwise is None and not (behind or plain.scales):
+        if chain.depthwise is None and not behind:
+            difference = difference or "TensorFlow's optimiser multiplies what is behind it into its filter"
             break  # one operation, as TensorFlow's is
         for bias in dict.fromkeys([biased, False]):
             context = Context((kinds[0], kinds[-1]), bias)
@@ -191,6 +198,34 @@ def _alone(chain: Chain, kinds: tuple, trials: list) -> Takeover:
         if not difference:
             return found
     raise Left(difference)
+
+
+# What hands numbers on as they are.
+_PASSED = {
+    *("CheckNumerics", "ExpandDims", "Identity", "PreventGradient", "Reshape", "Snapshot", "Squeeze", "StopGradient"),
+    "Transpose",
+}
+# With a constant that changes nothing, they do, too.
+_NEUTRAL = {"Add": 0, "AddV2": 0, "Sub": 0, "Mul": 1, "Div": 1, "RealDiv": 1}
+
+
+def _scaled_in_front(image: tf.Tensor) -> bool:
+    """Whether an image is multiplied by a number, or added to itself, which TensorFlow's optimiser takes for that."""
+    while True:
+        op = image.op
+        if op.type in ("Add", "AddV2", "AddN") and len(op.inputs) > 1 and len({t.ref() for t in op.inputs}) == 1:
+            return True
+        numbers = [tensor for tensor in op.inputs if constant(tensor.op)]
+        if op.type in _PASSED:
+            image = op.inputs[0]
+        elif op.type not in _NEUTRAL or len(numbers) != 1:
+            return False
+        elif op.type in ("Mul", "Div", "RealDiv") and numbers[0].shape.rank == 0:
+            return True
+        elif (_values(numbers[0])[0] == _NEUTRAL[op.type]).all():
+            [image] = [tensor for tensor in op.inputs if tensor is not numbers[0]]
+        else:
+            return False
 
 
 def _scaled(chain: Chain) -> tuple:
@@ -295,7 +330,11 @@ class _Trial:
         for each in (*self._done, found):
             each.apply(Edit(ours.node))
         same = part.fingerprint(), context.constant
-        key = same, tuple((each.numerics, each.spelling) for each in (*self._done, found)), context
+        # Where in the part they are: two layers that are added are cut out with each other.
+        names = [{op.name for op in each.operations} for each in (*self._done, found)]
+        where = [tuple(n for n, node in enumerate(part.definition.node) if node.name in each) for each in names]
+        what = [(each.numerics, each.spelling) for each in (*self._done, found)]
+        key = same, (*where, *what), context
         if key not in _compared:
 
             def run(definition) -> list:
