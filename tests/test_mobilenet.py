@@ -44,7 +44,7 @@ function = tf.function(lambda images: parts(images, training=False)).get_concret
 results = function(images)
 import sepconv
 rewritten = sepconv.rewrite(function)
-assert len(rewritten.report.replaced) == 13, str(rewritten.report)
+assert len(rewritten.report.replaced) == 14, str(rewritten.report)
 results |= {f"rewritten {name}": result for name, result in rewritten.model(images).items()}
 save_file({name: result.numpy() for name, result in results.items()}, output)
 """

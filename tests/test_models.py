@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(ONEDNN and THREADS == 1, reason="with oneDNN, or
 
 SMALL = 128, 128, 3
 # By name: the network, its input, what else it is built with; how many of its depthwise convolutions are replaced, with
-# the 1x1 convolution behind them or alone, and how many 1x1 convolutions alone. None are left.
+# the 1x1 convolution behind them or alone, and how many 1x1 convolutions alone.
 MODELS = {
     "MobileNet 0.25": ("MobileNet", SMALL, {"alpha": 0.25}, 13, 1),
     "MobileNet 0.5": ("MobileNet", (160, 160, 3), {"alpha": 0.5}, 13, 1),
@@ -106,8 +106,11 @@ def rewritten(request, tmp_path_factory):
 def test_saved_models(rewritten):
     names, folder, report = rewritten
     expected = [sum(MODELS[name][column] for name in names) for column in (3, 4)]
+    # Without oneDNN, how TensorFlow multiplies single pixels depends on how many there are.
+    left = [layer for layer in report.left if layer.depthwise_filter is None and layer.input[1:3] == (1, 1)]
+    assert report.left == tuple(left) and not (ONEDNN and left), str(report)
     alone = sum(layer.depthwise_filter is None for layer in report.replaced)
-    assert [len(report.replaced) - alone, alone] == expected and not report.left, str(report)
+    assert [len(report.replaced) - alone, alone + len(left)] == expected, str(report)
     theirs, ours = results_of(folder, ["model"], ["ours"])
     assert len(theirs) == 2 * len(names)
     for name, logits in theirs.items():

@@ -16,6 +16,7 @@ from tensorflow.python.eager import context as eager
 from tensorflow.python.framework import tensor_util
 
 from sepconv import _bits, _library, _numerics, _orders, _originals, _steps
+from sepconv._arguments import Call
 from sepconv._bodies import Edit
 from sepconv._chains import Chain, Left, unpadded
 from sepconv._command import one_line
@@ -264,6 +265,8 @@ def _values(*tensors) -> list:
 
 
 def _order(chain: Chain, context: Context) -> _orders.Order:
+    if chain.depthwise is None:
+        return _orders.order_of(_without_strides(chain.call), context)
     if chain.pad is None:
         return _orders.order_of(chain.call, context)
     order = _orders.order_of(chain.padded, context)
@@ -272,10 +275,27 @@ def _order(chain: Chain, context: Context) -> _orders.Order:
     return dataclasses.replace(order, numerics=_numerics.with_zeros(order.numerics))
 
 
+def _without_strides(call: Call) -> Call:
+    """Of a 1x1 convolution alone, on the pixels that it takes: not every depthwise kernel takes its strides."""
+    batch, *image, channels = call.input
+    image = [None if n is None else -(-n // stride) for n, stride in zip(image, call.strides, strict=True)]
+    return dataclasses.replace(call, input=(batch, *image, channels), strides=(1, 1), padding="VALID")
+
+
+def _with_strides(call: Call, pixels: Call) -> Call:
+    """The call with what is unknown filled in, so that it takes these pixels."""
+    batch, *image, channels = call.input
+    extents = zip(image, pixels.input[1:3], call.strides, strict=True)
+    image = [(n - 1) * stride + 1 if known is None else known for known, n, stride in extents]
+    return dataclasses.replace(call, input=(pixels.input[0], *image, channels))
+
+
 def _examples(chain: Chain) -> list:
     """The call, or such whose order is known, with every extent."""
     if chain.call.known:
         return [chain.call]
+    if chain.depthwise is None:
+        return [_with_strides(chain.call, each) for each in _orders.examples(_without_strides(chain.call))]
     if chain.pad is None:
         return list(_orders.examples(chain.call))
     padding = chain.call.padding
