@@ -287,6 +287,21 @@ def test_twins(name, given):
     assert same(run(sepconv.restore(rewritten.model).model, x), run(original, x))
 
 
+def test_steps_on_a_gpu_stay(given):
+    """The op has no kernel there."""
+    x, filter, _, bias = given
+
+    def build(x):
+        y = conv(x, filter) + bias
+        with tf.device("/GPU:0"):
+            return tf.nn.leaky_relu(y, 0.2, name="on_gpu")
+
+    rewritten = sepconv.rewrite(graph_of(build, x.shape))
+    [layer] = rewritten.report.replaced
+    [node] = [node for node in rewritten.model.node if node.name == "on_gpu"]
+    assert layer.pointwise_steps == "add" and (node.op, node.device) == ("LeakyRelu", "/device:GPU:0")
+
+
 def test_a_left_layer_whose_second_part_is_replaced(given):
     """Each of them is named after its own convolution."""
     x, filter, _, bias = given

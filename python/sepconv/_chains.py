@@ -138,7 +138,7 @@ def _with_pad(chain: Chain, kept) -> Chain:
 
 def _zeros(pad) -> tuple | None:
     """How many zeros it puts above and below images, left and right of them; None if it does anything else."""
-    if pad.type not in ("Pad", "PadV2") or "GPU" in pad.device.upper():
+    if pad.type not in ("Pad", "PadV2") or _on_gpu(pad):
         return None
     paddings, *value = [tensor_util.constant_value(input) for input in pad.inputs[1:]]
     if paddings is None or paddings.shape != (4, 2) or paddings[[0, 3]].any():
@@ -234,7 +234,12 @@ def _behind(op, kept) -> tuple:
 
 def _next(op, kept) -> tuple:
     """The operations that take what this one gives, as far as they are one step; or none."""
-    return _hard_swish(op, kept) or _swish(op, kept) or _step(op, kept)
+    steps = _hard_swish(op, kept) or _swish(op, kept) or _step(op, kept)
+    return () if any(map(_on_gpu, steps)) else steps
+
+
+def _on_gpu(op) -> bool:
+    return "GPU" in op.device.upper()
 
 
 def _step(op, kept) -> tuple:
@@ -299,7 +304,7 @@ def _only_consumer(op, kept):
 def _call(chain: Chain) -> Call:
     depthwise, pointwise = chain.depthwise, chain.pointwise
     for op in chain.parts:
-        if "GPU" in op.device.upper():
+        if _on_gpu(op):
             raise Left(f"{op.name} is placed on a GPU")
     convolutions = [op for op in (depthwise, pointwise) if op is not None]
     for op in convolutions:
