@@ -352,7 +352,7 @@ def test_of_an_empty_result_they_are_zeros(empty, dtype):
     unknown = tf.function(both, input_signature=specs)
     unknown(tf.ones([3, *image[1:]], dtype), *tensors[1:])  # something that the memory may hold
     ours = sepconv.explain(*specs, *attributes).path == "op"
-    assert ours or dtype in ("float16", "bfloat16")
+    assert ours or dtype in ("float16", "bfloat16") and not tf.__version__.startswith("2.21.")
     for call in (both, tf.function(both), unknown) if ours else (both, tf.function(both)):
         for found in call(*tensors):
             assert all_same(found, [tf.zeros_like(tensor) for tensor in tensors])

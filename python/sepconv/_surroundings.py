@@ -33,7 +33,7 @@ _MOST = 12
 _LARGE = 1 << 25
 
 
-def surroundings(first: tuple, input: tf.Tensor, kept: set, others: list = ()) -> tuple:
+def surroundings(first: tuple, input: tf.Tensor, kept: set, others: list) -> tuple:
     """Some operations, those that take what they give, up to the first that ends all moves, and those that make what
     these and the first ones take besides.
 
