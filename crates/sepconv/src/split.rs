@@ -9,15 +9,16 @@ use rayon::ThreadPool;
 use crate::element::{Element, Number};
 use crate::error::Error;
 use crate::kernels::depthwise::Depthwise;
-use crate::kernels::memory::with_scratch;
+use crate::kernels::memory::{second_level_cache, with_scratch};
 use crate::kernels::tile::{Tile, row_elements};
 use crate::numerics::Subnormals;
 use crate::subnormals::Flushing;
 use crate::team;
 
-/// Depthwise rows of a tile, together: they stay in the second-level cache (256 KiB to 2 MiB) beside a column panel of
-/// the filter while all panels pass by.
+/// Depthwise rows of a tile, together, are half of the second-level cache, but at least and at most so many: they stay there
+/// beside a column panel of the filter while all panels pass by.
 const TILE_BYTES: usize = 256 << 10;
+const MOST_TILE_BYTES: usize = 512 << 10;
 
 /// Most rows of a tile, unless two lines are more: so many share each load of the filter into the first-level cache that it
 /// costs nothing, and with few channels they stay there themselves.
@@ -39,7 +40,7 @@ pub struct Split {
     /// What is dealt out: so many times so many rows.
     lines: usize,
     line: usize,
-    /// For how many rows a tile has room, and how many it takes at most.
+    /// For how many rows the largest tile has room, and how many one takes at most.
     room: usize,
     most: usize,
     pub tiles: usize,
@@ -52,15 +53,16 @@ pub struct Split {
 impl Split {
     /// By rows only, so many of which are in a tile whatever memory they take.
     pub fn new<T>(rows: usize, k: usize, threads: usize, least: usize) -> Self {
-        let room = TILE_BYTES / (row_elements::<T>(k) * size_of::<T>()).max(1);
-        let most = room.clamp(least, TILE_ROWS);
+        let rows_of = |bytes: usize| bytes / (row_elements::<T>(k) * size_of::<T>()).max(1);
+        let most = rows_of((second_level_cache() / 2).clamp(TILE_BYTES, MOST_TILE_BYTES)).clamp(least, TILE_ROWS);
+        let room = rows_of(MOST_TILE_BYTES);
         let split = Self { k, lines: rows, line: 1, room, most, tiles: 1, panels: 1, groups: 1, threads };
         Self { tiles: split.tiles_for(threads), ..split }
     }
 
     /// By the rows of a depthwise part's result. Tiles begin with lines of the image, or with several that are better computed
-    /// together, where these fill three quarters of a tile and no thread gets noticeably more than another; several may be twice as
-    /// many as a tile has room for.
+    /// together, where these fill three quarters of a tile and no thread gets noticeably more than another; several may be as
+    /// many as the largest tile has room for.
     pub fn of<T: Element>(depthwise: &Depthwise<T>, threads: usize) -> Self {
         let g = depthwise.geometry();
         let split = Self::new::<T::Sum>(g.rows(), g.k(), threads, 1);
@@ -69,7 +71,7 @@ impl Split {
 
     fn in_lines(self, height: usize, line: usize, together: usize) -> Self {
         let several = line.saturating_mul(together);
-        let grows = together > 1 && several <= 2 * self.room;
+        let grows = together > 1 && several <= self.room;
         let most = if grows { self.most.max(several) } else { self.most };
         let begins_with = |rows: usize| {
             // Small tiles cost more than parts of lines do.
@@ -166,7 +168,7 @@ mod tests {
             let mut seen = vec![0; rows * panels];
             for task in 0..split.tiles * split.groups {
                 let (rows, columns) = split.task(task);
-                assert!(rows.len() * row_elements::<f32>(k) * 4 <= TILE_BYTES.max(row_elements::<f32>(k) * 4));
+                assert!(rows.len() * row_elements::<f32>(k) * 4 <= MOST_TILE_BYTES.max(row_elements::<f32>(k) * 4));
                 rows.for_each(|row| columns.clone().for_each(|column| seen[row * panels + column] += 1));
             }
             assert!(seen.iter().all(|&times| times == 1), "{split:?}");
@@ -189,7 +191,7 @@ mod tests {
             for task in 0..split.tiles {
                 let (rows, _) = split.task(task);
                 assert_eq!((rows.start, rows.start % width), (next, 0), "{split:?}");
-                assert!(rows.len() * row_elements::<f32>(k) * 4 <= 2 * TILE_BYTES, "{split:?}");
+                assert!(rows.len() * row_elements::<f32>(k) * 4 <= MOST_TILE_BYTES, "{split:?}");
                 next = rows.end;
             }
             assert_eq!(next, batch * height * width, "{split:?}");
