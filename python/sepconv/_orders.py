@@ -20,10 +20,10 @@ from sepconv._context import Context
 CONTEXTS = {"tensorflow": _probes.Eager, "tensorflow-constant": Context()}
 
 # Where the height or width is unknown when a graph is built, orders are revealed for images of these extents, small
-# ones first, as long as a product stays below that many multiply-adds (some milliseconds): a single pixel, which
-# TensorFlow multiplies in a way of its own, the dearest layer of the common networks at 224 pixels and the extents it
-# is used at.
-EXTENTS = (1, 7, 14, 28, 56)
+# ones first, as long as a product stays below that many multiply-adds (some milliseconds): a single pixel and a few,
+# which TensorFlow multiplies in ways of their own, the dearest layer of the common networks at 224 pixels and the
+# extents it is used at.
+EXTENTS = (1, 2, 7, 14, 28, 56)
 WORK = 1 << 28
 
 # Of the machine, in bytes.
@@ -207,5 +207,5 @@ def examples(call: Call):
             if "error" in geometry:
                 continue
             rows = int(np.prod(geometry["output"][:3]))
-            if count <= 1 or rows * call.pointwise_filter[2] * call.pointwise_filter[3] <= WORK:
+            if count <= 2 or rows * call.pointwise_filter[2] * call.pointwise_filter[3] <= WORK:
                 yield example

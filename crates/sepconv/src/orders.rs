@@ -55,8 +55,9 @@ pub enum Orders {
 
 impl Orders {
     /// The alternative for so many rows: of those revealed for a single image if `batch` is 1, for several if not (all
-    /// where there is none), the one whose row count is nearest by ratio; the first of equally near ones. Rows that have
-    /// an order of their own and end with the last one, or with the last whole four, do so for any row count.
+    /// where there is none), the one whose row count is nearest by ratio; the first of equally near ones. A single row,
+    /// which is multiplied as a vector, is nearest to itself only, where there are others. Rows that have an order of
+    /// their own and end with the last one, or with the last whole four, do so for any row count.
     pub fn pick(&self, batch: usize, rows: usize) -> Cow<'_, Numerics> {
         let alternatives = match self {
             Self::Always(numerics) => return Cow::Borrowed(numerics),
@@ -65,7 +66,7 @@ impl Orders {
         let distance = |seen: &Seen| {
             let other_kind = (seen.batch == 1) != (batch == 1);
             let (a, b) = (seen.rows.max(1), rows.max(1));
-            (other_kind, a.max(b) as f64 / a.min(b) as f64)
+            (other_kind, (a == 1) != (b == 1), a.max(b) as f64 / a.min(b) as f64)
         };
         let nearest = alternatives
             .iter()
@@ -142,6 +143,16 @@ mod tests {
         };
         assert!(all(32768).is_ok());
         assert!(all(32769).unwrap_err().to_string().starts_with("expected at most 65536 chains"));
+    }
+
+    #[test]
+    fn few_rows_are_not_multiplied_as_one_is() {
+        let order = |sum: &str| format!("v1 depthwise(separate, all) pointwise(fused, {sum}) subnormals(kept)");
+        let orders: Orders =
+            format!("batch 1 rows 1: {}; batch 1 rows 49: {}", order("8x2"), order("16")).parse().unwrap();
+        for (rows, sum) in [(1, "8x2"), (2, "16"), (6, "16"), (49, "16")] {
+            assert_eq!(orders.pick(1, rows).to_string(), order(sum), "{rows}");
+        }
     }
 
     #[test]
