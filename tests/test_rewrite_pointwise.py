@@ -330,3 +330,14 @@ def test_minus_zero_and_subnormal_numbers():
     expected = concrete(*arrays)
     assert same(rewritten.model(*arrays), expected)
     assert not ONEDNN or (bits(expected) == bits(np.float32(-0.0))).all()
+
+
+def test_a_few_pixels_of_an_image_of_unknown_extents(rng):
+    """TensorFlow multiplies a single one as a vector, and several in other ways."""
+    filter, bias = rng.standard_normal([1, 1, 96, 24]).astype(np.float32), rng.standard_normal(24).astype(np.float32)
+    graph = graph_of(lambda x, filter, b: tf.nn.relu(conv(x, filter) + b), [1, None, None, 96], filter.shape, [24])
+    rewritten = sepconv.rewrite(graph)
+    assert len(rewritten.report.replaced) == 1, str(rewritten.report)
+    for height, width in [(1, 1), (1, 2), (1, 3), (2, 2), (1, 5), (2, 3), (1, 7), (2, 4), (3, 3), (7, 7)]:
+        x = rng.standard_normal([1, height, width, 96]).astype(np.float32)
+        assert same(run(rewritten.model, x, filter, bias), run(graph, x, filter, bias)), (height, width)
