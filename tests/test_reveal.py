@@ -273,6 +273,27 @@ def test_an_interrupt_between_two_probes_ends_a_reveal_at_once(monkeypatch):
         signal.signal(signal.SIGALRM, before)
 
 
+def test_an_interrupt_waits_for_the_end_of_a_probe(monkeypatch):
+    """TensorFlow's code does not expect what a handler raises: a conversion reported it as an error of its own."""
+    arrays, attributes = arrays_of("tiny")
+    ended = []
+
+    class Interrupted(_probes.Eager):
+        def depthwise(self, *arguments):
+            signal.raise_signal(signal.SIGALRM)
+            ended.append(super().depthwise(*arguments))
+            return ended[-1]
+
+    monkeypatch.setitem(_orders.CONTEXTS, "tensorflow", Interrupted)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sepconv.explain(*arrays, **attributes)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(ended) == 1
+
+
 def test_an_interrupt_while_a_context_is_asked(monkeypatch):
     """The next question gets its own answer, not the one that was still to come."""
     arrays, attributes = arrays_of("tiny")

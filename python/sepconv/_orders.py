@@ -3,6 +3,7 @@
 One lock serves all reveals: TensorFlow's heuristics see the machine as a call would find it.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -71,7 +72,7 @@ def _reveal(call: Call, context: str | Context) -> Order:
         0: (probe.depthwise, call.input, call.depthwise_filter, image),
         1: (probe.pointwise, image, call.pointwise_filter, (*image[:3], columns)),
     }
-    return _ask(call, {}, parts)
+    return _ask(call, {}, parts, elsewhere=context != "tensorflow")
 
 
 def _hindrance(call: Call, geometry: dict) -> Order | None:
@@ -84,25 +85,34 @@ def _hindrance(call: Call, geometry: dict) -> Order | None:
     return None
 
 
-def _ask(call: Call, request: dict, parts: dict) -> Order:
-    """What the library reveals of a function and the shapes of its two arguments and its result, by part."""
+def _ask(call: Call, request: dict, parts: dict, elsewhere: bool = False) -> Order:
+    """What the library reveals of a function and the shapes of its two arguments and its result, by part.
+
+    Args:
+        call: The call.
+        request: What else is asked.
+        parts: By number.
+        elsewhere: Whether the functions ask another process: it takes seconds to begin, so that those of a reveal count
+            little, and what a handler of a signal raises meanwhile ends the waiting. TensorFlow's own code can take it
+            for a mistake of its own or, rarely, fall over it: handlers wait for the end of a probe there.
+    """
     raised = []
 
     def ask(_, part, input, filter, output):
         function, *extents = parts[part]
         try:
-            with handlers.let_run():
-                arrays = [
-                    _array(p, shape, call.dtype) for p, shape in zip((input, filter, output), extents, strict=True)
-                ]
-                arrays[2][...] = function(*arrays[:2])
+            handlers.run()
+            arrays = [_array(p, shape, call.dtype) for p, shape in zip((input, filter, output), extents, strict=True)]
+            with handlers.let_run() if elsewhere else contextlib.nullcontext():
+                result = function(*arrays[:2])
+            arrays[2][...] = result
             return 0
         except BaseException as error:  # nothing may unwind into Rust; raised again below
             raised.append(error)
             return 1
 
     with _signals.Waiting() as handlers:
-        answer = _library.reveal({**call.request(), "dtype": call.dtype.name, **request}, ask)
+        answer = _library.reveal({**call.request(), "dtype": call.dtype.name, "patient": elsewhere, **request}, ask)
     if raised and not isinstance(raised[0], Exception):
         raise raised[0]
     if raised:

@@ -29,14 +29,14 @@ class Waiting:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
         finally:
-            self._run()
+            self.run()
 
     @contextlib.contextmanager
     def let_run(self):
-        """Those that wait already run first. To be entered where what they raise is caught."""
+        """Handlers do not wait here. To be entered where what they raise is caught."""
         self._wait = False
         try:
-            self._run()
+            self.run()
             yield
         finally:
             self._wait = True
@@ -47,10 +47,11 @@ class Waiting:
         else:
             self._handlers[number](number, frame)
 
-    def _run(self):
+    def run(self):
+        """Those that wait run now. To be called where what they raise is caught."""
         if self._came:
             number, frame = self._came.pop(0)
             try:
                 self._handlers[number](number, frame)
             finally:
-                self._run()
+                self.run()

@@ -1,9 +1,8 @@
 //! TensorFlow's answer to a case, and the order in which it computed it.
 
 use std::fmt;
-use std::time::Duration;
 
-use sepconv::reveal::{Unclear, reveal_within};
+use sepconv::reveal::{PATIENCE, Unclear, reveal_within};
 use sepconv::{Geometry, Numerics};
 use serde::{Deserialize, Serialize};
 
@@ -34,9 +33,6 @@ impl fmt::Display for Reference {
         write!(f, "{}{constant}", self.mode)
     }
 }
-
-/// What can be followed shall not depend on how busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Reference {
     /// The output of TensorFlow's composite, row-major.

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use bytemuck::Pod;
 use half::{bf16, f16};
 use sepconv::numerics::Sum;
-use sepconv::reveal::{Probe, gradient, reveal};
+use sepconv::reveal::{PATIENCE, Probe, gradient, reveal, reveal_within};
 use sepconv::{Attributes, Element, Geometry, Numerics, Orders, Padding};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,6 +30,9 @@ struct Question {
     dtype: Option<String>,
     /// Asks about a gradient's order: with the convolution's own `numerics`, of what: `"pixels"` (the depthwise result), `"input"`, `"depthwise_filter"` or `"pointwise_filter"`.
     gradient: Option<String>,
+    /// Whether a convolution's order may take some seconds to reveal.
+    #[serde(default)]
+    patient: bool,
 }
 
 #[derive(Deserialize)]
@@ -120,6 +123,7 @@ struct Called {
     user: *mut c_void,
     depthwise_length: usize,
     pointwise_length: usize,
+    patient: bool,
 }
 
 impl Called {
@@ -130,6 +134,7 @@ impl Called {
         g: &Geometry,
     ) -> Result<Result<String, String>, String> {
         match gradient {
+            None if self.patient => Ok(text(reveal_within::<T, _>(PATIENCE, g, self))),
             None => Ok(text(reveal::<T, _>(g, self))),
             Some((of, forward)) => self.gradient::<T>(of, forward, g),
         }
@@ -238,6 +243,7 @@ pub unsafe fn reveal_numerics(question: &str, callback: Callback, user: *mut c_v
             user,
             depthwise_length: geometry.rows() * geometry.k(),
             pointwise_length: geometry.rows() * geometry.out_channels,
+            patient: question.patient,
         };
         let forward = question.numerics.as_ref().map(|text| text.parse::<Numerics>()).transpose();
         let forward = forward.map_err(|error| sepconv::Error::Numerics(error).to_string())?;

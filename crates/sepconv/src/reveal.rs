@@ -60,6 +60,9 @@ pub enum Unclear<E> {
 const MOST_CALLS: usize = 20;
 const LONGEST: Duration = Duration::from_millis(45);
 
+/// Long enough that what is found does not depend on how busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Elements that random data must have confirmed, and the most probes spent on that where results are small; more on products,
 /// if the budget allows it. One element of uniform data is the same by chance, whatever the order, in some three of ten cases;
 /// cancelling data less often, unless the order is symmetric.
@@ -75,7 +78,7 @@ pub fn reveal<T: Element, P: Probe<T>>(geometry: &Geometry, probe: &mut P) -> Re
     reveal_within(LONGEST, geometry, probe)
 }
 
-/// The same by at most 20 probes or that long, whichever is more: for those who would rather wait than not know.
+/// The same by at most 20 probes or that long, whichever is more: for those who would rather wait ([`PATIENCE`]) than not know.
 pub fn reveal_within<T: Element, P: Probe<T>>(
     longest: Duration,
     geometry: &Geometry,
