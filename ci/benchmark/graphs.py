@@ -60,12 +60,14 @@ class Graphs:
                 output = self.function(*tensors, **shape.attributes)
             if not training:
                 return output[0, 0, 0, 0]
+            # As in training, nothing of the gradients is computed before what it is the gradient of.
+            with tf.control_dependencies([output]):
+                upstream = tf.identity(given)
             # A sum of everything, so that nothing can be left out.
-            upstream = tf.constant(np.random.default_rng(1).standard_normal(output.shape), output.dtype)
             results = [output, *tape.gradient(output, tensors, upstream)]
             return tf.add_n([result[0, 0, 0, 0] for result in results])
 
-        input = tf.constant(input)
+        input, given = tf.constant(input), tf.constant(np.random.default_rng(1).standard_normal(shape.output), dtype)
         if self.ours:
             explanation = self.explain(input, *filter_arrays, **shape.attributes)
             if explanation.path != "op":
