@@ -19,9 +19,9 @@ impl Avx512 {
         is_x86_feature_detected!("avx512f").then_some(Self(()))
     }
 
-    // 14 rows by 2 vectors: 28 sums, 2 vectors of the filter and one pixel fill 31 of 32 registers. By one vector there are as many
-    // loads as products, however many rows there are.
-    kernels!("avx512", F32x16, F64x8, [[1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16] [1 2 3 4 5 6 7 8 9 10 11 12 13 14] [1 2 3 4 5 6 7 8 9 10 11 12]]);
+    // 14 rows by 2 vectors: 28 sums, 2 vectors of the filter and one pixel, or two products, fill 31 or 32 of 32 registers. By one
+    // vector there are as many loads as products, however many rows there are.
+    kernels!("avx512", F32x16, F64x8, [[1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16] [1 2 3 4 5 6 7 8 9 10 11 12 13 14] [1 2 3 4 5 6 7 8 9 10 11 12 13 14]]);
 }
 
 vector!(

@@ -9,7 +9,7 @@ use super::Block;
 use super::block::{Step, Then};
 use super::steps::{AsSummed, take_steps};
 use super::tile::{panel, row_stride};
-use super::vector::{FUSED, PAIRED, Vector, accumulate};
+use super::vector::{FUSED, PAIRED, SEPARATE, Vector, accumulate, unpredicted};
 use crate::element::Element;
 
 /// `count` blocks of `ROWS` rows of a tile times one column panel of the filter, `VECTORS` vectors wide, in the order of
@@ -175,9 +175,12 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PRODUCT
     for v in 0..VECTORS {
         weights[v] = V::load(filter.wrapping_add(v * V::LANES));
     }
+    // A value that the compiler does not know to be the same is a factor from memory for each vector. Loaded once for both, it
+    // would wait for the adders: of fused products these do nothing else.
+    let again = if V::FACTORS_FROM_MEMORY && PRODUCTS == SEPARATE { unpredicted(pixels) } else { pixels };
     for r in 0..ROWS {
-        let x = V::splat(*pixels.add(r * apart));
         for v in 0..VECTORS {
+            let x = V::splat(*if v == 0 { pixels } else { again }.add(r * apart));
             totals[r][v] = accumulate::<V, PRODUCTS>(x, weights[v], totals[r][v]);
         }
     }

@@ -13,6 +13,8 @@ pub trait Vector: Copy {
     const LANES: usize;
     /// How many such registers the processor has: of loops that make the most of them. None where it is not a register.
     const REGISTERS: usize = if cfg!(target_arch = "aarch64") || size_of::<Self>() == 64 { 32 } else { 16 };
+    /// Whether all lanes can be multiplied by a number in memory that has not been loaded into a register.
+    const FACTORS_FROM_MEMORY: bool = cfg!(target_arch = "x86_64") && size_of::<Self>() == 64;
     /// Products that the inner loop of the pointwise product takes at a time.
     const UNROLLED: usize;
     /// Products of a pointwise sum that all rows of a tile take before any takes the next: with two vectors of columns as
