@@ -66,6 +66,8 @@ pub enum Then {
     Store,
     /// The chain starts at +0 and is added to the value.
     Add,
+    /// The chain starts at +0, is added to +0 and becomes the value: never -0, which only a flushed sum can be.
+    AddToZero,
     /// The chain starts at the value.
     Continue,
 }

@@ -32,7 +32,7 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                 for _ in 0..count {
                     let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
                     match then {
-                        Then::Store if *level == 0 => prefetch::<V, ROWS, VECTORS>(target),
+                        Then::Store | Then::AddToZero if *level == 0 => prefetch::<V, ROWS, VECTORS>(target),
                         Then::Continue => load::<V, ROWS, VECTORS>(target, &mut sums),
                         _ => {}
                     }
@@ -41,8 +41,10 @@ pub unsafe fn product<V: Vector, const ROWS: usize, const VECTORS: usize, const 
                     } else {
                         chain::<V, ROWS, VECTORS, PRODUCTS>(block, pixels, products, *stride, &mut ahead, &mut sums);
                     }
-                    if *then == Then::Add {
-                        add_to::<V, ROWS, VECTORS>(target, &mut sums);
+                    match then {
+                        Then::Add => add_to::<V, ROWS, VECTORS>(target, &mut sums),
+                        Then::AddToZero => sums = sums.map(|row| row.map(|sum| V::splat(V::Element::ZERO).add(sum))),
+                        Then::Store | Then::Continue => {}
                     }
                     if finishes::<V, PRODUCTS, ACROSS>() && n + 1 == block.steps.len() {
                         take_steps::<V, AsSummed, 1, ROWS, VECTORS>(

@@ -106,7 +106,22 @@ pub(super) fn groups(steps: Vec<Step>, products: usize) -> Vec<Vec<Step>> {
     }
     groups.push(group);
     groups.retain(|group: &Vec<Step>| !group.is_empty());
+    groups.iter_mut().for_each(add_to_zero);
     groups
+}
+
+/// Takes a chain of no products and the one that is added to it as one step: no zeros are stored and loaded again.
+fn add_to_zero(steps: &mut Vec<Step>) {
+    steps.dedup_by(|step, zero| match (step, zero) {
+        (
+            Step::Chain { products, stride, level, then: Then::Add },
+            Step::Chain { products: none, stride: of_none, level: there, then: then @ Then::Store },
+        ) if none.start == none.end && there == level => {
+            (*none, *of_none, *then) = (products.clone(), *stride, Then::AddToZero);
+            true
+        }
+        _ => false,
+    });
 }
 
 /// The step, as several of that length if it is a chain of more products than `most`. So are pieces of the chain from
@@ -194,6 +209,7 @@ pub(super) fn pieces(steps: Vec<Step>, piece_ends: &[usize]) -> Option<Vec<Vec<S
             pieces[at].push(Step::Fold { level: own });
         }
     }
+    pieces.iter_mut().for_each(add_to_zero);
     Some(pieces)
 }
 
@@ -212,6 +228,21 @@ mod tests {
             vec![chain(0..1, 1, Then::Continue), Step::Fold { level: 1 }],
         ];
         assert_eq!(pieces(steps, &[4, 8, 9]), Some(expected));
+    }
+
+    #[test]
+    fn what_is_added_to_zero_is_one_step() {
+        let groups = |blocks: &[usize]| {
+            let mut steps = Vec::new();
+            let sum = Sum::blocks(blocks).after_zero();
+            add_steps(&sum, blocks.iter().sum(), &mut 0, 0, true, &mut steps);
+            super::groups(steps, 8)
+        };
+        let chain = |products, level, then| Step::Chain { products, stride: 1, level, then };
+        assert_eq!(groups(&[6, 4]), [[chain(0..6, 0, Then::AddToZero), chain(6..10, 0, Then::Add)]]);
+        let begun = [chain(0..0, 0, Then::Store), chain(0..8, 1, Then::Store)];
+        let ended = [chain(8..12, 1, Then::Continue), Step::Fold { level: 1 }];
+        assert_eq!(groups(&[12]), [begun, ended], "one that is parted stays as it is");
     }
 
     #[test]
