@@ -67,6 +67,7 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
     let numerics = |length: usize| {
         let first = case.block.min(length);
         let sum = if first < length { Sum::blocks(&[first, length - first]) } else { Sum::Chain(length) };
+        let sum = if case.seed.is_multiple_of(2) { sum.after_zero() } else { sum };
         Numerics { depthwise, pointwise: Pointwise::everywhere(products, sum), subnormals }
     };
     let input_order = InputOrder { direction, depthwise, subnormals };
@@ -235,9 +236,12 @@ fn large_images() {
         // Few pixels, sums of two blocks, and a last panel that is not whole.
         ([1, 17, 19, 150], 1, 120, [1, 1], [1, 1]),
     ] {
-        for (taps, direction) in
-            [(Taps::Inside, Direction::Ascending), (Taps::Inside, Direction::Descending), (Taps::All, Direction::Apart)]
-        {
+        let orders = [
+            (Taps::Inside, Direction::Ascending),
+            (Taps::Inside, Direction::Descending),
+            (Taps::All, Direction::Apart),
+        ];
+        for ((taps, direction), seed) in orders.into_iter().zip(7..) {
             let case = Case {
                 input,
                 kernel: [3, 3, multiplier],
@@ -251,7 +255,7 @@ fn large_images() {
                 block: if input[1] == 17 { 200 } else { 700 },
                 subnormals: Subnormals::Kept,
                 special: false,
-                seed: 7,
+                seed,
                 threads: 3,
             };
             check::<f32>(&case).unwrap();
