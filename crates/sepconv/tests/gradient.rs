@@ -1,8 +1,11 @@
 //! The gradients against their reference, compared as integers: every instruction set that the machine has, random
 //! geometries, types, orders, threads and special values; and against finite differences.
 
+mod elements;
+
 use std::mem::MaybeUninit;
 
+use elements::array;
 use half::{bf16, f16};
 use ndarray::{Array4, s};
 use proptest::prelude::*;
@@ -31,23 +34,6 @@ struct Case {
     threads: usize,
 }
 
-/// Pseudo-random elements (SplitMix64), with `special` infinities, zeros and subnormal numbers among them.
-fn elements<T: Element>(shape: [usize; 4], seed: u64, special: bool) -> Array4<T> {
-    let odd = [0.0, -0.0, f64::INFINITY, T::SMALLEST_NORMAL / 8.0, -T::SMALLEST_NORMAL, f64::NAN];
-    let mut state = seed;
-    Array4::from_shape_simple_fn(shape, || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let value = (z >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
-        T::from_f64(match z % 64 {
-            0..6 if special => odd[(z % 64) as usize],
-            6..20 if special => value * T::SMALLEST_NORMAL,
-            _ => value,
-        })
-    })
-}
-
 fn bits<T: Element>(result: Result<Array4<T>, Error>) -> Result<(Vec<usize>, Vec<u64>), Error> {
     result.map(|array| (array.shape().to_vec(), array.iter().map(|v| v.bits()).collect()))
 }
@@ -58,7 +44,7 @@ fn check<T: Element>(case: &Case) -> Result<(), TestCaseError> {
     let k = case.input[3] * multiplier;
     let pointwise_shape = [1, 1, k, case.out_channels];
     let Ok(g) = Geometry::new(&case.input, &filter_shape, &pointwise_shape, &case.attributes) else { return Ok(()) };
-    let array = |shape, seed| elements::<T>(shape, case.seed + seed, case.special);
+    let array = |shape, seed| array::<T>(shape, case.seed + seed, case.special);
     let (input, filter, pointwise) = (array(case.input, 1), array(filter_shape, 2), array(pointwise_shape, 3));
     let (upstream, pixels) =
         (array(g.output_shape(), 4), array([g.output_shape()[0], g.height.output, g.width.output, k], 5));
@@ -269,8 +255,8 @@ fn large_images() {
 fn filters_of_any_layout() {
     fn check<T: Element>() {
         let convolution = SeparableConv2d::new([1, 1], Padding::Same, [1, 1]);
-        let (input, upstream) = (elements::<T>([1, 5, 6, 37], 1, false), elements([1, 5, 6, 45], 2, false));
-        let (filter, pointwise) = (elements::<T>([37, 3, 3, 1], 3, false), elements::<T>([1, 1, 37, 45], 4, false));
+        let (input, upstream) = (array::<T>([1, 5, 6, 37], 1, false), array([1, 5, 6, 45], 2, false));
+        let (filter, pointwise) = (array::<T>([37, 3, 3, 1], 3, false), array::<T>([1, 1, 37, 45], 4, false));
         let filter = filter.view().permuted_axes([1, 2, 0, 3]);
         let backwards = pointwise.slice(s![.., .., ..;-1, ..]);
         for (filter, pointwise) in [(filter, backwards), (filter.slice(s![..;-1, ..;-1, ..;-1, ..]), pointwise.view())]
@@ -308,12 +294,12 @@ fn differences_agree() {
     ] {
         let convolution = SeparableConv2d::new(strides, padding, rate);
         let arrays: [Array4<f64>; 3] =
-            [([2, 7, 8, 3], 1), ([3, 2, 3, 2], 2), ([1, 1, 6, 4], 3)].map(|(shape, seed)| elements(shape, seed, false));
+            [([2, 7, 8, 3], 1), ([3, 2, 3, 2], 2), ([1, 1, 6, 4], 3)].map(|(shape, seed)| array(shape, seed, false));
         let run = |[input, filter, pointwise]: &[Array4<f64>; 3]| {
             convolution.run(input.view(), filter.view(), pointwise.view()).unwrap()
         };
         let output = run(&arrays);
-        let upstream = elements::<f64>(output.dim().into(), 4, false);
+        let upstream = array::<f64>(output.dim().into(), 4, false);
         let [input, filter, pointwise] = &arrays;
         let gradients = convolution.gradients(input.view(), filter.view(), pointwise.view(), upstream.view()).unwrap();
         let gradients = [gradients.input, gradients.depthwise_filter, gradients.pointwise_filter];
@@ -400,9 +386,9 @@ fn enormous_strides_and_rates() {
     const MOST: i64 = i32::MAX as i64;
     fn gradients(strides: [i64; 2], rate: [i64; 2], padding: Padding, kernel: usize) -> Vec<Vec<u64>> {
         let convolution = SeparableConv2d::new(strides, padding, rate);
-        let (input, filter) = (elements::<f32>([2, 5, 4, 3], 1, true), elements([kernel, kernel, 3, 2], 2, true));
+        let (input, filter) = (array::<f32>([2, 5, 4, 3], 1, true), array([kernel, kernel, 3, 2], 2, true));
         let pixels = convolution.depthwise(input.view(), filter.view()).unwrap();
-        let pixels = elements::<f32>(pixels.dim().into(), 3, true);
+        let pixels = array::<f32>(pixels.dim().into(), 3, true);
         let mut all = Vec::new();
         for text in ["ascending, fused, inside", "descending, separate, all", "apart, fused, all, borders"] {
             let order = format!("v1 input({text}) subnormals(flushed)").parse().unwrap();
